@@ -1,0 +1,3 @@
+"""Durable AI agents on Celery."""
+
+__version__ = "0.1.0"

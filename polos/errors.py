@@ -1,0 +1,134 @@
+"""Every error of the package, in one tree.
+
+    PolosError
+    ├── ConfigurationError (ValueError)       you: settings, definitions, imports
+    │   ├── SchemaVersionError                the database is older or newer than this version
+    │   └── NotOnPath / import problems       are plain ConfigurationErrors with the module named
+    ├── ServiceUnavailableError               infrastructure: a server does not answer; safe to retry
+    │   └── JournalUnavailableError           the database
+    ├── ModelError                            a provider refused, failed or answered nonsense
+    │   └── MissingCredentialError (ValueError)
+    ├── StepExecutionError                    a step failed for good; fails the run unless caught
+    ├── WorkflowTimeoutError                  the caller's deadline passed
+    ├── RunFailedError (RuntimeError)         the run that was waited for failed or was cancelled
+    ├── NonDeterminismError                   a replay asked for other steps than it recorded
+    ├── SerializationError (TypeError)        a value cannot be stored as JSON
+    ├── ValueTooLargeError (ValueError)       a value exceeds POLOS_MAX_VALUE_BYTES
+    └── IdempotencyError (ValueError)         the same key was used with another input
+
+    Signals (BaseException, so that ``except Exception`` in user code cannot swallow them)
+    ├── ExecutionCancelledError               the run was cancelled
+    └── WaitException                         the run's coroutine is being put away (parked, drained, fenced)
+"""
+
+from __future__ import annotations
+
+
+class PolosError(Exception):
+    """An error raised by polos."""
+
+    retryable: bool = False
+
+
+class ConfigurationError(PolosError, ValueError):
+    """A setting or definition is wrong; the message says which and what to write instead."""
+
+
+class SchemaVersionError(ConfigurationError):
+    """The database schema is older or newer than this version of polos."""
+
+
+class ServiceUnavailableError(PolosError):
+    """A server this process needs does not answer. Safe to retry."""
+
+    retryable = True
+
+
+class JournalUnavailableError(ServiceUnavailableError):
+    """The database does not answer. Nothing was accepted; safe to retry."""
+
+
+class ModelError(PolosError):
+    """A model provider refused a request, failed, or answered something unusable.
+
+    Attributes:
+        provider: Provider key of the agent, such as ``openai``.
+        model: Model name as the agent gave it.
+        status_code: HTTP status of the answer, or None when there was none.
+        retryable: Whether the same request may succeed later.
+        retry_after_seconds: How long the provider asked to wait, if it did.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str = "",
+        model: str = "",
+        status_code: int | None = None,
+        retryable: bool = False,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.provider = provider
+        self.model = model
+        self.status_code = status_code
+        self.retryable = retryable
+        self.retry_after_seconds = retry_after_seconds
+
+
+class MissingCredentialError(ModelError, ValueError):
+    """The provider needs a key that is not set."""
+
+
+class StepExecutionError(PolosError):
+    """A step failed for good: its own retries are used up, or it can never succeed.
+
+    Uncaught, it fails the run without another attempt.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class WorkflowTimeoutError(PolosError):
+    """A run did not end before the deadline of the caller that waits for it."""
+
+    def __init__(self, execution_id: str, timeout_seconds: float) -> None:
+        super().__init__(f"Run {execution_id} did not end within {timeout_seconds:g} seconds")
+        self.execution_id = execution_id
+        self.timeout_seconds = timeout_seconds
+
+
+class RunFailedError(PolosError, RuntimeError):
+    """The run that was waited for ended ``failed`` or ``cancelled``."""
+
+
+class NonDeterminismError(PolosError):
+    """A replay asked for other steps than its journal holds; the run is blocked until a person decides."""
+
+
+class SerializationError(PolosError, TypeError):
+    """A value cannot be stored as JSON."""
+
+
+class ValueTooLargeError(PolosError, ValueError):
+    """A value is larger than POLOS_MAX_VALUE_BYTES."""
+
+
+class IdempotencyError(PolosError, ValueError):
+    """An idempotency key was used again with another input."""
+
+
+class ExecutionCancelledError(BaseException):
+    """The run was cancelled while this code ran."""
+
+
+class WaitException(BaseException):  # noqa: N818 - the name existing programs import
+    """The run's coroutine is being put away; it is replayed later. Never catch it."""
+
+    def __init__(self, reason: str = "", wait_data: object = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.wait_data = wait_data

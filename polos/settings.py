@@ -1,0 +1,117 @@
+"""Settings, read once from POLOS_* environment variables; every limit of the package is named here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+from polos.errors import ConfigurationError
+
+T = TypeVar("T")
+
+
+def _setting(variable: str, parse: Callable[[str], T], default: T) -> T:
+    """Declare a field filled from `variable`; the default is used when it is unset or empty."""
+    return field(default=default, metadata={"variable": variable, "parse": parse})  # type: ignore[no-any-return,call-overload]
+
+
+def _positive_int(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError("must be 1 or more")
+    return number
+
+
+def _seconds(text: str) -> float:
+    if not (number := float(text)) >= 0:
+        raise ValueError("must be 0 or more")
+    return number
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return text.lower()
+
+    return parse
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One process's settings. Build with `Settings.from_environment()`."""
+
+    home: Path = _setting("POLOS_HOME", Path, Path(".polos"))
+    database_url: str = _setting("POLOS_DATABASE_URL", str, "")
+    broker_url: str = _setting("POLOS_BROKER_URL", str, "")
+    redis_url: str = _setting("POLOS_REDIS_URL", str, "")
+    redis_prefix: str = _setting("POLOS_REDIS_PREFIX", str, "polos:")
+    project_id: str = _setting("POLOS_PROJECT_ID", str, "default")
+    deployment_id: str = _setting("POLOS_DEPLOYMENT_ID", str, "default")
+    imports: tuple[str, ...] = _setting("POLOS_IMPORTS", _names, ())
+    embedded_worker: str = _setting("POLOS_EMBEDDED_WORKER", _one_of("auto", "0", "1"), "auto")
+    embedded_concurrency: int = _setting("POLOS_MAX_CONCURRENT_WORKFLOWS", _positive_int, 100)
+    sqlite_sync: str = _setting("POLOS_SQLITE_SYNC", _one_of("normal", "full"), "normal")
+    max_value_bytes: int = _setting("POLOS_MAX_VALUE_BYTES", _positive_int, 1 << 20)
+    max_agent_steps: int = _setting("POLOS_AGENT_MAX_STEPS", _positive_int, 10)
+    max_run_retries: int = _setting("POLOS_MAX_RETRIES", int, 2)
+    max_depth: int = _setting("POLOS_MAX_DEPTH", _positive_int, 100)  # runs below one root
+    max_crashes: int = _setting("POLOS_MAX_CRASHES", _positive_int, 3)
+    model_timeout_seconds: float = _setting("POLOS_MODEL_TIMEOUT_SECONDS", _seconds, 600.0)
+    model_max_attempts: int = _setting("POLOS_MODEL_MAX_ATTEMPTS", _positive_int, 5)
+    model_retry_base_seconds: float = _setting("POLOS_MODEL_RETRY_BASE_SECONDS", _seconds, 1.0)
+    model_retry_max_seconds: float = _setting("POLOS_MODEL_RETRY_MAX_SECONDS", _seconds, 60.0)
+    silence_limit_seconds: float = _setting("POLOS_SILENCE_LIMIT_SECONDS", _seconds, 10.0)
+    beat_seconds: float = _setting("POLOS_BEAT_SECONDS", _seconds, 1.0)
+    sweep_seconds: float = _setting("POLOS_SWEEP_SECONDS", _seconds, 1.0)
+    ring_again_seconds: float = _setting("POLOS_RING_AGAIN_SECONDS", _seconds, 5.0)
+    ring_again_max_seconds: float = _setting("POLOS_RING_AGAIN_MAX_SECONDS", _seconds, 60.0)
+    drain_seconds: float = _setting("POLOS_DRAIN_SECONDS", _seconds, 25.0)
+    resident_max: int = _setting("POLOS_RESIDENT_MAX", _positive_int, 5000)
+    resident_seconds: float = _setting("POLOS_RESIDENT_SECONDS", _seconds, 600.0)
+    wait_threshold_seconds: float = _setting("POLOS_WAIT_THRESHOLD_SECONDS", _seconds, 10.0)
+    result_poll_seconds: float = _setting("POLOS_RESULT_POLL_SECONDS", _seconds, 2.0)
+    sync_threads: int = _setting("POLOS_SYNC_THREADS", _positive_int, 32)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Read the settings of this process.
+
+        Raises:
+            ConfigurationError: A variable holds something unusable; the message names it.
+        """
+        environment = os.environ if environment is None else environment
+        values = {}
+        for name, spec in cls.__dataclass_fields__.items():
+            variable = spec.metadata["variable"]
+            if text := environment.get(variable, "").strip():
+                values[name] = _parsed(variable, text, spec.metadata["parse"])
+        return cls(**values)
+
+    @property
+    def embeds_services(self) -> bool:
+        """Whether anything has to be run by ourselves because no URL is configured for it."""
+        return not (self.database_url and self.broker_url)
+
+
+def _parsed(variable: str, text: str, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{variable}={text!r} cannot be used: {error}") from error
+
+
+def hide_password(url: str) -> str:
+    """Return `url` with its password replaced by ``***``, for messages and logs."""
+    parts = urlsplit(url)
+    if not parts.password:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
