@@ -1,24 +1,24 @@
 """Every error of the package, in one tree.
 
-    PolosError
-    ├── ConfigurationError (ValueError)       you: settings, definitions, imports
-    │   ├── SchemaVersionError                the database is older or newer than this version
-    │   └── NotOnPath / import problems       are plain ConfigurationErrors with the module named
-    ├── ServiceUnavailableError               infrastructure: a server does not answer; safe to retry
-    │   └── JournalUnavailableError           the database
-    ├── ModelError                            a provider refused, failed or answered nonsense
-    │   └── MissingCredentialError (ValueError)
-    ├── StepExecutionError                    a step failed for good; fails the run unless caught
-    ├── WorkflowTimeoutError                  the caller's deadline passed
-    ├── RunFailedError (RuntimeError)         the run that was waited for failed or was cancelled
-    ├── NonDeterminismError                   a replay asked for other steps than it recorded
-    ├── SerializationError (TypeError)        a value cannot be stored as JSON
-    ├── ValueTooLargeError (ValueError)       a value exceeds POLOS_MAX_VALUE_BYTES
-    └── IdempotencyError (ValueError)         the same key was used with another input
+PolosError
+├── ConfigurationError (ValueError)       you: settings, definitions, imports
+│   ├── SchemaVersionError                the database is older or newer than this version
+│   └── NotOnPath / import problems       are plain ConfigurationErrors with the module named
+├── ServiceUnavailableError               infrastructure: a server does not answer; safe to retry
+│   └── JournalUnavailableError           the database
+├── ModelError                            a provider refused, failed or answered nonsense
+│   └── MissingCredentialError (ValueError)
+├── StepExecutionError                    a step failed for good; fails the run unless caught
+├── WorkflowTimeoutError                  the caller's deadline passed
+├── RunFailedError (RuntimeError)         the run that was waited for failed or was cancelled
+├── NonDeterminismError                   a replay asked for other steps than it recorded
+├── SerializationError (TypeError)        a value cannot be stored as JSON
+├── ValueTooLargeError (ValueError)       a value exceeds POLOS_MAX_VALUE_BYTES
+└── IdempotencyError (ValueError)         the same key was used with another input
 
-    Signals (BaseException, so that ``except Exception`` in user code cannot swallow them)
-    ├── ExecutionCancelledError               the run was cancelled
-    └── WaitException                         the run's coroutine is being put away (parked, drained, fenced)
+Signals (BaseException, so that ``except Exception`` in user code cannot swallow them)
+├── ExecutionCancelledError               the run was cancelled
+└── WaitException                         the run's coroutine is being put away (parked, drained, fenced)
 """
 
 from __future__ import annotations

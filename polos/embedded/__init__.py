@@ -1,0 +1,1 @@
+"""What serves a folder when nothing is configured: its Valkey server and the folder itself."""

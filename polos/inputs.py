@@ -1,0 +1,177 @@
+"""What a run is started with: the payload its function takes, and the initial state."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import operator
+from types import NoneType
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from polos.functions import UserFunction, is_model, is_unresolved, members, models_in, resolved
+from polos.serialization import dumps, loads, validate
+
+logger = logging.getLogger(__name__)
+
+_MAX_STATE_BYTES = 1 << 20
+
+
+class PayloadParameter:
+    """What one definition, called `what` in messages, takes as its payload.
+
+    The annotation is resolved on first use, because it may name a class that is defined further down.
+    """
+
+    def __init__(
+        self,
+        func: UserFunction,
+        parameter: inspect.Parameter,
+        *,
+        what: str,
+        model: type[BaseModel] | None = None,
+    ) -> None:
+        self._func = func
+        self._given = parameter.annotation if model is None else model
+        self._what = what
+        self.has_default = parameter.default is not parameter.empty
+
+    @functools.cached_property
+    def annotation(self) -> Any:
+        """The annotation, or its text when it names something that cannot be found."""
+        annotation = resolved(self._func, self._given)
+        if is_unresolved(annotation):
+            logger.warning(
+                "%s: the type of its payload, %r, cannot be found, so it gets plain data; define it in the module",
+                self._what,
+                annotation,
+            )
+        return annotation
+
+    @property
+    def model(self) -> type[BaseModel] | None:
+        """The model class among the accepted types; the first if there are several."""
+        return next((member for member in members(self.annotation) if is_model(member)), None)
+
+    @property
+    def is_required(self) -> bool:
+        """Whether a run cannot start without a payload."""
+        return not self.has_default and not self._accepts(None, NoneType)
+
+    def _accepts(self, *types: Any) -> bool:
+        return any(member in types for member in members(self.annotation))
+
+    def check(self, payload: object) -> Any:
+        """Return `payload` as JSON data, as the caller of a run gave it.
+
+        Raises:
+            ValueError: It is None but required, or a model that does not fit the annotated one.
+            TypeError: It cannot be JSON.
+        """
+        if payload is None:
+            if self.is_required:
+                raise ValueError(f"{self._what} needs a payload: {self._expected()}")
+            return None
+        data = self._data(payload)
+        if (
+            isinstance(payload, BaseModel)
+            and self.model
+            and not isinstance(payload, tuple(models_in(self.annotation)))
+        ):
+            self.parse(data)
+        return data
+
+    def _data(self, payload: object) -> Any:
+        return loads(dumps(payload, what=f"the payload of {self._what}"))
+
+    def parse(self, data: Any) -> Any:
+        """Return JSON `data` in the annotated type; plain data when no model is named there.
+
+        Raises:
+            ValueError: The data does not fit; the message says where.
+        """
+        if data is None and not self.is_required:
+            return None
+        if not models_in(self.annotation):
+            return data
+        try:
+            return self._validated(data)
+        except ValidationError as error:
+            raise ValueError(
+                f"the payload of {self._what} is not {self._expected()}: {problems(error)}"
+            ) from error
+
+    def _validated(self, data: Any) -> Any:
+        if is_model(self.annotation):
+            return validate(self.annotation, data)
+        return self._adapter.validate_json(dumps(data), by_alias=True, by_name=True)
+
+    @functools.cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        # Models first: in `dict | Model` the dict would take everything.
+        kinds = sorted(members(self.annotation), key=lambda member: not models_in(member))
+        union: Any = functools.reduce(operator.or_, kinds)
+        ordered: Any = Annotated[union, Field(union_mode="left_to_right")] if len(kinds) > 1 else union
+        return TypeAdapter(ordered)
+
+    def _expected(self) -> str:
+        annotation = self.annotation
+        if annotation in (inspect.Parameter.empty, Any) or is_unresolved(annotation):
+            return "any JSON value"
+        return annotation.__name__ if isinstance(annotation, type) else str(annotation)
+
+
+class WorkflowState(BaseModel):
+    """Base of a run's typed state; assignments are validated."""
+
+    model_config = ConfigDict(validate_assignment=True)
+
+
+def checked_state_schema(schema: Any) -> type[BaseModel] | None:
+    """Return `schema`, or raise TypeError when it is not a model class."""
+    if schema is not None and not is_model(schema):
+        raise TypeError(f"state_schema={schema!r} cannot be used: give a Pydantic model class")
+    return schema  # type: ignore[no-any-return]
+
+
+def check_state(initial_state: object, schema: type[BaseModel] | None, *, what: str) -> Any:
+    """Return the initial state of a run of `what` as JSON data; None, with a warning, without a schema.
+
+    Raises:
+        ValueError: It does not fit the schema, or is larger than 1 MiB.
+    """
+    if initial_state is None:
+        return None
+    if schema is None:
+        logger.warning("%s has no state_schema: its initial_state is ignored", what)
+        return None
+    text = dumps(initial_state, what=f"the initial state of {what}")
+    if (size := len(text.encode())) > _MAX_STATE_BYTES:
+        raise ValueError(
+            f"the initial state of {what} is {size} bytes as JSON, {_MAX_STATE_BYTES} are allowed"
+        )
+    data = loads(text)
+    build_state(data, schema, what=what)
+    return data
+
+
+def build_state(data: Any, schema: type[BaseModel] | None, *, what: str) -> BaseModel | None:
+    """Return a new state of `schema` from JSON `data`, or from its defaults; None without a schema.
+
+    Raises:
+        ValueError: The data does not fit, or there is a field without a default.
+    """
+    if schema is None:
+        return None
+    try:
+        return validate(schema, {} if data is None else data)
+    except ValidationError as error:
+        raise ValueError(f"the state of {what} is not {schema.__name__}: {problems(error)}") from error
+
+
+def problems(error: ValidationError) -> str:
+    """Return what a validation found, on one line and without the data, which may be secret."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in found)

@@ -1,0 +1,268 @@
+"""Units that touch a run and its parent: create children, finish a child, cancel a run.
+
+Lock order: parents before children. A child's completion and its parent's step become true in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import bindparam, case, exists, literal, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from polos.journal.runs import (
+    ENDING_VALUES,
+    FENCE,
+    FINISHED,
+    RUNS,
+    WAKE_VALUES,
+    Ending,
+    NewRun,
+    R,
+    ended,
+    fence,
+    ringing_from_now,
+)
+from polos.journal.statements import Part, Statement, Unit, now, one_of
+from polos.journal.states import LIVE, RunStatus, StepStatus
+from polos.journal.steps import STEPS, S, param
+
+P = bindparam
+
+_INHERITED = ("project", "deployment", "root_id", "root_name", "session_id", "user_id")
+_GIVEN = (
+    "kind",
+    "name",
+    "caller",
+    "queue",
+    "route",
+    "concurrency_key",
+    "input",
+    "initial_state",
+    "run_timeout_seconds",
+    "parent_step",
+    "awaited",
+)
+_ZERO = (
+    "attempt",
+    "seq",
+    "wakes",
+    "crashes",
+    "retries",
+    "rings",
+    "running_seconds",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+)
+_child_columns: dict[str, Any] = {
+    "id": P("child", type_=R.id.type),
+    "parent_id": R.id,
+    "depth": R.depth + 1,
+    "status": literal(RunStatus.QUEUED.value),
+    "created_at": now(),
+    "ring_at": ringing_from_now(P("ring_again")),
+    **{name: R[name] for name in _INHERITED},
+    **{name: P(name, type_=R[name].type) for name in _GIVEN},
+    **{name: literal(0) for name in _ZERO},
+}
+_INSERT_CHILD = Statement(
+    upsert(RUNS)
+    .from_select(list(_child_columns), select(*_child_columns.values()).where(*fence()))
+    .on_conflict_do_nothing()
+)
+_step_columns: dict[str, Any] = {
+    "run_id": R.id,
+    "name": P("parent_step", type_=S.name.type),
+    "kind": P("step_kind", type_=S.kind.type),
+    "position": param("position"),
+    "status": P("step_status", type_=S.status.type),
+    "seq": case((P("awaited", type_=R.awaited.type) == 1, None), else_=R.seq),
+    "output": P("step_output", type_=S.output.type),
+    "child_id": P("child", type_=R.id.type),
+    "attempt": literal(0),
+    "tries": literal(0),
+    "crashes": literal(0),
+    "rings": literal(0),
+    "started_at": now(),
+}
+_INSERT_CHILD_STEP = Statement(
+    upsert(STEPS)
+    .from_select(list(_step_columns), select(*_step_columns.values()).where(*fence()))
+    .on_conflict_do_nothing()
+)
+
+
+def create_children(
+    parent_id: str, attempt: int, children: Sequence[NewRun], *, positions: Sequence[int], ring_again: float
+) -> Unit:
+    """Create children of a run, each with the parent's step that stands for it; answers (seq,) or nothing.
+
+    Ids are derived from parent and step, so that creating them again changes nothing. A child that is not
+    awaited gives its step an outcome at once: the id of the run it started.
+    """
+    params: dict[str, Any] = {"run": parent_id, "attempt": attempt, "ring_again": ring_again}
+    parts = [Part(FENCE, params)]
+    for child, position in zip(children, positions, strict=True):
+        values = {**params, **child.columns(), **_step_values(child, position)}
+        parts += [Part(_INSERT_CHILD, values), Part(_INSERT_CHILD_STEP, values)]
+    return Unit(tuple(parts), (parent_id,), order=(parent_id,))
+
+
+def _step_values(child: NewRun, position: int) -> dict[str, Any]:
+    status = StepStatus.RUNNING if child.awaited else StepStatus.COMPLETED
+    return {
+        "child": child.id,
+        "position": position,
+        "step_kind": "child" if child.awaited else "invoke",
+        "step_status": status.value,
+        "step_output": None if child.awaited else f'"{child.id}"',
+    }
+
+
+_child = RUNS.alias("child")
+_child_is_ours = exists().where(
+    _child.c.id == P("run"), _child.c.attempt == P("attempt"), _child.c.status == RunStatus.RUNNING.value
+)
+_WAKE_PARENT = Statement(
+    update(RUNS).where(R.id == P("parent"), one_of(R.status, LIVE), _child_is_ours).values(**WAKE_VALUES)
+)
+_child_ended_so = exists().where(
+    _child.c.id == P("run"),
+    _child.c.attempt == P("attempt"),
+    _child.c.status == P("ending", type_=R.status.type),
+)
+_STEP_OF_PARENT = {
+    "status": P("step_status"),
+    "output": P("output"),
+    "output_schema": P("output_schema"),
+    "error": P("error"),
+    "seq": select(R.seq).where(R.id == P("parent")).scalar_subquery(),
+    "finished_at": now(),
+}
+_step_waits = (
+    S.run_id == P("parent"),
+    S.name == P("parent_step"),
+    S.child_id == P("run"),
+    S.status == StepStatus.RUNNING.value,
+)
+_COMPLETE_PARENT_STEP = Statement(
+    update(STEPS).where(*_step_waits, _child_ended_so).values(**_STEP_OF_PARENT)
+)
+_parent = RUNS.alias("parent")
+_parent_now = (
+    select(_parent.c.status).where(_parent.c.id == P("parent", type_=R.id.type)).scalar_subquery(),
+    select(_parent.c.owner).where(_parent.c.id == P("parent", type_=R.id.type)).scalar_subquery(),
+)
+_FINISH_CHILD = Statement(
+    update(RUNS).where(*fence()).values(**ENDING_VALUES, **ended()).returning(R.id, *_parent_now)
+)
+
+
+def finish_child(
+    run_id: str, attempt: int, ending: Ending, *, parent_id: str, parent_step: str, ring_again: float
+) -> Unit:
+    """End a run its parent waits for, and complete the parent's step; answers (id, parent status, parent owner).
+
+    The parent gets the outcome whatever its own attempt has become. Answers nothing when the child is fenced.
+    """
+    params = {
+        "run": run_id,
+        "attempt": attempt,
+        "parent": parent_id,
+        "parent_step": parent_step,
+        "ring_again": ring_again,
+        "ending": ending.status.value,
+        "step_status": _step_status(ending).value,
+        **ending.columns(),
+    }
+    return Unit(
+        (
+            Part(_WAKE_PARENT, params, guard=False),
+            Part(_FINISH_CHILD, params),
+            Part(_COMPLETE_PARENT_STEP, params, guard=False),
+        ),
+        (parent_id, run_id),
+        order=(parent_id, run_id),
+        answer=1,
+        check=Part(FINISHED, params),
+    )
+
+
+def _step_status(ending: Ending) -> StepStatus:
+    return StepStatus.COMPLETED if ending.status is RunStatus.COMPLETED else StepStatus.FAILED
+
+
+_child_lives = exists().where(_child.c.id == P("run"), one_of(_child.c.status, LIVE))
+_WAKE_PARENT_OF_CANCELLED = Statement(
+    update(RUNS).where(R.id == P("parent"), one_of(R.status, LIVE), _child_lives).values(**WAKE_VALUES)
+)
+_CANCEL = Statement(
+    update(RUNS)
+    .where(R.id == P("run"), one_of(R.status, LIVE))
+    .values(
+        status=RunStatus.CANCELLED.value,
+        attempt=R.attempt + 1,
+        cancelled_by=P("cancelled_by"),
+        error=P("error"),
+        **ended(),
+    )
+    .returning(R.id, *_parent_now)
+)
+_cancelled = exists().where(_child.c.id == P("run"), _child.c.status == RunStatus.CANCELLED.value)
+_CANCEL_TURNS = Statement(
+    update(STEPS)
+    .where(
+        S.run_id == P("run"),
+        one_of(S.status, (StepStatus.SCHEDULED, StepStatus.RUNNING)),
+        _cancelled,
+    )
+    .values(status=StepStatus.FAILED.value, error=P("error"), ring_at=None, finished_at=now())
+)
+_FAIL_PARENT_STEP = Statement(
+    update(STEPS)
+    .where(*_step_waits, _cancelled)
+    .values(
+        status=StepStatus.FAILED.value,
+        error=P("error"),
+        seq=select(R.seq).where(R.id == P("parent")).scalar_subquery(),
+        finished_at=now(),
+    )
+)
+READ_LIVE_CHILDREN = Statement(
+    select(R.id, R.owner, R.parent_id, R.parent_step).where(R.parent_id == P("run"), one_of(R.status, LIVE))
+)
+
+
+def cancel_run(
+    run_id: str,
+    *,
+    parent_id: str | None,
+    parent_step: str | None,
+    cancelled_by: str,
+    error: str,
+    ring_again: float,
+) -> Unit:
+    """Cancel one run of any live state; answers (id, parent status, parent owner), nothing if it has ended.
+
+    Its attempt grows, so that whoever executes it is fenced at once. Children are cancelled by the caller,
+    level by level: none can be created after this commit. `error` is JSON text.
+    """
+    params = {
+        "run": run_id,
+        "parent": parent_id,
+        "parent_step": parent_step,
+        "cancelled_by": cancelled_by,
+        "error": error,
+        "ring_again": ring_again,
+    }
+    wake = (Part(_WAKE_PARENT_OF_CANCELLED, params, guard=False),) if parent_id else ()
+    step = (Part(_FAIL_PARENT_STEP, params, guard=False),) if parent_id else ()
+    locks = (parent_id, run_id) if parent_id else (run_id,)
+    return Unit(
+        (*wake, Part(_CANCEL, params), Part(_CANCEL_TURNS, params, guard=False), *step),
+        locks,
+        order=locks,
+        answer=len(wake),
+    )

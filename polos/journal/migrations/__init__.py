@@ -1,0 +1,1 @@
+"""Alembic migrations of the journal, the same for SQLite and PostgreSQL."""

@@ -1,0 +1,184 @@
+"""PostgreSQL connections, blocking and asyncio. A batch is one pipeline: one round trip whatever it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg import errors as sql_errors
+from sqlalchemy import URL, Dialect
+
+from polos.errors import JournalUnavailableError
+from polos.journal.statements import Params, Rows, Statement, Unit
+
+CONNECT_TIMEOUT_SECONDS = 5
+_KEEPALIVE = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 9000,  # milliseconds: a silent network cut is noticed within the silence limit
+}
+LOCK_RUNS = "SELECT 1 FROM run WHERE id = ANY(%s) ORDER BY root_id, depth, id FOR NO KEY UPDATE"
+_LOST = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    sql_errors.ReadOnlySqlTransaction,
+)
+Command = tuple[str, Any]
+
+
+class TransientConflictError(Exception):
+    """A deadlock or serialisation failure: nobody's fault, run the same again."""
+
+
+def conninfo(url: URL) -> str:
+    """Return libpq's connection string for a SQLAlchemy URL of any PostgreSQL driver."""
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def commands(units: Sequence[Unit], dialect: Dialect) -> tuple[list[Command], list[int]]:
+    """Return what to send for `units`, and which command answers each unit.
+
+    A lone statement is sent alone, in autocommit. Otherwise a transaction locks all run rows first, in one
+    order; every statement carries its own guard, because a pipeline sends all without looking.
+    """
+    body: list[Command] = []
+    answers: list[int] = []
+    for unit in units:
+        parts, answer = unit.for_dialect(dialect)
+        answers.append(len(body) + answer)
+        for part in parts:
+            text = part.statement.compiled(dialect)
+            body.append((text.text, text.bind(part.params)))
+    locks = sorted({run for unit in units for run in unit.locks})
+    if len(body) == 1 and len(locks) < 2:
+        return body, answers
+    head: list[Command] = [("BEGIN", None)]
+    if len(locks) > 1:
+        head.append((LOCK_RUNS, (locks,)))
+    return [*head, *body, ("COMMIT", None)], [place + len(head) for place in answers]
+
+
+def translated(error: psycopg.Error) -> Exception:
+    """Return our error for one of the driver's: lost, transient, or itself when the content is at fault."""
+    if error.sqlstate in {"40001", "40P01"}:
+        return TransientConflictError(str(error))
+    if isinstance(error, _LOST):
+        return JournalUnavailableError(str(error).strip() or type(error).__name__)
+    return error
+
+
+class PostgresConnection:
+    """One blocking connection."""
+
+    def __init__(self, info: str, dialect: Dialect) -> None:
+        self._dialect = dialect
+        try:
+            self.driver = psycopg.connect(
+                info, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS, **_KEEPALIVE
+            )
+        except psycopg.Error as error:
+            raise JournalUnavailableError(str(error).strip()) from error
+
+    def read(self, statement: Statement, params: Params) -> Rows:
+        """Return the rows of one SELECT."""
+        text = statement.compiled(self._dialect)
+        try:
+            return self.driver.execute(text.text, text.bind(params)).fetchall()
+        except psycopg.Error as error:
+            raise translated(error) from error
+
+    def commit(self, units: Sequence[Unit]) -> list[Rows]:
+        """Run `units` as one transaction; return each one's answer."""
+        try:
+            return self._commit(*commands(units, self._dialect))
+        except psycopg.Error as error:
+            self._rollback()
+            raise translated(error) from error
+
+    def close(self) -> None:
+        """Close the connection; closing twice is harmless."""
+        self.driver.close()
+
+    def _commit(self, wanted: Sequence[Command], answers: Sequence[int]) -> list[Rows]:
+        if len(wanted) == 1:
+            return [_rows(self.driver.execute(*wanted[0]))]
+        with self.driver.pipeline():
+            cursors = [self.driver.execute(*command) for command in wanted]
+        return [_rows(cursors[place]) for place in answers]
+
+    def _rollback(self) -> None:
+        if (
+            not self.driver.closed
+            and self.driver.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
+        ):
+            try:
+                self.driver.rollback()
+            except psycopg.Error:
+                self.driver.close()  # the transaction ends with its connection
+
+
+class AsyncPostgresConnection:
+    """One connection on an event loop; opens and reopens itself. Not for two tasks at once."""
+
+    def __init__(self, info: str, dialect: Dialect) -> None:
+        self._info = info
+        self._dialect = dialect
+        self._driver: psycopg.AsyncConnection[Any] | None = None
+
+    async def read(self, statement: Statement, params: Params) -> Rows:
+        """Return the rows of one SELECT."""
+        text = statement.compiled(self._dialect)
+        try:
+            cursor = await (await self._open()).execute(text.text, text.bind(params))
+            return await cursor.fetchall()
+        except psycopg.Error as error:
+            raise translated(error) from error
+
+    async def commit(self, units: Sequence[Unit]) -> list[Rows]:
+        """Run `units` as one transaction in one round trip; return each one's answer."""
+        try:
+            driver = await self._open()
+            return await self._commit(driver, *commands(units, self._dialect))
+        except psycopg.Error as error:
+            await self._rollback()
+            raise translated(error) from error
+
+    async def close(self) -> None:
+        """Close the connection; it opens again on the next use."""
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            await driver.close()
+
+    async def _open(self) -> psycopg.AsyncConnection[Any]:
+        if self._driver is None or self._driver.closed:
+            self._driver = await psycopg.AsyncConnection.connect(
+                self._info, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS, **_KEEPALIVE
+            )
+        return self._driver
+
+    @staticmethod
+    async def _commit(
+        driver: psycopg.AsyncConnection[Any], wanted: Sequence[Command], answers: Sequence[int]
+    ) -> list[Rows]:
+        if len(wanted) == 1:
+            cursor = await driver.execute(*wanted[0])
+            return [await cursor.fetchall() if cursor.description else []]
+        async with driver.pipeline():
+            cursors = [await driver.execute(*command) for command in wanted]
+        return [await cursors[place].fetchall() if cursors[place].description else [] for place in answers]
+
+    async def _rollback(self) -> None:
+        driver = self._driver
+        if driver is None or driver.closed:
+            return
+        if driver.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            try:
+                await driver.rollback()
+            except psycopg.Error:
+                await self.close()  # the transaction ends with its connection
+
+
+def _rows(cursor: psycopg.Cursor[Any]) -> Rows:
+    return cursor.fetchall() if cursor.description else []

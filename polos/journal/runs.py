@@ -1,0 +1,344 @@
+"""Units on runs: create, claim, fence, park, hand back, retry, finish."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import ColumnElement, bindparam, case, exists, func, literal_column, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert  # ON CONFLICT DO NOTHING; SQLite compiles it too
+
+from polos.journal.statements import Part, Row, Statement, Unit, now, one_of
+from polos.journal.states import LIVE, RunStatus, runs_before
+from polos.journal.tables import Run
+
+R = Run.__table__.c  # type: ignore[attr-defined]
+RUNS = Run.__table__  # type: ignore[attr-defined]
+P = bindparam
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A run to create. Values are JSON text."""
+
+    id: str
+    project: str
+    deployment: str
+    kind: str
+    name: str
+    queue: str
+    route: str
+    root_id: str
+    root_name: str
+    session_id: str | None = None
+    user_id: str | None = None
+    caller: str | None = None
+    concurrency_key: str | None = None
+    idempotency_key: str | None = None
+    input: str | None = None
+    initial_state: str | None = None
+    run_timeout_seconds: float | None = None
+    parent_id: str | None = None
+    parent_step: str | None = None
+    awaited: int = 0
+    depth: int = 0
+
+    def columns(self) -> dict[str, Any]:
+        """Return the values by column name."""
+        return {spec.name: getattr(self, spec.name) for spec in fields(self)}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A run this worker now owns, with everything its coordinator starts from."""
+
+    id: str
+    attempt: int
+    seq: int
+    wakes: int
+    project: str
+    deployment: str
+    kind: str
+    name: str
+    caller: str | None
+    parent_id: str | None
+    parent_step: str | None
+    awaited: int
+    root_id: str
+    root_name: str
+    depth: int
+    session_id: str | None
+    user_id: str | None
+    route: str
+    input: str | None
+    initial_state: str | None
+    run_timeout_seconds: float | None
+    running_seconds: float
+    crashes: int
+    retries: int
+    created_at: float
+
+    @property
+    def replays(self) -> bool:
+        """Whether an earlier attempt may have left steps in the journal."""
+        return self.attempt > 1
+
+
+CLAIM_COLUMNS = [R[spec.name] for spec in fields(Claim)]
+RUN_COLUMNS = list(RUNS.c)
+
+
+def claim_from(row: Row) -> Claim:
+    """Return the claim that `claim_run` answered with."""
+    return Claim(*row)
+
+
+def ringing_from_now(after: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return when the sweeper rings a doorbell again that is rung now."""
+    return now() + after
+
+
+def spent_running() -> ColumnElement[Any]:
+    """Return the run's running time including the attempt that now ends."""
+    return R.running_seconds + func.coalesce(now() - R.claimed_at, 0.0)
+
+
+_CREATE = Statement(
+    upsert(RUNS)
+    .values(
+        **{spec.name: P(spec.name, type_=R[spec.name].type) for spec in fields(NewRun)},
+        status=RunStatus.QUEUED.value,
+        created_at=now(),
+        ring_at=ringing_from_now(P("ring_again")),
+        attempt=0,
+        seq=0,
+        wakes=0,
+        crashes=0,
+        retries=0,
+        rings=0,
+        running_seconds=0.0,
+        input_tokens=0,
+        output_tokens=0,
+        total_tokens=0,
+    )
+    .on_conflict_do_nothing()
+    .returning(R.id, R.created_at)
+)
+
+_CLAIM = Statement(
+    update(RUNS)
+    .where(
+        R.id == P("run"),
+        one_of(R.status, runs_before(RunStatus.RUNNING)),
+        or_(R.not_before.is_(None), R.not_before <= now()),
+    )
+    .values(
+        status=RunStatus.RUNNING.value,
+        attempt=R.attempt + 1,
+        owner=P("worker"),
+        claimed_at=now(),
+        started_at=func.coalesce(R.started_at, now()),
+        ring_at=None,
+        not_before=None,
+        rings=0,
+    )
+    .returning(*CLAIM_COLUMNS)
+)
+_CLAIMED = Statement(
+    select(*CLAIM_COLUMNS).where(
+        R.id == P("run"), R.status == RunStatus.RUNNING.value, R.owner == P("worker")
+    )
+)
+
+
+def create_run(new: NewRun, *, ring_again: float) -> Unit:
+    """Create a queued run; answers (id, created_at), or nothing when its id or idempotency key exists."""
+    params = {**new.columns(), "ring_again": ring_again}
+    return Unit((Part(_CREATE, params),), (new.id,), order=(new.root_id,))
+
+
+def claim_run(run_id: str, worker: str) -> Unit:
+    """Take a queued run for `worker`; answers with the columns of `Claim`, or nothing."""
+    params = {"run": run_id, "worker": worker}
+    return Unit((Part(_CLAIM, params),), (run_id,), order=(run_id,), check=Part(_CLAIMED, params))
+
+
+def fence() -> tuple[ColumnElement[bool], ...]:
+    """Return the condition every write of a coordinator carries on its own run row."""
+    return (R.id == P("run"), R.attempt == P("attempt"), R.status == RunStatus.RUNNING.value)
+
+
+FENCE = Statement(update(RUNS).where(*fence()).values(seq=R.seq + 1).returning(R.seq))
+PROGRESS = Statement(update(RUNS).where(*fence()).values(seq=R.seq + 1, crashes=0).returning(R.seq))
+
+_PARK = Statement(
+    update(RUNS)
+    .where(*fence(), R.wakes == P("seen"))
+    .values(
+        status=RunStatus.WAITING.value,
+        owner=None,
+        running_seconds=spent_running(),
+        claimed_at=None,
+        crashes=0,
+    )
+    .returning(R.id)
+)
+
+
+def park_run(run_id: str, attempt: int, *, seen_wakes: int) -> Unit:
+    """Put a run away until something completes for it; answers nothing when something already did."""
+    params = {"run": run_id, "attempt": attempt, "seen": seen_wakes}
+    return Unit((Part(_PARK, params),), (run_id,), order=(run_id,))
+
+
+_HAND_BACK = Statement(
+    update(RUNS)
+    .where(*fence())
+    .values(
+        status=RunStatus.QUEUED.value,
+        owner=None,
+        running_seconds=spent_running(),
+        claimed_at=None,
+        ring_at=ringing_from_now(P("ring_again")),
+        rings=0,
+    )
+    .returning(R.id)
+)
+_RETRY = Statement(
+    update(RUNS)
+    .where(*fence())
+    .values(
+        status=RunStatus.QUEUED.value,
+        owner=None,
+        running_seconds=spent_running(),
+        claimed_at=None,
+        retries=R.retries + 1,
+        error=P("error"),
+        not_before=now() + P("delay"),
+        ring_at=now() + P("delay"),
+        rings=0,
+    )
+    .returning(R.id)
+)
+_BLOCK = Statement(
+    update(RUNS)
+    .where(*fence())
+    .values(
+        status=RunStatus.BLOCKED.value,
+        owner=None,
+        running_seconds=spent_running(),
+        claimed_at=None,
+        error=P("error"),
+    )
+    .returning(R.id)
+)
+
+
+def hand_back_run(run_id: str, attempt: int, *, ring_again: float) -> Unit:
+    """Return a running run to the queue, for a worker that ends; the caller rings."""
+    params = {"run": run_id, "attempt": attempt, "ring_again": ring_again}
+    return Unit((Part(_HAND_BACK, params),), (run_id,), order=(run_id,))
+
+
+def retry_run(run_id: str, attempt: int, *, error: str, delay: float) -> Unit:
+    """Queue a failed attempt again after `delay` seconds; the sweeper rings."""
+    params = {"run": run_id, "attempt": attempt, "error": error, "delay": delay}
+    return Unit((Part(_RETRY, params),), (run_id,), order=(run_id,))
+
+
+def block_run(run_id: str, attempt: int, *, error: str) -> Unit:
+    """Stop a run whose replay deviated, until a person decides."""
+    params = {"run": run_id, "attempt": attempt, "error": error}
+    return Unit((Part(_BLOCK, params),), (run_id,), order=(run_id,))
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ends. Values are JSON text."""
+
+    status: RunStatus
+    output: str | None = None
+    output_schema: str | None = None
+    error: str | None = None
+    final_state: str | None = None
+    cancelled_by: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+
+    def columns(self) -> dict[str, Any]:
+        """Return the values by column name."""
+        return {spec.name: getattr(self, spec.name) for spec in fields(self)}
+
+
+ENDING_VALUES = {spec.name: P(spec.name, type_=R[spec.name].type) for spec in fields(Ending)}
+END_OF_RUN = {
+    "owner": None,
+    "ring_at": None,
+    "running_seconds": spent_running,
+    "claimed_at": None,
+    "finished_at": now,
+}
+
+
+def ended() -> dict[str, Any]:
+    """Return the values every ending sets besides its outcome."""
+    return {name: value() if callable(value) else value for name, value in END_OF_RUN.items()}
+
+
+_parent = RUNS.alias("parent")
+FINISH = Statement(
+    update(RUNS)
+    .where(*fence())
+    .values(**ENDING_VALUES, **ended())
+    .returning(
+        R.id,
+        select(_parent.c.status).where(_parent.c.id == P("parent", type_=R.id.type)).scalar_subquery(),
+        select(_parent.c.owner).where(_parent.c.id == P("parent", type_=R.id.type)).scalar_subquery(),
+    )
+)
+FINISHED = Statement(
+    select(R.id, literal_column("NULL"), literal_column("NULL")).where(
+        R.id == P("run"), R.attempt == P("attempt"), R.status == P("status")
+    )
+)
+
+
+def finish_run(run_id: str, attempt: int, ending: Ending) -> Unit:
+    """End a run nobody waits for; answers nothing when it is no longer ours."""
+    params = {"run": run_id, "attempt": attempt, "parent": None, **ending.columns()}
+    return Unit((Part(FINISH, params),), (run_id,), order=(run_id,), check=Part(FINISHED, params))
+
+
+WAKE_VALUES = {
+    "seq": R.seq + 1,
+    "wakes": R.wakes + 1,
+    "ring_at": case(
+        (R.status == RunStatus.WAITING.value, ringing_from_now(P("ring_again"))), else_=R.ring_at
+    ),
+    "rings": case((R.status == RunStatus.WAITING.value, 0), else_=R.rings),
+    "status": case((R.status == RunStatus.WAITING.value, RunStatus.QUEUED.value), else_=R.status),
+}
+
+
+def is_live(run_id: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Return the condition that the run `run_id` has not ended."""
+    other = RUNS.alias("live")
+    return exists().where(other.c.id == run_id, one_of(other.c.status, LIVE))
+
+
+READ_RUN = Statement(select(*RUN_COLUMNS).where(R.id == P("run")))
+READ_RUN_BY_KEY = Statement(
+    select(*RUN_COLUMNS).where(R.project == P("project"), R.idempotency_key == P("idempotency_key"))
+)
+READ_FENCE = Statement(select(R.attempt, R.seq, R.wakes, R.status, R.owner).where(R.id == P("run")))
+READ_OWNED = Statement(
+    select(R.id, R.attempt, R.wakes, R.status).where(
+        R.owner == P("worker"), R.status == RunStatus.RUNNING.value
+    )
+)
+
+
+def run_record(row: Row) -> dict[str, Any]:
+    """Return a row of READ_RUN by column name."""
+    return {column.name: value for column, value in zip(RUN_COLUMNS, row, strict=True)}

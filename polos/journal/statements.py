@@ -1,0 +1,129 @@
+"""Statements written once in SQLAlchemy Core, compiled once per dialect, and units: what is committed together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Dialect, Executable, Float, literal_column
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+Row = tuple[Any, ...]
+Rows = list[Row]
+Params = Mapping[str, Any]
+
+
+class now(FunctionElement[float]):  # noqa: N801 - reads as a SQL function
+    """The database's clock, in seconds since the epoch with milliseconds."""
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(now, "sqlite")
+def _sqlite_now(element: now, compiler: SQLCompiler, **_: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(now, "postgresql")
+def _postgresql_now(element: now, compiler: SQLCompiler, **_: Any) -> str:
+    return "CAST(extract(epoch from clock_timestamp()) AS double precision)"
+
+
+class latest(FunctionElement[float]):  # noqa: N801
+    """The greater of two values (GREATEST, or SQLite's two-argument max)."""
+
+    type = Float()
+    inherit_cache = True
+
+
+@compiles(latest, "sqlite")
+def _sqlite_latest(element: latest, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"max({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(latest, "postgresql")
+def _postgresql_latest(element: latest, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"greatest({compiler.process(element.clauses, **kw)})"
+
+
+def one_of(column: ColumnElement[Any], words: Iterable[str]) -> ColumnElement[bool]:
+    """Return ``column IN (words)`` with the words, constants of ours, in the text: compiled once."""
+    return column.in_([literal_column(f"'{word}'") for word in sorted(words)])
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """Driver text of a statement, with the order of its parameters where they are positional."""
+
+    text: str
+    constants: dict[str, Any]
+    order: tuple[str, ...] | None
+
+    def bind(self, params: Params) -> Any:
+        """Return the parameters in the shape the driver wants."""
+        if self.order is None:
+            return {**self.constants, **params}
+        return tuple([params[name] if name in params else self.constants[name] for name in self.order])
+
+
+@dataclass(frozen=True, eq=False)
+class Statement:
+    """A Core statement and its compiled forms."""
+
+    sql: Executable
+    _compiled: dict[str, Compiled] = field(default_factory=dict, repr=False)
+
+    def compiled(self, dialect: Dialect) -> Compiled:
+        """Return the driver text for `dialect`, compiled on first use."""
+        if (found := self._compiled.get(dialect.name)) is None:
+            compiled = self.sql.compile(dialect=dialect)  # type: ignore[attr-defined]
+            order = tuple(compiled.positiontup) if compiled.positiontup else None
+            found = Compiled(compiled.string, dict(compiled.params), order)
+            self._compiled[dialect.name] = found
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One statement with its parameters.
+
+    Attributes:
+        guard: The rest of the unit is not run when this touches no row. Every later statement must carry
+            the same condition itself, because a pipeline sends all of them without looking.
+    """
+
+    statement: Statement
+    params: Params
+    guard: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """Statements that become true together; the first is the fence or claim.
+
+    Attributes:
+        parts: In order. The answer is what the part at `answer` returns.
+        fused: The same in one statement with data-modifying CTEs, where the database has them (PostgreSQL).
+        locks: Ids of the run rows written. With more than one, PostgreSQL locks them first, in the one
+            order all writers use (root, depth, id), so that guards are exact and nothing deadlocks.
+        order: Place in a batch: (root or run id, step name).
+        check: Asked when a unit was repeated after a lost connection and touched nothing: does the row already
+            stand as this unit wanted it, by the same worker and attempt? Its rows then are the answer.
+    """
+
+    parts: tuple[Part, ...]
+    locks: tuple[str, ...]
+    fused: Part | None = None
+    order: tuple[str, ...] = ()
+    answer: int = 0
+    check: Part | None = None
+
+    def for_dialect(self, dialect: Dialect) -> tuple[tuple[Part, ...], int]:
+        """Return the parts to run, and which of them answers."""
+        if self.fused is not None and dialect.name == "postgresql":
+            return (self.fused,), 0
+        return self.parts, self.answer

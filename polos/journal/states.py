@@ -1,0 +1,65 @@
+"""The states of runs and steps, and the only moves between them."""
+
+from enum import StrEnum
+
+
+class RunStatus(StrEnum):
+    """Where a run is."""
+
+    QUEUED = "queued"  # a doorbell is promised; nobody owns it
+    RUNNING = "running"  # a worker owns it: executes it or keeps it resident
+    WAITING = "waiting"  # parked; whoever completes something for it makes it queued
+    BLOCKED = "blocked"  # needs a person
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class StepStatus(StrEnum):
+    """Where a step is."""
+
+    SCHEDULED = "scheduled"  # a turn whose doorbell is promised
+    RUNNING = "running"  # a turn that a worker executes, or a child run under way
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+TERMINAL = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
+LIVE = frozenset(RunStatus) - TERMINAL
+
+RUN_MOVES: dict[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.QUEUED: frozenset({RunStatus.RUNNING, RunStatus.FAILED, RunStatus.CANCELLED}),
+    RunStatus.RUNNING: frozenset(
+        {
+            RunStatus.QUEUED,  # owner lost or drained, or a retry with `not_before`
+            RunStatus.WAITING,  # parked
+            RunStatus.BLOCKED,  # replay deviated
+            RunStatus.COMPLETED,
+            RunStatus.FAILED,
+            RunStatus.CANCELLED,
+        }
+    ),
+    RunStatus.WAITING: frozenset({RunStatus.QUEUED, RunStatus.CANCELLED}),
+    RunStatus.BLOCKED: frozenset({RunStatus.QUEUED, RunStatus.CANCELLED}),
+    RunStatus.COMPLETED: frozenset(),
+    RunStatus.FAILED: frozenset(),
+    RunStatus.CANCELLED: frozenset(),
+}
+
+STEP_MOVES: dict[StepStatus, frozenset[StepStatus]] = {
+    StepStatus.SCHEDULED: frozenset({StepStatus.RUNNING, StepStatus.FAILED}),
+    StepStatus.RUNNING: frozenset(
+        {
+            StepStatus.SCHEDULED,  # owner lost, or a retry with `not_before`
+            StepStatus.COMPLETED,
+            StepStatus.FAILED,
+        }
+    ),
+    StepStatus.COMPLETED: frozenset(),
+    StepStatus.FAILED: frozenset(),
+}
+
+
+def runs_before(status: RunStatus) -> list[str]:
+    """Return the states a run may be in just before it moves to `status`, for a WHERE clause."""
+    return sorted(str(origin) for origin, targets in RUN_MOVES.items() if status in targets)

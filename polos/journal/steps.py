@@ -1,0 +1,413 @@
+"""Units on steps: record an outcome, schedule, claim, complete and retry a turn; reading a run's journal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import bindparam, exists, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from polos.journal.runs import (
+    FENCE,
+    PROGRESS,
+    RUNS,
+    WAKE_VALUES,
+    R,
+    fence,
+    is_live,
+    ringing_from_now,
+)
+from polos.journal.statements import Part, Row, Statement, Unit, now, one_of
+from polos.journal.states import LIVE, StepStatus
+from polos.journal.tables import Step
+
+S = Step.__table__.c  # type: ignore[attr-defined]
+STEPS = Step.__table__  # type: ignore[attr-defined]
+P = bindparam
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """A step as a replay reads it. `seq` is None while it has no outcome."""
+
+    name: str
+    kind: str
+    position: int
+    seq: int | None
+    status: str
+    tries: int
+    output: str | None
+    output_schema: str | None
+    error: str | None
+    child_id: str | None
+
+    @property
+    def has_outcome(self) -> bool:
+        """Whether the step is completed or failed."""
+        return self.seq is not None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a step ended. Values are JSON text; `failures` lists the failed attempts before."""
+
+    status: StepStatus
+    output: str | None = None
+    output_schema: str | None = None
+    error: str | None = None
+    failures: str | None = None
+
+
+STEP_COLUMNS = [S[spec.name] for spec in fields(StepRow)]
+
+
+def param(name: str) -> Any:
+    """Return a parameter typed like the step column of that name (PostgreSQL wants types in a SELECT list)."""
+    return P(name, type_=S[name].type)
+
+
+def _new_step(run_id: Any, **values: Any) -> dict[str, Any]:
+    """Return what a new step row is made of, by column name."""
+    return {
+        "run_id": run_id,
+        "name": param("name"),
+        "kind": param("kind"),
+        "position": param("position"),
+        "attempt": literal(0),
+        "crashes": literal(0),
+        "rings": literal(0),
+        "started_at": now(),
+        **values,
+    }
+
+
+def _insert(**values: Any) -> Any:
+    """Insert a step for the run whose fence holds; an existing row is left alone."""
+    columns = _new_step(R.id, **values)
+    return (
+        upsert(STEPS)
+        .from_select(list(columns), select(*columns.values()).where(*fence()))
+        .on_conflict_do_nothing()
+    )
+
+
+def _insert_held(held: Any, **values: Any) -> Any:
+    """Insert a step for the run that the CTE `held` fenced; an existing row is left alone."""
+    columns = _new_step(P("run", type_=S.run_id.type), **values)
+    return (
+        upsert(STEPS)
+        .from_select(list(columns), select(*columns.values()).select_from(held))
+        .on_conflict_do_nothing()
+    )
+
+
+_OUTCOME_VALUES = {
+    "status": param("status"),
+    "tries": param("tries"),
+    "output": param("output"),
+    "output_schema": param("output_schema"),
+    "error": param("error"),
+    "failures": param("failures"),
+    "child_id": param("child_id"),
+    "finished_at": now(),
+}
+
+
+def _fused(fencing: Statement, **values: Any) -> Statement:
+    """Fence and insert as one statement, for databases with data-modifying CTEs."""
+    held = fencing.sql.cte("held")  # type: ignore[attr-defined]
+    columns = {
+        "run_id": param("run"),
+        "name": param("name"),
+        "kind": param("kind"),
+        "position": param("position"),
+        "attempt": literal(0),
+        "tries": literal(0),
+        "crashes": literal(0),
+        "rings": literal(0),
+        "started_at": now(),
+        **{name: held.c.seq if value is R.seq else value for name, value in values.items()},
+    }
+    columns["run_id"] = P("run", type_=S.run_id.type)
+    return Statement(
+        upsert(STEPS)
+        .from_select(list(columns), select(*columns.values()).select_from(held))
+        .on_conflict_do_nothing()
+        .returning(S.seq if "seq" in values else literal(0))
+    )
+
+
+_RECORD = {**_OUTCOME_VALUES, "owner": P("worker", type_=S.owner.type)}
+_INSERT_OUTCOME = Statement(_insert(**_RECORD, seq=R.seq).returning(S.seq))
+_progressed = PROGRESS.sql.cte("held")  # type: ignore[attr-defined]
+_RECORD_FUSED = Statement(_insert_held(_progressed, **_RECORD, seq=_progressed.c.seq).returning(S.seq))
+_RECORDED = Statement(
+    select(S.seq).where(S.run_id == P("run"), S.name == P("name"), S.owner == P("worker"), S.seq.is_not(None))
+)
+
+
+def record_step(
+    run_id: str,
+    attempt: int,
+    name: str,
+    kind: str,
+    outcome: Outcome,
+    *,
+    position: int,
+    tries: int,
+    worker: str,
+    child_id: str | None = None,
+) -> Unit:
+    """Store the outcome of a step the coordinator executed itself; answers (seq,), or nothing when fenced."""
+    params = {
+        "run": run_id,
+        "attempt": attempt,
+        "name": name,
+        "kind": kind,
+        "position": position,
+        "tries": tries,
+        "worker": worker,
+        "child_id": child_id,
+        "status": outcome.status.value,
+        "output": outcome.output,
+        "output_schema": outcome.output_schema,
+        "error": outcome.error,
+        "failures": outcome.failures,
+    }
+    return Unit(
+        (Part(PROGRESS, params), Part(_INSERT_OUTCOME, params)),
+        (run_id,),
+        fused=Part(_RECORD_FUSED, params),
+        order=(run_id, name),
+        answer=1,
+        check=Part(_RECORDED, params),
+    )
+
+
+_SCHEDULE = {
+    "status": literal(StepStatus.SCHEDULED.value),
+    "tries": literal(0),
+    "input": param("input"),
+    "ring_at": ringing_from_now(P("ring_again")),
+}
+_INSERT_TURN = Statement(_insert(**_SCHEDULE))
+_fenced = FENCE.sql.cte("held")  # type: ignore[attr-defined]
+_SCHEDULE_FUSED = Statement(
+    select(_fenced.c.seq).add_cte(_insert_held(_fenced, **_SCHEDULE).cte("scheduled"))
+)
+
+
+def schedule_turn(
+    run_id: str, attempt: int, name: str, *, position: int, input_text: str, ring_again: float
+) -> Unit:
+    """Write a turn for any worker to execute; answers (seq,), or nothing when fenced. The caller rings."""
+    params = {
+        "run": run_id,
+        "attempt": attempt,
+        "name": name,
+        "kind": "turn",
+        "position": position,
+        "input": input_text,
+        "ring_again": ring_again,
+    }
+    return Unit(
+        (Part(FENCE, params), Part(_INSERT_TURN, params)),
+        (run_id,),
+        fused=Part(_SCHEDULE_FUSED, params),
+        order=(run_id, name),
+    )
+
+
+@dataclass(frozen=True)
+class TurnClaim:
+    """A turn this worker now executes."""
+
+    run_id: str
+    name: str
+    attempt: int
+    tries: int
+    crashes: int
+    position: int
+    failures: str | None
+
+
+_TURN_COLUMNS = [S[spec.name] for spec in fields(TurnClaim)]
+_turn = (S.run_id == P("run"), S.name == P("name"))
+_CLAIM_TURN = Statement(
+    update(STEPS)
+    .where(
+        *_turn,
+        S.status == StepStatus.SCHEDULED.value,
+        or_(S.not_before.is_(None), S.not_before <= now()),
+        is_live(P("run", type_=S.run_id.type)),
+    )
+    .values(
+        status=StepStatus.RUNNING.value,
+        attempt=S.attempt + 1,
+        tries=S.tries + 1,
+        owner=P("worker"),
+        started_at=now(),
+        ring_at=None,
+        not_before=None,
+        rings=0,
+    )
+    .returning(*_TURN_COLUMNS)
+)
+_TURN_CLAIMED = Statement(
+    select(*_TURN_COLUMNS).where(*_turn, S.status == StepStatus.RUNNING.value, S.owner == P("worker"))
+)
+
+
+def claim_turn(run_id: str, name: str, worker: str) -> Unit:
+    """Take a scheduled turn for `worker`; answers with the columns of `TurnClaim`, or nothing."""
+    params = {"run": run_id, "name": name, "worker": worker}
+    return Unit((Part(_CLAIM_TURN, params),), (), order=(run_id, name), check=Part(_TURN_CLAIMED, params))
+
+
+_mine = (*_turn, S.attempt == P("attempt"), S.owner == P("worker"), S.status == StepStatus.RUNNING.value)
+_held_step = STEPS.alias("held_step")
+_still_mine = exists().where(
+    _held_step.c.run_id == P("run"),
+    _held_step.c.name == P("name"),
+    _held_step.c.attempt == P("attempt"),
+    _held_step.c.owner == P("worker"),
+    _held_step.c.status == StepStatus.RUNNING.value,
+)
+_WAKE_FOR_TURN = (
+    update(RUNS)
+    .where(R.id == P("run"), one_of(R.status, LIVE), _still_mine)
+    .values(**WAKE_VALUES)
+    .returning(R.status, R.owner, R.seq)
+)
+_TURN_ENDED = {
+    "status": P("outcome"),
+    "output": P("output"),
+    "error": P("error"),
+    "failures": P("failures"),
+    "ring_at": None,
+    "finished_at": now(),
+}
+_COMPLETE_TURN = (
+    update(STEPS)
+    .where(*_mine)
+    .values(**_TURN_ENDED, seq=select(R.seq).where(R.id == P("run")).scalar_subquery())
+)
+_woken = _WAKE_FOR_TURN.cte("woken")
+_completed = (
+    update(STEPS).where(*_mine).values(**_TURN_ENDED, seq=_woken.c.seq).returning(S.seq).cte("completed")
+)
+_COMPLETE_FUSED = Statement(
+    select(_woken.c.status, _woken.c.owner, _woken.c.seq).where(_completed.c.seq == _woken.c.seq)
+)
+_WAKE_FOR_TURN_ALONE = Statement(_WAKE_FOR_TURN)
+_COMPLETE_TURN_ALONE = Statement(_COMPLETE_TURN)
+_TURN_DONE = Statement(
+    select(R.status, R.owner, S.seq)
+    .join_from(STEPS, RUNS, S.run_id == R.id)
+    .where(*_turn, S.attempt == P("attempt"), S.owner == P("worker"), S.status == P("outcome"))
+)
+
+
+def complete_turn(claim: TurnClaim, worker: str, outcome: Outcome, *, ring_again: float) -> Unit:
+    """Store a turn's outcome and wake its run; answers (run status, owner, seq), or nothing when fenced.
+
+    The step keeps its owner, so that a repeated unit recognises its own work.
+    """
+    params = {
+        "run": claim.run_id,
+        "name": claim.name,
+        "attempt": claim.attempt,
+        "worker": worker,
+        "outcome": outcome.status.value,
+        "output": outcome.output,
+        "error": outcome.error,
+        "failures": outcome.failures,
+        "ring_again": ring_again,
+    }
+    return Unit(
+        (Part(_WAKE_FOR_TURN_ALONE, params), Part(_COMPLETE_TURN_ALONE, params)),
+        (claim.run_id,),
+        fused=Part(_COMPLETE_FUSED, params),
+        order=(claim.run_id, claim.name),
+        check=Part(_TURN_DONE, params),
+    )
+
+
+_RETRY_TURN = Statement(
+    update(STEPS)
+    .where(*_mine)
+    .values(
+        status=StepStatus.SCHEDULED.value,
+        owner=None,
+        error=P("error"),
+        failures=P("failures"),
+        not_before=now() + P("delay"),
+        ring_at=now() + P("delay"),
+        rings=0,
+    )
+    .returning(S.attempt)
+)
+
+
+def retry_turn(claim: TurnClaim, worker: str, *, error: str, failures: str, delay: float) -> Unit:
+    """Schedule a turn again after `delay` seconds, with the failed attempt on record."""
+    params = {
+        "run": claim.run_id,
+        "name": claim.name,
+        "attempt": claim.attempt,
+        "worker": worker,
+        "error": error,
+        "failures": failures,
+        "delay": delay,
+    }
+    return Unit((Part(_RETRY_TURN, params),), (), order=(claim.run_id, claim.name))
+
+
+_HAND_BACK_TURN = Statement(
+    update(STEPS)
+    .where(*_mine)
+    .values(
+        status=StepStatus.SCHEDULED.value,
+        owner=None,
+        tries=S.tries - 1,
+        ring_at=ringing_from_now(P("ring_again")),
+        rings=0,
+    )
+    .returning(S.attempt)
+)
+
+
+def hand_back_turn(claim: TurnClaim, worker: str, *, ring_again: float) -> Unit:
+    """Give up a turn that never called its model, for a worker that ends; the caller rings."""
+    params = {
+        "run": claim.run_id,
+        "name": claim.name,
+        "attempt": claim.attempt,
+        "worker": worker,
+        "ring_again": ring_again,
+    }
+    return Unit((Part(_HAND_BACK_TURN, params),), (), order=(claim.run_id, claim.name))
+
+
+READ_STEPS = Statement(select(*STEP_COLUMNS).where(S.run_id == P("run")).order_by(S.seq, S.position))
+READ_OUTCOMES_SINCE = Statement(
+    select(*STEP_COLUMNS).where(S.run_id == P("run"), S.seq > P("after"), S.seq <= P("until")).order_by(S.seq)
+)
+READ_TURNS = Statement(
+    select(S.name, S.position, S.input, S.output)
+    .where(S.run_id == P("run"), S.kind == "turn", S.position <= P("until"))
+    .order_by(S.position)
+)
+READ_OWNED_TURNS = Statement(
+    select(S.run_id, S.name, S.attempt).where(
+        S.owner == P("worker"), S.status == StepStatus.RUNNING.value, S.kind == "turn"
+    )
+)
+STEP_DETAILS = list(STEPS.c)
+READ_STEP_DETAILS = Statement(select(*STEP_DETAILS).where(S.run_id == P("run")).order_by(S.position, S.name))
+
+
+def step_from(row: Row) -> StepRow:
+    """Return a row of READ_STEPS or READ_OUTCOMES_SINCE."""
+    return StepRow(*row)

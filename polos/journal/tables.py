@@ -1,0 +1,171 @@
+"""The tables of the journal, nothing else.
+
+Times are seconds since the epoch by the database's clock. Values are JSON text made by one codec.
+"""
+
+from sqlalchemy import Index, Text, text
+from sqlalchemy.orm import registry
+from sqlmodel import Field, SQLModel
+
+
+class JournalTable(SQLModel, registry=registry()):
+    """Base of our tables: a registry of their own, so that a program's SQLModel tables never mix with them."""
+
+
+class Run(JournalTable, table=True):
+    """One execution of a workflow, agent or tool."""
+
+    __tablename__ = "run"
+
+    id: str = Field(primary_key=True)
+    project: str
+    deployment: str
+    kind: str
+    name: str
+    caller: str | None = None  # name of the parent's definition: a tool is looked up in its agent first
+    status: str
+    attempt: int = 0  # the run fence: grows by one with every claim
+    seq: int = 0  # counts all outcomes of the run
+    wakes: int = 0  # counts what others completed for the run
+    owner: str | None = None  # worker that executes or keeps it
+    parent_id: str | None = None
+    parent_step: str | None = None  # the parent's step that created it
+    awaited: int = 0  # 1: the parent's step gets this run's outcome
+    root_id: str
+    root_name: str
+    depth: int = 0
+    session_id: str | None = None
+    user_id: str | None = None
+    queue: str
+    route: str
+    concurrency_key: str | None = None
+    idempotency_key: str | None = None
+    input: str | None = Field(default=None, sa_type=Text)
+    initial_state: str | None = Field(default=None, sa_type=Text)
+    final_state: str | None = Field(default=None, sa_type=Text)
+    output: str | None = Field(default=None, sa_type=Text)
+    output_schema: str | None = None
+    error: str | None = Field(default=None, sa_type=Text)
+    cancelled_by: str | None = None
+    run_timeout_seconds: float | None = None
+    running_seconds: float = 0.0  # spent executing by earlier attempts
+    claimed_at: float | None = None  # start of the attempt under way
+    crashes: int = 0  # owners lost while user code ran, since the last recorded outcome
+    retries: int = 0  # failed attempts
+    not_before: float | None = None  # back-off: no claim earlier
+    ring_at: float | None = None  # when the sweeper rings next, unless claimed
+    rings: int = 0  # doorbells rung by the sweeper since it became queued
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    created_at: float
+    started_at: float | None = None
+    finished_at: float | None = None
+
+    __table_args__ = (
+        Index(
+            "run_due",
+            "ring_at",
+            postgresql_where=text("ring_at IS NOT NULL"),
+            sqlite_where=text("ring_at IS NOT NULL"),
+        ),
+        Index(
+            "run_owner",
+            "owner",
+            postgresql_where=text("owner IS NOT NULL"),
+            sqlite_where=text("owner IS NOT NULL"),
+        ),
+        Index(
+            "run_parent",
+            "parent_id",
+            postgresql_where=text("parent_id IS NOT NULL"),
+            sqlite_where=text("parent_id IS NOT NULL"),
+        ),
+        Index("run_root", "root_id"),
+        Index("run_recent", "project", "created_at"),
+        Index("run_once", "project", "idempotency_key", unique=True),
+        {"postgresql_with": {"fillfactor": "80"}},  # counters change often and are in no index: HOT updates
+    )
+
+
+class Step(JournalTable, table=True):
+    """One durable unit inside a run. A row without outcome (`seq` null) is under way."""
+
+    __tablename__ = "step"
+
+    run_id: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    kind: str
+    position: int = 0  # order of first recording; information, never a check
+    seq: int | None = None  # the run's `seq` at which the outcome became true
+    status: str
+    attempt: int = 0  # the step fence, raised by whoever executes it
+    owner: str | None = None
+    tries: int = 0
+    crashes: int = 0  # owners lost while executing it
+    input: str | None = Field(default=None, sa_type=Text)
+    output: str | None = Field(default=None, sa_type=Text)
+    output_schema: str | None = None
+    error: str | None = Field(default=None, sa_type=Text)
+    failures: str | None = Field(default=None, sa_type=Text)  # JSON list of failed attempts
+    child_id: str | None = None
+    not_before: float | None = None
+    ring_at: float | None = None
+    rings: int = 0
+    started_at: float | None = None
+    finished_at: float | None = None
+
+    __table_args__ = (
+        Index(
+            "step_due",
+            "ring_at",
+            postgresql_where=text("ring_at IS NOT NULL"),
+            sqlite_where=text("ring_at IS NOT NULL"),
+        ),
+        Index(
+            "step_owner",
+            "owner",
+            postgresql_where=text("status = 'running'"),
+            sqlite_where=text("status = 'running'"),
+        ),
+        {"postgresql_with": {"fillfactor": "80"}},
+    )
+
+
+class Worker(JournalTable, table=True):
+    """One process that executes runs. Its row goes when it ends or is declared dead."""
+
+    __tablename__ = "worker"
+
+    id: str = Field(primary_key=True)
+    hostname: str
+    pid: int
+    project: str
+    deployment: str
+    kind: str  # "celery" or "embedded"
+    routes: str  # comma separated
+    concurrency: int
+    lock_key: int  # of its advisory lock on PostgreSQL
+    draining: int = 0
+    started_at: float
+    beat_at: float
+
+
+class Definition(JournalTable, table=True):
+    """A workflow, agent or tool that a worker offers."""
+
+    __tablename__ = "definition"
+
+    worker_id: str = Field(primary_key=True)
+    kind: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+
+
+class Deployment(JournalTable, table=True):
+    """A version label of the code. The newest is the one first seen last."""
+
+    __tablename__ = "deployment"
+
+    project: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    first_seen_at: float

@@ -1,0 +1,1 @@
+"""Calling models: what a request and an answer look like, and the one door to LiteLLM."""

@@ -1,0 +1,90 @@
+"""Content blocks of messages: the three styles users write, turned into the one an API takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from polos.models.request import Item
+
+Content = str | list[Item] | None
+_TEXT_TYPES = ("text", "input_text", "output_text")
+
+
+def chat_content(content: Any) -> Any:
+    """Return `content` with every block in the style of chat completions."""
+    return _each_block(content, _chat_block)
+
+
+def responses_content(content: Any, *, role: str) -> Any:
+    """Return `content` with every block in the style of OpenAI Responses."""
+    text_type = "output_text" if role == "assistant" else "input_text"
+    return _each_block(content, lambda block: _responses_block(_chat_block(block), text_type))
+
+
+def text_of(content: Any) -> str:
+    """Return the text in `content`, without its other blocks."""
+    if isinstance(content, list):
+        return "\n".join(block["text"] for block in content if block.get("type") in _TEXT_TYPES)
+    return "" if content is None else str(content)
+
+
+def _each_block(content: Any, convert: Callable[[Item], Item]) -> Any:
+    if not isinstance(content, list):
+        return content
+    return [convert({"type": "text", "text": block} if isinstance(block, str) else block) for block in content]
+
+
+def _chat_block(block: Item) -> Item:
+    match block.get("type"):
+        case "text" | "input_text" | "output_text":
+            return {"type": "text", "text": block.get("text", "")}
+        case "image_url":
+            image = block["image_url"]
+            return {"type": "image_url", "image_url": {"url": image} if isinstance(image, str) else image}
+        case "input_image" if block.get("image_url"):
+            detail = {"detail": block["detail"]} if block.get("detail") else {}
+            return {"type": "image_url", "image_url": {"url": block["image_url"], **detail}}
+        case "image" if isinstance(block.get("source"), dict):
+            return {"type": "image_url", "image_url": {"url": _source_url(block["source"])}}
+        case "input_file":
+            return {"type": "file", "file": _file(block)}
+        case _:
+            return block
+
+
+def _source_url(source: Item) -> str:
+    """Return an Anthropic image source as a URL."""
+    if source.get("type") == "base64":
+        return f"data:{source.get('media_type', 'image/png')};base64,{source['data']}"
+    return str(source.get("url", ""))
+
+
+def _file(block: Item) -> Item:
+    if url := block.get("file_url"):
+        return {"file_id": url}  # LiteLLM takes a URL here
+    return {key: block[key] for key in ("file_id", "file_data", "filename") if block.get(key)}
+
+
+def _responses_block(block: Item, text_type: str) -> Item:
+    match block.get("type"):
+        case "text":
+            return {"type": text_type, "text": block["text"]}
+        case "image_url":
+            image = block["image_url"]
+            return {"type": "input_image", "image_url": image["url"], "detail": image.get("detail", "auto")}
+        case "file":
+            return {"type": "input_file", **_responses_file(block["file"])}
+        case "document" if isinstance(block.get("source"), dict):
+            return {"type": "input_file", "filename": block.get("title", "document"), **_document(block["source"])}
+        case _:
+            return block
+
+
+def _responses_file(file: Item) -> Item:
+    file_id = str(file.get("file_id", ""))
+    return {"file_url": file_id} if file_id.startswith("http") else file
+
+
+def _document(source: Item) -> Item:
+    return {"file_data": _source_url(source)} if source.get("type") == "base64" else {"file_url": source.get("url")}

@@ -1,0 +1,168 @@
+"""The canonical conversation, written as chat messages or as OpenAI Responses input.
+
+Only this module knows both sides; a provider's answer is turned back in `polos.models.answers`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from polos.models.blocks import chat_content, responses_content, text_of
+from polos.models.request import Item
+
+_CACHE_HERE = {"type": "ephemeral"}
+_CHAT_TYPES = ("function_call", "function_call_output", "reasoning")
+
+
+def chat_messages(items: list[Item], *, system_prompt: str | None = None) -> list[Item]:
+    """Return `items` as the messages LiteLLM's completion takes.
+
+    Reasoning, text and calls of one answer become one assistant message. Items only another API
+    knows, such as the built-in tools of OpenAI Responses, are left out.
+    """
+    messages: list[Item] = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    for item in items:
+        match item.get("type", "message"):
+            case "function_call":
+                _assistant(messages).setdefault("tool_calls", []).append(_chat_call(item))
+            case "function_call_output":
+                messages.append(
+                    {"role": "tool", "tool_call_id": item["call_id"], "content": _output_text(item)}
+                )
+            case "reasoning":
+                _add_reasoning(messages, item)
+            case "message":
+                _add_message(messages, item)
+    return messages
+
+
+def responses_input(items: list[Item]) -> list[Item]:
+    """Return `items` as input of OpenAI Responses; what other providers left behind is dropped."""
+    return [converted for item in items if (converted := _responses_item(item)) is not None]
+
+
+def chat_tools(tools: list[Item]) -> list[Item]:
+    """Return function tools in the nested form of chat completions, others unchanged."""
+    return [_chat_tool(tool) for tool in tools]
+
+
+def responses_tools(tools: list[Item]) -> list[Item]:
+    """Return function tools in the flat form of OpenAI Responses, others unchanged."""
+    return [_responses_tool(tool) for tool in tools]
+
+
+def mark_for_caching(messages: list[Item], tools: list[Item]) -> None:
+    """Put Anthropic's cache breakpoints on the system prompt, the last tool and the last message, in place."""
+    if messages and messages[0]["role"] == "system":
+        _mark_content(messages[0])
+    if tools:
+        tools[-1] = {**tools[-1], "cache_control": _CACHE_HERE}
+    if messages and messages[-1]["role"] == "tool":
+        messages[-1]["cache_control"] = _CACHE_HERE
+    elif len(messages) > 1 or (messages and messages[0]["role"] != "system"):
+        _mark_content(messages[-1])
+
+
+def failed_call_ids(items: list[Item]) -> set[str]:
+    """Return the call ids whose tool failed."""
+    return {item["call_id"] for item in items if item.get("type") == "function_call_output" and item.get("is_error")}
+
+
+def known_call_ids(items: list[Item]) -> set[str]:
+    """Return the call ids the conversation has used."""
+    return {item["call_id"] for item in items if item.get("type") == "function_call"}
+
+
+def _assistant(messages: list[Item]) -> Item:
+    """Return the assistant message the last answer is being merged into, a new one if there is none."""
+    if not messages or messages[-1]["role"] != "assistant":
+        messages.append({"role": "assistant", "content": None})
+    return messages[-1]
+
+
+def _chat_call(item: Item) -> Item:
+    call: Item = {
+        "id": item["call_id"],
+        "type": "function",
+        "function": {"name": item["name"], "arguments": item.get("arguments") or "{}"},
+    }
+    if fields := item.get("provider_specific_fields"):
+        call["provider_specific_fields"] = fields
+    return call
+
+
+def _output_text(item: Item) -> Any:
+    output = item.get("output")
+    return chat_content(output) if isinstance(output, list) else ("" if output is None else str(output))
+
+
+def _add_reasoning(messages: list[Item], item: Item) -> None:
+    if blocks := item.get("thinking_blocks"):
+        _assistant(messages).setdefault("thinking_blocks", []).extend(blocks)
+
+
+def _add_message(messages: list[Item], item: Item) -> None:
+    if item.get("role") != "assistant":
+        messages.append({"role": item["role"], "content": chat_content(item.get("content"))})
+        return
+    message = _assistant(messages)
+    message["content"] = _joined(message["content"], chat_content(item.get("content")))
+    if fields := item.get("provider_specific_fields"):
+        message["provider_specific_fields"] = fields
+
+
+def _joined(before: Any, content: Any) -> Any:
+    if not before or not content:
+        return content or before
+    if isinstance(before, str) and isinstance(content, str):
+        return f"{before}\n{content}"
+    return _as_blocks(before) + _as_blocks(content)
+
+
+def _as_blocks(content: Any) -> list[Item]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+
+
+def _mark_content(message: Item) -> None:
+    blocks = [dict(block) for block in _as_blocks(message["content"] or "")]
+    if blocks and text_of(blocks[-1:]) != "" or blocks and blocks[-1]["type"] != "text":
+        blocks[-1]["cache_control"] = _CACHE_HERE
+        message["content"] = blocks
+
+
+def _chat_tool(tool: Item) -> Item:
+    if tool.get("type") != "function" or "function" in tool:
+        return tool
+    return {"type": "function", "function": {key: value for key, value in tool.items() if key != "type"}}
+
+
+def _responses_tool(tool: Item) -> Item:
+    if tool.get("type") != "function":
+        return tool
+    # OpenAI's default is strict, which turns optional parameters into required ones.
+    return {"type": "function", "strict": False, **tool.get("function", {}), **_without_function(tool)}
+
+
+def _without_function(tool: Item) -> Item:
+    return {key: value for key, value in tool.items() if key != "function"}
+
+
+def _responses_item(item: Item) -> Item | None:
+    match item.get("type", "message"):
+        case "function_call":
+            return {
+                "type": "function_call",
+                "call_id": item["call_id"],
+                "name": item["name"],
+                "arguments": item.get("arguments") or "{}",
+            }
+        case "function_call_output":
+            output = item.get("output")
+            output = responses_content(output, role="user") if isinstance(output, list) else _output_text(item)
+            return {"type": "function_call_output", "call_id": item["call_id"], "output": output}
+        case "reasoning":
+            return None if "thinking_blocks" in item else item
+        case "message":
+            return {"role": item["role"], "content": responses_content(item.get("content"), role=item["role"])}
+        case _:
+            return item
