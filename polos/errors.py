@@ -125,7 +125,7 @@ class ExecutionCancelledError(BaseException):
     """The run was cancelled while this code ran."""
 
 
-class WaitException(BaseException):  # noqa: N818 - the name existing programs import
+class WaitException(BaseException):
     """The run's coroutine is being put away; it is replayed later. Never catch it."""
 
     def __init__(self, reason: str = "", wait_data: object = None) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import operator
 from types import NoneType
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from polos.functions import UserFunction, is_model, is_unresolved, members, models_in, resolved
 from polos.serialization import dumps, loads, validate
@@ -44,7 +43,7 @@ class PayloadParameter:
         annotation = resolved(self._func, self._given)
         if is_unresolved(annotation):
             logger.warning(
-                "%s: the type of its payload, %r, cannot be found, so it gets plain data; define it in the module",
+                "%s: the type of its payload, %r, is not found: plain data is passed; define it in the module",
                 self._what,
                 annotation,
             )
@@ -104,17 +103,19 @@ class PayloadParameter:
             ) from error
 
     def _validated(self, data: Any) -> Any:
-        if is_model(self.annotation):
-            return validate(self.annotation, data)
-        return self._adapter.validate_json(dumps(data), by_alias=True, by_name=True)
+        """Return `data` as the first alternative it fits; the first failure counts when there is none."""
+        failures = []
+        for kind in self._alternatives:
+            try:
+                return _as_type(kind, data)
+            except ValidationError as error:
+                failures.append(error)
+        raise failures[0]
 
-    @functools.cached_property
-    def _adapter(self) -> TypeAdapter[Any]:
+    @property
+    def _alternatives(self) -> list[Any]:
         # Models first: in `dict | Model` the dict would take everything.
-        kinds = sorted(members(self.annotation), key=lambda member: not models_in(member))
-        union: Any = functools.reduce(operator.or_, kinds)
-        ordered: Any = Annotated[union, Field(union_mode="left_to_right")] if len(kinds) > 1 else union
-        return TypeAdapter(ordered)
+        return sorted(members(self.annotation), key=lambda member: not models_in(member))
 
     def _expected(self) -> str:
         annotation = self.annotation
@@ -169,6 +170,13 @@ def build_state(data: Any, schema: type[BaseModel] | None, *, what: str) -> Base
         return validate(schema, {} if data is None else data)
     except ValidationError as error:
         raise ValueError(f"the state of {what} is not {schema.__name__}: {problems(error)}") from error
+
+
+def _as_type(kind: Any, data: Any) -> Any:
+    if is_model(kind):
+        return validate(kind, data)
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    return adapter.validate_json(dumps(data), by_alias=True, by_name=True)
 
 
 def problems(error: ValidationError) -> str:

@@ -62,7 +62,7 @@ _child_columns: dict[str, Any] = {
     "depth": R.depth + 1,
     "status": literal(RunStatus.QUEUED.value),
     "created_at": now(),
-    "ring_at": ringing_from_now(P("ring_again")),
+    "ring_at": ringing_from_now(),
     **{name: R[name] for name in _INHERITED},
     **{name: P(name, type_=R[name].type) for name in _GIVEN},
     **{name: literal(0) for name in _ZERO},

@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, case, exists, func, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    bindparam,
+    case,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert  # ON CONFLICT DO NOTHING; SQLite compiles it too
 
 from polos.journal.statements import Part, Row, Statement, Unit, now, one_of
@@ -93,12 +104,12 @@ def claim_from(row: Row) -> Claim:
     return Claim(*row)
 
 
-def ringing_from_now(after: ColumnElement[Any]) -> ColumnElement[Any]:
+def ringing_from_now() -> Any:
     """Return when the sweeper rings a doorbell again that is rung now."""
-    return now() + after
+    return now() + P("ring_again", type_=Float)
 
 
-def spent_running() -> ColumnElement[Any]:
+def spent_running() -> Any:
     """Return the run's running time including the attempt that now ends."""
     return R.running_seconds + func.coalesce(now() - R.claimed_at, 0.0)
 
@@ -109,7 +120,7 @@ _CREATE = Statement(
         **{spec.name: P(spec.name, type_=R[spec.name].type) for spec in fields(NewRun)},
         status=RunStatus.QUEUED.value,
         created_at=now(),
-        ring_at=ringing_from_now(P("ring_again")),
+        ring_at=ringing_from_now(),
         attempt=0,
         seq=0,
         wakes=0,
@@ -199,7 +210,7 @@ _HAND_BACK = Statement(
         owner=None,
         running_seconds=spent_running(),
         claimed_at=None,
-        ring_at=ringing_from_now(P("ring_again")),
+        ring_at=ringing_from_now(),
         rings=0,
     )
     .returning(R.id)
@@ -214,8 +225,8 @@ _RETRY = Statement(
         claimed_at=None,
         retries=R.retries + 1,
         error=P("error"),
-        not_before=now() + P("delay"),
-        ring_at=now() + P("delay"),
+        not_before=now() + P("delay", type_=Float),
+        ring_at=now() + P("delay", type_=Float),
         rings=0,
     )
     .returning(R.id)
@@ -313,9 +324,7 @@ def finish_run(run_id: str, attempt: int, ending: Ending) -> Unit:
 WAKE_VALUES = {
     "seq": R.seq + 1,
     "wakes": R.wakes + 1,
-    "ring_at": case(
-        (R.status == RunStatus.WAITING.value, ringing_from_now(P("ring_again"))), else_=R.ring_at
-    ),
+    "ring_at": case((R.status == RunStatus.WAITING.value, ringing_from_now()), else_=R.ring_at),
     "rings": case((R.status == RunStatus.WAITING.value, 0), else_=R.rings),
     "status": case((R.status == RunStatus.WAITING.value, RunStatus.QUEUED.value), else_=R.status),
 }

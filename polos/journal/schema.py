@@ -85,7 +85,7 @@ def _wrong_version(database: Database, found: str) -> SchemaVersionError:
 def _version(connection: Connection) -> str | None:
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    row = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").first()  # noqa: S608 - a constant
+    row = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").first()
     return None if row is None else str(row[0])
 
 

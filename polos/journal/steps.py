@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import bindparam, exists, literal, or_, select, update
+from sqlalchemy import Float, bindparam, exists, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.runs import (
@@ -189,7 +189,7 @@ _SCHEDULE = {
     "status": literal(StepStatus.SCHEDULED.value),
     "tries": literal(0),
     "input": param("input"),
-    "ring_at": ringing_from_now(P("ring_again")),
+    "ring_at": ringing_from_now(),
 }
 _INSERT_TURN = Statement(_insert(**_SCHEDULE))
 _fenced = FENCE.sql.cte("held")  # type: ignore[attr-defined]
@@ -280,7 +280,7 @@ _WAKE_FOR_TURN = (
     .values(**WAKE_VALUES)
     .returning(R.status, R.owner, R.seq)
 )
-_TURN_ENDED = {
+_TURN_ENDED: dict[str, Any] = {
     "status": P("outcome"),
     "output": P("output"),
     "error": P("error"),
@@ -342,8 +342,8 @@ _RETRY_TURN = Statement(
         owner=None,
         error=P("error"),
         failures=P("failures"),
-        not_before=now() + P("delay"),
-        ring_at=now() + P("delay"),
+        not_before=now() + P("delay", type_=Float),
+        ring_at=now() + P("delay", type_=Float),
         rings=0,
     )
     .returning(S.attempt)
@@ -371,7 +371,7 @@ _HAND_BACK_TURN = Statement(
         status=StepStatus.SCHEDULED.value,
         owner=None,
         tries=S.tries - 1,
-        ring_at=ringing_from_now(P("ring_again")),
+        ring_at=ringing_from_now(),
         rings=0,
     )
     .returning(S.attempt)

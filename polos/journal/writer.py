@@ -218,7 +218,7 @@ class Writer:
             except JournalUnavailableError as error:
                 repeated = True
                 logger.warning("The database is away (%s); %d writes wait", error, len(units))
-                await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - spreads reconnects
+                await asyncio.sleep(pause * random.uniform(0.5, 1.5))
                 pause = min(pause * 2, longest)
 
     async def _checked(self, units: Sequence[Unit], answers: list[Rows]) -> list[Rows]:

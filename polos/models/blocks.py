@@ -7,9 +7,6 @@ from typing import Any
 
 from polos.models.request import Item
 
-Content = str | list[Item] | None
-_TEXT_TYPES = ("text", "input_text", "output_text")
-
 
 def chat_content(content: Any) -> Any:
     """Return `content` with every block in the style of chat completions."""
@@ -22,17 +19,12 @@ def responses_content(content: Any, *, role: str) -> Any:
     return _each_block(content, lambda block: _responses_block(_chat_block(block), text_type))
 
 
-def text_of(content: Any) -> str:
-    """Return the text in `content`, without its other blocks."""
-    if isinstance(content, list):
-        return "\n".join(block["text"] for block in content if block.get("type") in _TEXT_TYPES)
-    return "" if content is None else str(content)
-
-
 def _each_block(content: Any, convert: Callable[[Item], Item]) -> Any:
     if not isinstance(content, list):
         return content
-    return [convert({"type": "text", "text": block} if isinstance(block, str) else block) for block in content]
+    return [
+        convert({"type": "text", "text": block} if isinstance(block, str) else block) for block in content
+    ]
 
 
 def _chat_block(block: Item) -> Item:
@@ -76,7 +68,11 @@ def _responses_block(block: Item, text_type: str) -> Item:
         case "file":
             return {"type": "input_file", **_responses_file(block["file"])}
         case "document" if isinstance(block.get("source"), dict):
-            return {"type": "input_file", "filename": block.get("title", "document"), **_document(block["source"])}
+            return {
+                "type": "input_file",
+                "filename": block.get("title", "document"),
+                **_document(block["source"]),
+            }
         case _:
             return block
 
@@ -87,4 +83,8 @@ def _responses_file(file: Item) -> Item:
 
 
 def _document(source: Item) -> Item:
-    return {"file_data": _source_url(source)} if source.get("type") == "base64" else {"file_url": source.get("url")}
+    return (
+        {"file_data": _source_url(source)}
+        if source.get("type") == "base64"
+        else {"file_url": source.get("url")}
+    )

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from polos.models.blocks import chat_content, responses_content, text_of
+from polos.models.blocks import chat_content, responses_content
 from polos.models.request import Item
-
-_CACHE_HERE = {"type": "ephemeral"}
-_CHAT_TYPES = ("function_call", "function_call_output", "reasoning")
 
 
 def chat_messages(items: list[Item], *, system_prompt: str | None = None) -> list[Item]:
@@ -51,21 +48,13 @@ def responses_tools(tools: list[Item]) -> list[Item]:
     return [_responses_tool(tool) for tool in tools]
 
 
-def mark_for_caching(messages: list[Item], tools: list[Item]) -> None:
-    """Put Anthropic's cache breakpoints on the system prompt, the last tool and the last message, in place."""
-    if messages and messages[0]["role"] == "system":
-        _mark_content(messages[0])
-    if tools:
-        tools[-1] = {**tools[-1], "cache_control": _CACHE_HERE}
-    if messages and messages[-1]["role"] == "tool":
-        messages[-1]["cache_control"] = _CACHE_HERE
-    elif len(messages) > 1 or (messages and messages[0]["role"] != "system"):
-        _mark_content(messages[-1])
-
-
 def failed_call_ids(items: list[Item]) -> set[str]:
     """Return the call ids whose tool failed."""
-    return {item["call_id"] for item in items if item.get("type") == "function_call_output" and item.get("is_error")}
+    return {
+        item["call_id"]
+        for item in items
+        if item.get("type") == "function_call_output" and item.get("is_error")
+    }
 
 
 def known_call_ids(items: list[Item]) -> set[str]:
@@ -123,13 +112,6 @@ def _as_blocks(content: Any) -> list[Item]:
     return [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
 
 
-def _mark_content(message: Item) -> None:
-    blocks = [dict(block) for block in _as_blocks(message["content"] or "")]
-    if blocks and text_of(blocks[-1:]) != "" or blocks and blocks[-1]["type"] != "text":
-        blocks[-1]["cache_control"] = _CACHE_HERE
-        message["content"] = blocks
-
-
 def _chat_tool(tool: Item) -> Item:
     if tool.get("type") != "function" or "function" in tool:
         return tool
@@ -158,11 +140,16 @@ def _responses_item(item: Item) -> Item | None:
             }
         case "function_call_output":
             output = item.get("output")
-            output = responses_content(output, role="user") if isinstance(output, list) else _output_text(item)
+            output = (
+                responses_content(output, role="user") if isinstance(output, list) else _output_text(item)
+            )
             return {"type": "function_call_output", "call_id": item["call_id"], "output": output}
         case "reasoning":
             return None if "thinking_blocks" in item else item
         case "message":
-            return {"role": item["role"], "content": responses_content(item.get("content"), role=item["role"])}
+            return {
+                "role": item["role"],
+                "content": responses_content(item.get("content"), role=item["role"]),
+            }
         case _:
             return item

@@ -1,6 +1,6 @@
 """Where synchronous Celery meets the event loop.
 
-A greenlet lets the tracer await, a mailbox makes calls on the consumer's thread, daemon threads run sync bodies.
+A greenlet lets the tracer await, a mailbox calls on the consumer's thread, daemon threads run sync bodies.
 """
 
 from __future__ import annotations

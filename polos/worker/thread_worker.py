@@ -53,7 +53,8 @@ class ThreadWorker(WorkController):  # type: ignore[misc]  # celery ships no typ
     def request_end(self) -> None:
         """Have the worker end soon; callable from any thread."""
         state.should_terminate = 0  # seen while it (re)connects, when no hub runs
-        self.hub.call_soon(_raise_terminate)  # seen at once by a running hub
+        if self.hub is not None:  # there is none for transports that cannot be polled
+            self.hub.call_soon(_raise_terminate)  # seen at once by a running hub
 
     def _shutdown(self, warm: bool = True) -> None:
         # Celery's own sets the default socket timeout of the whole process meanwhile.

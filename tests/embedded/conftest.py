@@ -77,7 +77,7 @@ class Crew:
         self.users: list[User] = []
         self.others: set[int] = set()  # processes to end with the test
 
-    def user(self, *, grace: float = 0.1, start_timeout: float = 15, only_path: str | None = None) -> User:
+    def user(self, *, grace: float = 0.05, start_timeout: float = 15, only_path: str | None = None) -> User:
         """A new process, yet without a share; with `only_path`, it knows no server but one found there."""
         self.users.append(User(self.folder, grace=grace, start_timeout=start_timeout, only_path=only_path))
         return self.users[-1]
@@ -104,7 +104,8 @@ class Crew:
         self.wait_until(lambda: not self.watcher_pids())
 
     def watcher_pids(self) -> list[int]:
-        listing = subprocess.run(["ps", "-axww", "-o", "pid=,args="], capture_output=True, text=True, check=True)
+        command = ["ps", "-axww", "-o", "pid=,args="]
+        listing = subprocess.run(command, capture_output=True, text=True, check=True)
         lines = [line for line in listing.stdout.splitlines() if f"watcher.py {self.folder} " in line]
         return [int(line.split()[0]) for line in lines]
 
@@ -118,6 +119,14 @@ class Crew:
             assert time.monotonic() < deadline, "the condition did not come true"
             time.sleep(0.01)
 
+    @staticmethod
+    def assert_stays(condition: Callable[[], object], *, seconds: float = 0.4) -> None:
+        """A thing that must not happen can only be given time to: several graces of it."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            assert condition()
+            time.sleep(0.05)
+
     def wait_gone(self, *pids: int) -> None:
         self.wait_until(lambda: not any(is_running(pid) for pid in pids))
 
@@ -128,7 +137,7 @@ class Crew:
             user.close()
         try:
             self.wait_until(lambda: not self.watcher_pids())
-            assert not [pid for pid in self.others if is_running(pid)], "a server outlived its users"
+            self.wait_gone(*self.others)
         finally:
             for pid in (*self.others, *self.watcher_pids()):
                 kill(pid)

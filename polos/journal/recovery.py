@@ -1,0 +1,191 @@
+"""What a sweeper does to rows: put back what a dead worker owned, ring what nobody claimed.
+
+Rows are taken with SKIP LOCKED and a limit, so that sweepers never wait for one another or for a writer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Float, bindparam, case, exists, func, literal, select, tuple_, update
+
+from polos.journal.runs import RUNS, R, spent_running
+from polos.journal.statements import Part, Statement, Unit, now, one_of
+from polos.journal.states import RunStatus, StepStatus
+from polos.journal.steps import STEPS, S
+from polos.journal.workers import W
+
+P = bindparam
+MAX_ROWS = 200  # per duty and sweep: a bounded number of doorbells a second
+
+_under_way = exists().where(S.run_id == R.id, one_of(S.status, (StepStatus.SCHEDULED, StepStatus.RUNNING)))
+
+
+def _some_runs(*conditions: Any) -> Any:
+    chosen = RUNS.alias("chosen")
+    moved = [condition(chosen.c) for condition in conditions]
+    return R.id.in_(select(chosen.c.id).where(*moved).limit(MAX_ROWS).with_for_update(skip_locked=True))
+
+
+_PUT_BACK_RUNS = Statement(
+    update(RUNS)
+    .where(
+        _some_runs(lambda c: c.owner == P("worker"), lambda c: c.status == RunStatus.RUNNING.value),
+        R.owner == P("worker"),
+        R.status == RunStatus.RUNNING.value,
+    )
+    .values(
+        status=RunStatus.QUEUED.value,
+        owner=None,
+        running_seconds=spent_running(),
+        claimed_at=None,
+        crashes=R.crashes + case((_under_way, 0), else_=1),  # only waiting: not what killed the process
+        ring_at=now(),
+        rings=0,
+    )
+    .returning(R.id)
+)
+
+
+def _some_turns(*conditions: Any) -> Any:
+    chosen = STEPS.alias("chosen")
+    moved = [condition(chosen.c) for condition in conditions]
+    return tuple_(S.run_id, S.name).in_(
+        select(chosen.c.run_id, chosen.c.name).where(*moved).limit(MAX_ROWS).with_for_update(skip_locked=True)
+    )
+
+
+_PUT_BACK_TURNS = Statement(
+    update(STEPS)
+    .where(
+        _some_turns(
+            lambda c: c.owner == P("worker"),
+            lambda c: c.status == StepStatus.RUNNING.value,
+            lambda c: c.kind == "turn",
+        ),
+        S.status == StepStatus.RUNNING.value,
+    )
+    .values(
+        status=StepStatus.SCHEDULED.value,
+        owner=None,
+        crashes=S.crashes + 1,
+        ring_at=now(),
+        rings=0,
+    )
+    .returning(S.run_id, S.name)
+)
+
+
+def put_back_runs(worker_id: str) -> Unit:
+    """Queue again up to MAX_ROWS runs of a dead worker; answers their ids."""
+    return Unit((Part(_PUT_BACK_RUNS, {"worker": worker_id}),), ())
+
+
+def put_back_turns(worker_id: str) -> Unit:
+    """Schedule again the turns a dead worker executed; answers (run id, step name)."""
+    return Unit((Part(_PUT_BACK_TURNS, {"worker": worker_id}),), ())
+
+
+_RING_SOON = Statement(
+    update(RUNS)
+    .where(
+        _some_runs(
+            lambda c: c.status == RunStatus.QUEUED.value,
+            lambda c: c.ring_at > now(),
+            lambda c: c.not_before.is_(None),
+            lambda c: c.route == P("route"),
+        )
+    )
+    .values(ring_at=now())
+    .returning(R.id)
+)
+_RING_TURNS_SOON = Statement(
+    update(STEPS)
+    .where(
+        _some_turns(
+            lambda c: c.status == StepStatus.SCHEDULED.value,
+            lambda c: c.ring_at > now(),
+            lambda c: c.not_before.is_(None),
+        )
+    )
+    .values(ring_at=now())
+    .returning(S.run_id)
+)
+
+
+def ring_soon(route: str) -> Unit:
+    """Make due at once what a dead worker of `route` may have popped and not claimed."""
+    return Unit(
+        (Part(_RING_SOON, {"route": route}, guard=False), Part(_RING_TURNS_SOON, {}, guard=False)), ()
+    )
+
+
+def _backed_off(rings: Any) -> Any:
+    """Return when to ring again: doubling from the first pause to the longest."""
+    first, longest = P("ring_again", type_=Float), P("ring_again_max", type_=Float)
+    doubled = first * (literal(1).bitwise_lshift(case((rings > 6, 6), else_=rings)))
+    return now() + case((doubled > longest, longest), else_=doubled)
+
+
+_DUE_RUNS = Statement(
+    update(RUNS)
+    .where(
+        _some_runs(lambda c: c.ring_at <= now(), lambda c: c.status == RunStatus.QUEUED.value),
+        R.status == RunStatus.QUEUED.value,
+    )
+    .values(ring_at=_backed_off(R.rings), rings=R.rings + 1)
+    .returning(R.id, R.kind, R.name, R.route, R.parent_id)
+)
+_DUE_TURNS = Statement(
+    update(STEPS)
+    .where(
+        _some_turns(lambda c: c.ring_at <= now(), lambda c: c.status == StepStatus.SCHEDULED.value),
+        S.status == StepStatus.SCHEDULED.value,
+    )
+    .values(ring_at=_backed_off(S.rings), rings=S.rings + 1)
+    .returning(
+        S.run_id,
+        S.name,
+        select(R.name).where(R.id == S.run_id).scalar_subquery(),
+        select(R.route).where(R.id == S.run_id).scalar_subquery(),
+    )
+)
+
+
+def due_runs(*, ring_again: float, ring_again_max: float) -> Unit:
+    """Take the runs whose doorbell is due; answers (id, kind, name, route, parent id)."""
+    params = {"ring_again": ring_again, "ring_again_max": ring_again_max}
+    return Unit((Part(_DUE_RUNS, params),), ())
+
+
+def due_turns(*, ring_again: float, ring_again_max: float) -> Unit:
+    """Take the turns whose doorbell is due; answers (run id, step name, run name, route)."""
+    params = {"ring_again": ring_again, "ring_again_max": ring_again_max}
+    return Unit((Part(_DUE_TURNS, params),), ())
+
+
+READ_ANY_DUE = Statement(
+    select(
+        exists(select(R.id).where(R.ring_at <= now())),
+        exists(select(S.run_id).where(S.ring_at <= now())),
+    )
+)
+READ_LOST_OWNERS = Statement(
+    select(R.owner)
+    .where(R.owner.is_not(None), R.status == RunStatus.RUNNING.value, ~exists().where(W.id == R.owner))
+    .union(
+        select(S.owner).where(
+            S.owner.is_not(None),
+            S.status == StepStatus.RUNNING.value,
+            S.kind == "turn",
+            ~exists().where(W.id == S.owner),
+        )
+    )
+)
+READ_ABANDONED_TURNS = Statement(
+    select(S.run_id, S.name)
+    .join_from(STEPS, RUNS, S.run_id == R.id)
+    .where(S.status == StepStatus.SCHEDULED.value, R.finished_at.is_not(None))
+    .limit(MAX_ROWS)
+)
+COUNT_LIVE = Statement(select(func.count()).select_from(RUNS).where(R.finished_at.is_(None)))

@@ -1,0 +1,158 @@
+"""Units and reads on workers: register, beat, what each offers, which deployment is the newest."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import bindparam, delete, insert, literal, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from polos.journal.statements import Part, Row, Statement, Unit, now
+from polos.journal.tables import Definition, Deployment, Worker
+
+W = Worker.__table__.c  # type: ignore[attr-defined]
+WORKERS = Worker.__table__  # type: ignore[attr-defined]
+D = Definition.__table__.c  # type: ignore[attr-defined]
+DEFINITIONS = Definition.__table__  # type: ignore[attr-defined]
+DEPLOYMENTS = Deployment.__table__  # type: ignore[attr-defined]
+P = bindparam
+
+
+@dataclass(frozen=True)
+class WorkerRow:
+    """A worker as it registers. `hostname` is its Celery node name."""
+
+    id: str
+    hostname: str
+    pid: int
+    project: str
+    deployment: str
+    kind: str
+    routes: str
+    concurrency: int
+
+    @property
+    def lock_key(self) -> int:
+        """The second key of its advisory lock."""
+        return lock_key(self.id)
+
+
+def lock_key(worker_id: str) -> int:
+    """Return the advisory lock key of a worker id: a signed 32-bit integer."""
+    return zlib.crc32(worker_id.encode()) - 2**31
+
+
+_REGISTER = Statement(
+    insert(WORKERS)
+    .values(
+        **{spec.name: P(spec.name, type_=W[spec.name].type) for spec in fields(WorkerRow)},
+        lock_key=P("lock_key"),
+        draining=0,
+        started_at=now(),
+        beat_at=now(),
+    )
+    .returning(W.id)
+)
+_FIRST_SEEN = Statement(
+    upsert(DEPLOYMENTS)
+    .values(project=P("project"), name=P("deployment"), first_seen_at=now())
+    .on_conflict_do_nothing()
+)
+_OFFER = Statement(
+    upsert(DEFINITIONS)
+    .values(worker_id=P("id"), kind=P("kind_offered"), name=P("name_offered"))
+    .on_conflict_do_nothing()
+)
+
+
+def register_worker(worker: WorkerRow, offers: Iterable[tuple[str, str]]) -> Unit:
+    """Enter a worker and the (kind, name) pairs it offers. Call it after the worker holds its lock."""
+    values: dict[str, Any] = {spec.name: getattr(worker, spec.name) for spec in fields(worker)}
+    values["lock_key"] = worker.lock_key
+    first_seen = Part(_FIRST_SEEN, {"project": worker.project, "deployment": worker.deployment}, guard=False)
+    return Unit((Part(_REGISTER, values), first_seen, *_offers(worker.id, offers)), (), order=(worker.id,))
+
+
+def _offers(worker_id: str, offers: Iterable[tuple[str, str]]) -> list[Part]:
+    return [
+        Part(_OFFER, {"id": worker_id, "kind_offered": kind, "name_offered": name}, guard=False)
+        for kind, name in sorted(offers)
+    ]
+
+
+def offer_definitions(worker_id: str, offers: Iterable[tuple[str, str]]) -> Unit:
+    """Add definitions to those a registered worker offers."""
+    return Unit(tuple(_offers(worker_id, offers)), (), order=(worker_id,))
+
+
+_BEAT = Statement(update(WORKERS).where(W.id == P("worker")).values(beat_at=now()).returning(W.beat_at))
+_DRAIN = Statement(update(WORKERS).where(W.id == P("worker")).values(draining=1).returning(W.id))
+_GONE = Statement(delete(WORKERS).where(W.id == P("worker")).returning(W.id))
+_OFFERS_GONE = Statement(delete(DEFINITIONS).where(D.worker_id == P("worker")))
+
+
+def beat(worker_id: str) -> Unit:
+    """Say that a worker lives; answers nothing when it has been declared dead."""
+    return Unit((Part(_BEAT, {"worker": worker_id}),), (), order=(worker_id,))
+
+
+def start_draining(worker_id: str) -> Unit:
+    """Say that a worker takes no more runs."""
+    return Unit((Part(_DRAIN, {"worker": worker_id}),), (), order=(worker_id,))
+
+
+def remove_worker(worker_id: str) -> Unit:
+    """Forget a worker that ended or is dead; its runs must have been put back before."""
+    params = {"worker": worker_id}
+    return Unit(
+        (Part(_GONE, params, guard=False), Part(_OFFERS_GONE, params, guard=False)), (), order=(worker_id,)
+    )
+
+
+@dataclass(frozen=True)
+class SeenWorker:
+    """A worker as a sweeper sees it; times by the database's clock."""
+
+    id: str
+    hostname: str
+    routes: str
+    lock_key: int
+    beat_at: float
+    now: float
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long ago it last beat."""
+        return self.now - self.beat_at
+
+
+READ_WORKERS = Statement(select(W.id, W.hostname, W.routes, W.lock_key, W.beat_at, now()).order_by(W.id))
+READ_WORKER_DETAILS = Statement(select(*WORKERS.c, now()).order_by(W.started_at))
+READ_OFFERING = Statement(
+    select(W.id, W.hostname)
+    .join_from(WORKERS, DEFINITIONS, D.worker_id == W.id)
+    .where(
+        W.project == P("project"),
+        W.deployment == P("deployment"),
+        W.draining == 0,
+        W.beat_at > now() - P("silence"),
+        D.kind == P("kind"),
+        D.name == P("name"),
+    )
+    .order_by(W.id)
+)
+READ_NEWEST_DEPLOYMENT = Statement(
+    select(DEPLOYMENTS.c.name)
+    .where(DEPLOYMENTS.c.project == P("project"))
+    .order_by(DEPLOYMENTS.c.first_seen_at.desc())
+    .limit(1)
+)
+READ_CLOCK = Statement(select(now(), literal(0)))
+
+
+def seen_from(row: Row) -> SeenWorker:
+    """Return a row of READ_WORKERS."""
+    return SeenWorker(*row)

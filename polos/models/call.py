@@ -1,0 +1,67 @@
+"""The entrance of this room: one model call, with LiteLLM loaded when it is first needed."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+from types import ModuleType
+
+from polos.models.providers import PROVIDERS, check_provider, find_endpoint
+from polos.models.request import ModelAnswer, ModelRequest
+
+
+async def generate(request: ModelRequest) -> ModelAnswer:
+    """Return the model's answer to `request`.
+
+    One attempt: nothing below retries, so whoever repeats a call knows how often it was made.
+
+    Raises:
+        ModelError: The provider refused, failed, took too long or answered nothing usable.
+            `retryable` and `retry_after_seconds` say whether and when to ask again.
+        MissingCredentialError: The provider's key is not set.
+        ValueError: There is no such provider or `provider_llm_api`.
+    """
+    provider = PROVIDERS[check_provider(request.provider)]
+    options = dict(request.provider_kwargs)
+    endpoint = find_endpoint(
+        provider,
+        request.model,
+        base_url=options.pop("base_url", None) or options.pop("api_base", None) or request.provider_base_url,
+        api_key=options.pop("api_key", None),
+        api_version=options.pop("api_version", None),
+    )
+    attempt = await _loaded()
+    answer: ModelAnswer = await attempt.ask(request, provider, endpoint=endpoint, options=options)
+    return answer
+
+
+def preload() -> None:
+    """Import LiteLLM, which blocks for seconds, so that the first call does not wait for it.
+
+    Meant for a background thread of a worker that has just started.
+    """
+    _adapter()
+
+
+async def close() -> None:
+    """Close the connections the running loop holds to providers; a later call opens new ones.
+
+    Needed only by a loop that is not shut down by `asyncio.run` or a runner.
+    """
+    if _is_loaded():
+        await _adapter().close_connections()
+
+
+async def _loaded() -> ModuleType:
+    return _adapter() if _is_loaded() else await asyncio.to_thread(_adapter)
+
+
+def _is_loaded() -> bool:
+    return _adapter.cache_info().currsize == 1
+
+
+@cache
+def _adapter() -> ModuleType:
+    from polos.models import attempt  # noqa: PLC0415 - LiteLLM takes seconds to import and clients never need it
+
+    return attempt

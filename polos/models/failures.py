@@ -1,0 +1,265 @@
+"""Everything a model call can raise, turned into a `ModelError` that says what to do and whether to try again.
+
+What the provider itself said decides: LiteLLM's exceptions lose the status, the Retry-After header
+and the body on the way, but keep the HTTP error they were made from as their cause.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from polos.errors import ModelError
+from polos.models.providers import PROVIDERS
+
+_RETRYABLE_STATUSES = (408, 409, 429)
+_OUT_OF_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
+_TEXT_LIMIT = 600
+
+# What LiteLLM's own exceptions mean when no HTTP answer is behind them: a status, or retry / give up.
+STATUS_OF_EXCEPTION: Mapping[str, int | bool] = {
+    "AuthenticationError": 401,
+    "BadRequestError": 400,
+    "BlockedPiiEntityError": False,
+    "BudgetExceededError": False,
+    "ContentPolicyViolationError": 400,
+    "ContextWindowExceededError": 400,
+    "GuardrailRaisedException": False,
+    "ImageFetchError": 400,
+    "InvalidRequestError": 400,
+    "JSONSchemaValidationError": True,
+    "LiteLLMUnknownProvider": 400,
+    "ModelNotMappedError": False,
+    "ModifyResponseException": False,
+    "NotFoundError": 404,
+    "PaymentRequiredError": 402,
+    "PermissionDeniedError": 403,
+    "RejectedRequestError": 400,
+    "SensitiveDataRouteException": False,
+    "UnprocessableEntityError": 422,
+    "UnsupportedParamsError": 400,
+    "VectorStoreSearchError": 400,
+    "APIConnectionError": True,
+    "APIError": True,
+    "APIResponseValidationError": True,
+    "BadGatewayError": 502,
+    "InternalServerError": 500,
+    "MidStreamFallbackError": 503,
+    "MockException": True,
+    "OpenAIError": True,
+    "RateLimitError": 429,
+    "ServiceUnavailableError": 503,
+    "Timeout": 408,
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the messages of errors need to know about a call; `secrets` never appear in them."""
+
+    provider: str
+    model: str
+    base_url: str | None = None
+    secrets: tuple[str, ...] = ()
+    timeout_seconds: float | None = None
+    answered: bool = False
+    """Whether a successful HTTP answer had arrived when the exception was raised."""
+
+
+def model_error(error: BaseException, call: Call) -> ModelError:
+    """Return what `error`, raised by LiteLLM or by HTTP, means for the run."""
+    causes = list(_causes(error))
+    if (response := _response(causes)) is not None:
+        return _from_response(response, call)
+    if any(isinstance(cause, TimeoutError | httpx.TimeoutException) for cause in causes):
+        return timeout_error(call)
+    if any(isinstance(cause, httpx.UnsupportedProtocol | httpx.InvalidURL) for cause in causes):
+        return _error(f"{call.base_url!r} is not a URL; check the base URL", call)
+    if (
+        lost := next((cause for cause in causes if isinstance(cause, httpx.TransportError)), None)
+    ) is not None:
+        reason = str(lost) or type(lost).__name__
+        return _error(f"the connection failed ({reason}); check the base URL", call, retryable=True)
+    if call.answered:
+        return _error(f"the answer cannot be read: {_describe(causes)}", call, retryable=True)
+    return _from_exception(error, causes, call)
+
+
+def timeout_error(call: Call) -> ModelError:
+    """Return the error of a call that took too long."""
+    seconds = "" if call.timeout_seconds is None else f" within {call.timeout_seconds:g} seconds"
+    return _error(f"no answer{seconds}", call, retryable=True)
+
+
+def empty_answer_error(call: Call, stop_reason: str | None) -> ModelError:
+    """Return the error of an answer that holds neither text nor tool calls."""
+    advice = "; raise max_output_tokens" if stop_reason == "length" else ""
+    return _error(
+        f"empty answer: neither text nor tool calls (stop reason {stop_reason!r}){advice}",
+        call,
+        retryable=True,
+    )
+
+
+def failed_answer_error(call: Call, error: Mapping[str, Any]) -> ModelError:
+    """Return the error an OpenAI Responses answer reports in its body."""
+    code = str(error.get("code") or "")
+    retryable = code in ("server_error", "rate_limit_exceeded", "vector_store_timeout", "")
+    return _error(f"the answer failed: {error.get('message') or code}", call, retryable=retryable)
+
+
+def error_code(response: httpx.Response) -> str:
+    """Return the provider's own code for an error answer, such as ``model_not_found``, or an empty text."""
+    return _said(response)[1]
+
+
+def error_response(error: BaseException) -> httpx.Response | None:
+    """Return the HTTP answer behind `error`, if there was one."""
+    return _response(list(_causes(error)))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _response(causes: list[BaseException]) -> httpx.Response | None:
+    """Return the provider's error answer; the innermost exception holds the real one."""
+    for cause in reversed(causes):
+        if isinstance(cause, httpx.HTTPStatusError):
+            return cause.response
+    return None
+
+
+def _from_response(response: httpx.Response, call: Call) -> ModelError:
+    text, code = _said(response)
+    status = response.status_code
+    retryable = (status in _RETRYABLE_STATUSES or status >= 500) and code not in _OUT_OF_MONEY
+    advice = "" if retryable else f". {_advice(status, code, call)}"
+    return _error(
+        f"HTTP {status}: {text.rstrip('.')}{advice}",
+        call,
+        status_code=status,
+        retryable=retryable,
+        retry_after_seconds=_retry_after_seconds(response) if retryable else None,
+    )
+
+
+def _from_exception(error: BaseException, causes: list[BaseException], call: Call) -> ModelError:
+    """Map an exception without an HTTP answer by the LiteLLM class it is."""
+    names = (name.__name__ for name in type(error).__mro__)
+    meaning = next((STATUS_OF_EXCEPTION[name] for name in names if name in STATUS_OF_EXCEPTION), False)
+    if type(error).__name__ == "APIConnectionError" and not _is_network(causes):
+        meaning = False  # LiteLLM's wrapping of any bug or bad input met while it built the request
+    if isinstance(meaning, bool):
+        return _error(_describe(causes), call, retryable=meaning)
+    retryable = meaning in _RETRYABLE_STATUSES or meaning >= 500
+    advice = "" if retryable else f". {_advice(meaning, '', call)}"
+    return _error(f"{_describe(causes)}{advice}", call, status_code=meaning, retryable=retryable)
+
+
+def _is_network(causes: list[BaseException]) -> bool:
+    return len(causes) == 1 or any(isinstance(cause, OSError) for cause in causes)
+
+
+def _describe(causes: list[BaseException]) -> str:
+    root = causes[-1]
+    return f"{type(root).__name__}: {root}".strip(": ")
+
+
+def _error(
+    what: str,
+    call: Call,
+    *,
+    status_code: int | None = None,
+    retryable: bool = False,
+    retry_after_seconds: float | None = None,
+) -> ModelError:
+    return ModelError(
+        f"{call.provider} model {call.model!r}: {_without_secrets(what, call.secrets)[:_TEXT_LIMIT]}",
+        provider=call.provider,
+        model=call.model,
+        status_code=status_code,
+        retryable=retryable,
+        retry_after_seconds=retry_after_seconds,
+    )
+
+
+def _without_secrets(text: str, secrets: tuple[str, ...]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    # Providers echo parts of a wrong key.
+    return re.sub(r"\b(sk|gsk|xai|key|pk)-[\w*-]{6,}|\bAIza[\w-]{10,}", "***", text)
+
+
+def _advice(status: int, code: str, call: Call) -> str:
+    if code in _OUT_OF_MONEY:
+        return "The account has no quota left: check its plan and billing"
+    variable = " or ".join(PROVIDERS[call.provider].key_variables) or "the credentials"
+    where = f"base URL {call.base_url!r}" if call.base_url else "base URL"
+    return {
+        401: f"Check {variable}",
+        402: "Check the account's plan and billing",
+        403: f"Check that {variable} may use this model",
+        404: f"Check the model name and the {where}",
+    }.get(
+        status, "Check the model name, the options and the messages; the same request would be refused again"
+    )
+
+
+def _said(response: httpx.Response) -> tuple[str, str]:
+    """Return the message and the code of an error answer."""
+    try:
+        body = json.loads(response.text)
+    except (ValueError, httpx.StreamError):  # not JSON, or the body was never read
+        return _plain_text(response), ""
+    body = body[0] if isinstance(body, list) and body else body  # Gemini wraps some errors in a list
+    error = body.get("error", body) if isinstance(body, dict) else body
+    if not isinstance(error, dict):
+        return str(error), ""
+    return str(error.get("message") or error), str(error.get("code") or error.get("type") or "")
+
+
+def _plain_text(response: httpx.Response) -> str:
+    is_text = response.is_closed and "html" not in response.headers.get("content-type", "")
+    return (response.text.strip() if is_text else "") or response.reason_phrase
+
+
+def _retry_after_seconds(response: httpx.Response) -> float | None:
+    headers = response.headers
+    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
+        return milliseconds / 1000
+    if (seconds := _number(headers.get("retry-after"))) is not None:
+        return seconds
+    if when := headers.get("retry-after"):
+        return _seconds_until(when)
+    # Gemini says it in the body.
+    delay = re.search(r'"retryDelay":\s*"(\d+(?:\.\d+)?)s"', response.text) if response.is_closed else None
+    return float(delay[1]) if delay else None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text) if text is not None else None
+    except ValueError:
+        return None
+    return None if number is None else max(0.0, number)
+
+
+def _seconds_until(http_date: str) -> float | None:
+    try:
+        when = parsedate_to_datetime(http_date)
+    except ValueError:
+        return None
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return max(0.0, (when - datetime.now(UTC)).total_seconds())

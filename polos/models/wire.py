@@ -1,0 +1,250 @@
+"""The one module that imports LiteLLM: its settings, its HTTP connections, its entry points.
+
+Importing it costs seconds and 165 MB, so `polos.models.call` does that late and off the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import weakref
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Any
+
+# LiteLLM reads these while it is imported, and would otherwise ask the network for a price list and
+# load a .env file of the working directory.
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+os.environ.setdefault("LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "True")
+os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
+
+import httpx
+import litellm
+import openai
+from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+
+from polos.models.providers import Endpoint
+
+try:
+    from litellm._internal_context import is_internal_call
+except ImportError:  # a LiteLLM without this switch only costs more per call
+    is_internal_call = ContextVar("is_internal_call", default=False)
+
+Body = dict[str, Any]
+
+litellm.suppress_debug_info = True
+litellm.telemetry = False
+litellm.disable_aiohttp_transport = True  # aiohttp complains on stderr about sessions left open at the end
+logging.getLogger("LiteLLM").setLevel(os.environ.get("LITELLM_LOG", "ERROR").upper())
+
+
+@dataclass
+class Exchange:
+    """What happened on the network during one call."""
+
+    answered: bool = False
+
+
+_exchange: ContextVar[Exchange | None] = ContextVar("polos_model_exchange", default=None)
+
+
+class SingleAttemptClient(httpx.AsyncClient):
+    """An HTTP client whose requests are never repeated behind our back.
+
+    LiteLLM sends a request again when the connection breaks; the provider may have charged for the
+    first. The step that asked for the answer decides about another attempt.
+    """
+
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        """Send `request` once."""
+        try:
+            response = await super().send(request, **options)
+        except (httpx.ConnectError, httpx.RemoteProtocolError) as error:
+            raise httpx.ReadError(str(error), request=request) from error  # one LiteLLM leaves alone
+        if response.is_success and (exchange := _exchange.get()) is not None:
+            exchange.answered = True
+        return response
+
+
+@dataclass
+class Connections:
+    """The HTTP connections of one event loop, kept open between calls, and what was learned about servers."""
+
+    http: SingleAttemptClient
+    sdk_clients: dict[tuple[str, Endpoint], openai.AsyncOpenAI] = field(default_factory=dict)
+    chat_only_base_urls: set[str | None] = field(default_factory=set)
+    closer: AsyncIterator[None] | None = None
+
+    def sdk_client(self, provider: str, endpoint: Endpoint) -> openai.AsyncOpenAI:
+        """Return the OpenAI client LiteLLM uses for this provider."""
+        key = (provider, endpoint)
+        if key not in self.sdk_clients:
+            build = _azure_client if provider == "azure" else _openai_client
+            self.sdk_clients[key] = build(endpoint, self.http)
+        return self.sdk_clients[key]
+
+
+# Keyed by loop because connections belong to one; a process has no better place that every caller shares.
+_connections: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Connections] = weakref.WeakKeyDictionary()
+
+
+async def connections() -> Connections:
+    """Return the running loop's connections; they are closed when the loop shuts down."""
+    loop = asyncio.get_running_loop()
+    if (found := _connections.get(loop)) is None or found.http.is_closed:
+        found = _connections[loop] = Connections(http=_http_client())
+        found.closer = _close_with_loop(found.http)
+        await anext(found.closer)
+    return found
+
+
+async def close_connections() -> None:
+    """Close the running loop's connections; the next call opens new ones."""
+    if (found := _connections.pop(asyncio.get_running_loop(), None)) is not None:
+        await found.http.aclose()
+
+
+async def _close_with_loop(http: httpx.AsyncClient) -> AsyncIterator[None]:
+    # A loop closes its unfinished async generators when it shuts down: the only hook it has.
+    try:
+        yield
+    finally:
+        await http.aclose()
+
+
+def _http_client() -> SingleAttemptClient:
+    return SingleAttemptClient(
+        follow_redirects=True,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # keys of several tenants share it
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=30),
+    )
+
+
+def _openai_client(endpoint: Endpoint, http: httpx.AsyncClient) -> openai.AsyncOpenAI:
+    return openai.AsyncOpenAI(
+        api_key=endpoint.api_key, base_url=endpoint.base_url, http_client=http, max_retries=0
+    )
+
+
+def _azure_client(endpoint: Endpoint, http: httpx.AsyncClient) -> openai.AsyncOpenAI:
+    return openai.AsyncAzureOpenAI(
+        api_key=endpoint.api_key,
+        azure_endpoint=endpoint.base_url or "",
+        api_version=endpoint.api_version or litellm.AZURE_DEFAULT_API_VERSION,
+        http_client=http,
+        max_retries=0,
+    )
+
+
+class Handler(AsyncHTTPHandler):  # type: ignore[misc] # LiteLLM is untyped
+    """The HTTP handler LiteLLM is given for one call: one attempt, and the last word on the body.
+
+    Args:
+        amend: Returns the JSON body to send instead of LiteLLM's.
+        answer_defaults: Fields to add to the answer where they are missing.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        *,
+        amend: Callable[[Body], Body],
+        answer_defaults: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.timeout = None
+        self.event_hooks = None
+        self._client = http
+        self._owns_client = False
+        self._amend = amend
+        self._answer_defaults = answer_defaults
+
+    async def post(
+        self,
+        url: str,
+        data: Body | str | bytes | None = None,
+        json: Body | None = None,
+        params: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | httpx.Timeout | None = None,
+        stream: bool = False,
+        **_: Any,
+    ) -> httpx.Response:
+        """Send one request; a status of 400 or more raises `httpx.HTTPStatusError`."""
+        request = self._client.build_request(
+            "POST",
+            url,
+            json=self._amend(json if json is not None else _decoded(data)),
+            params=params,
+            headers={**(headers or {}), "content-type": "application/json"},
+            timeout=timeout,
+        )
+        response = await self._client.send(request, stream=stream)
+        if response.is_error:
+            await response.aread()
+            response.raise_for_status()
+        return self._completed(response) if self._answer_defaults and not stream else response
+
+    def _completed(self, response: httpx.Response) -> httpx.Response:
+        body = {**(self._answer_defaults or {}), **response.json()}
+        headers = {"content-type": "application/json"}
+        return httpx.Response(response.status_code, json=body, headers=headers, request=response.request)
+
+
+def _decoded(data: Body | str | bytes | None) -> Body:
+    body: Body = json.loads(data) if isinstance(data, str | bytes) else data or {}
+    return body
+
+
+async def complete(exchange: Exchange, **arguments: Any) -> Body:
+    """Call LiteLLM's chat completion once and return the answer as a dict."""
+    return await _call(litellm.acompletion, exchange, arguments)
+
+
+async def respond(exchange: Exchange, **arguments: Any) -> Body:
+    """Call LiteLLM's OpenAI Responses once and return the answer as a dict."""
+    return await _call(litellm.aresponses, exchange, arguments)
+
+
+async def _call(function: Callable[..., Any], exchange: Exchange, arguments: Body) -> Body:
+    tokens = _exchange.set(exchange), is_internal_call.set(not _has_callbacks())
+    try:
+        answer = await function(**arguments, num_retries=0, max_retries=0)
+        return answer.model_dump()  # type: ignore[no-any-return] # LiteLLM is untyped
+    finally:
+        is_internal_call.reset(tokens[1])
+        _exchange.reset(tokens[0])
+        await asyncio.sleep(0)  # lets a bookkeeping task of LiteLLM end, so that none outlives the loop
+
+
+def _has_callbacks() -> bool:
+    """Whether the user asked LiteLLM to report calls; without, its bookkeeping is a third of the cost of a call."""
+    lists = (
+        "callbacks",
+        "success_callback",
+        "failure_callback",
+        "_async_success_callback",
+        "_async_failure_callback",
+    )
+    return any(getattr(litellm, name, None) for name in lists)
+
+
+def supported_options(model: str) -> set[str]:
+    """Return the names of the usual options LiteLLM can place in this model's own request format."""
+    name, provider, _, _ = litellm.get_llm_provider(model)
+    return set(litellm.get_supported_openai_params(name, custom_llm_provider=provider) or ())
+
+
+def max_output_tokens(model: str) -> int | None:
+    """Return the most tokens this model can answer with, None when it is unknown."""
+    known = litellm.model_cost.get(model) or litellm.model_cost.get(model.partition("/")[2]) or {}
+    limit = known.get("max_output_tokens") or known.get("max_tokens")
+    return int(limit) if limit else None
+
+
+def is_reasoning_model(model: str) -> bool:
+    """Whether this model is known to think before it answers."""
+    return bool((litellm.model_cost.get(model) or {}).get("supports_reasoning"))

@@ -1,0 +1,61 @@
+"""A `celery worker` process under test, and how tests wait for what it does."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+def wait_until(condition: Callable[[], Any], *, seconds: float = 10) -> Any:
+    """Return the first true answer; fail when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.01)
+    return answer
+
+
+class Worker:
+    """A `celery worker` process on a queue of its own."""
+
+    def __init__(self, pool_app: ModuleType, *, concurrency: int, queue: str, log: Path, env: dict[str, str]) -> None:
+        self.queue, self.log, self._app = queue, log, pool_app.app
+        self.node = f"{uuid.uuid4().hex[:8]}@test"
+        command = [sys.executable, "-m", "celery", "-A", "pool_app", "worker", "-l", "INFO", "-n", self.node]
+        command += ["-c", str(concurrency), "-Q", queue, "--without-gossip", "--without-mingle"]
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command, env={**os.environ, **env}, cwd=HERE, stdout=output, stderr=subprocess.STDOUT
+            )
+        wait_until(self._is_ready, seconds=20)
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        return " ready." in self.log.read_text()
+
+    def pool(self) -> dict[str, Any]:
+        """The pool's part of `inspect stats`."""
+        answer = self._app.control.inspect(destination=[self.node], timeout=5, limit=1).stats()
+        return dict(answer[self.node]["pool"])
+
+    def send(self, task: Any, *args: Any, **options: Any) -> Any:
+        return task.apply_async(args, queue=self.queue, **options)
+
+    def stop(self, with_signal: int = signal.SIGTERM) -> int:
+        """Signal the worker; return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(with_signal)
+        return self.process.wait(15)
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
