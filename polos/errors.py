@@ -92,6 +92,14 @@ class StepExecutionError(PolosError):
         self.reason = reason
 
 
+class InputError(PolosError, ValueError):
+    """The input of a run does not fit its definition. Another attempt cannot help."""
+
+
+class RunTimeoutError(PolosError):
+    """A run used up the time it was given (``run_timeout_seconds``)."""
+
+
 class WorkflowTimeoutError(PolosError):
     """A run did not end before the deadline of the caller that waits for it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import operator
 import sys
 import types
 import typing
@@ -60,13 +61,18 @@ def resolved(func: UserFunction, annotation: Any) -> Any:
         if not isinstance(annotation, str):
             break
         annotation = _looked_up(func, annotation)
+    alternatives = members(annotation)
+    if len(alternatives) > 1 and is_unresolved(annotation):
+        return operator.getitem(Union, tuple(resolved(func, one) for one in alternatives))
     return annotation
 
 
 def _looked_up(func: UserFunction, text: str) -> Any:
     inner = _innermost(func)
     try:
-        return eval(text, getattr(inner, "__globals__", {}), dict(_closure(inner)))
+        return eval(
+            text, getattr(inner, "__globals__", {}), {**_enclosing_locals(inner), **dict(_closure(inner))}
+        )
     except Exception:  # noqa: BLE001 - an annotation is any expression, and may name what does not exist (yet)
         return text
 
@@ -87,9 +93,20 @@ def _closure(func: Any) -> Iterator[tuple[str, Any]]:
             continue
 
 
+def _enclosing_locals(func: Any) -> dict[str, Any]:
+    """Return the variables of the function that is just now defining `func`, if it is inside one."""
+    outer = getattr(func, "__qualname__", "").rpartition(".<locals>.")[0].rpartition(".")[2]
+    frame = sys._getframe(1) if outer else None
+    while frame is not None:
+        if frame.f_code.co_name == outer and frame.f_globals is func.__globals__:
+            return frame.f_locals
+        frame = frame.f_back
+    return {}
+
+
 def is_unresolved(annotation: Any) -> bool:
-    """Return whether `annotation` is still only text."""
-    return isinstance(annotation, str | ForwardRef)
+    """Return whether `annotation`, or an alternative of it, is still only text."""
+    return any(isinstance(member, str | ForwardRef) for member in members(annotation))
 
 
 def is_model(annotation: Any) -> bool:

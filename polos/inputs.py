@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from polos.functions import UserFunction, is_model, is_unresolved, members, models_in, resolved
+from polos.functions import UserFunction, is_model, is_unresolved, members, models_in, resolved, signature_of
 from polos.serialization import dumps, loads, validate
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,8 @@ _MAX_STATE_BYTES = 1 << 20
 class PayloadParameter:
     """What one definition, called `what` in messages, takes as its payload.
 
-    The annotation is resolved on first use, because it may name a class that is defined further down.
+    What the annotation names is looked up now, where local classes are in sight, and if that fails again on
+    first use, when classes defined further down exist.
     """
 
     def __init__(
@@ -33,17 +34,20 @@ class PayloadParameter:
         model: type[BaseModel] | None = None,
     ) -> None:
         self._func = func
-        self._given = parameter.annotation if model is None else model
+        self._name = parameter.name
+        self._given = resolved(func, parameter.annotation) if model is None else model
         self._what = what
         self.has_default = parameter.default is not parameter.empty
 
     @functools.cached_property
     def annotation(self) -> Any:
         """The annotation, or its text when it names something that cannot be found."""
-        annotation = resolved(self._func, self._given)
+        annotation = self._given
+        if is_unresolved(annotation):
+            annotation = resolved(self._func, signature_of(self._func).parameters[self._name].annotation)
         if is_unresolved(annotation):
             logger.warning(
-                "%s: the type of its payload, %r, is not found: plain data is passed; define it in the module",
+                "%s: its payload type %r is not found, plain data is passed instead; define it in the module",
                 self._what,
                 annotation,
             )

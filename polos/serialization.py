@@ -99,8 +99,10 @@ def _plain(value: object) -> object:
             return _in_order(value)
         case bytes() | bytearray() | memoryview():
             return base64.b64encode(value).decode("ascii")
-        case datetime() | date() | time() | timedelta() | UUID() | Decimal() | PurePath():
+        case datetime() | date() | time() | timedelta() | UUID() | Decimal():
             return to_jsonable_python(value)
+        case PurePath():
+            return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     raise TypeError(f"{_type_name(value)} is not JSON")

@@ -109,21 +109,22 @@ class Workflow:
         return f"<{type(self).__name__} {self.id!r}>"
 
     def _payload_parameter(self, model: type[BaseModel] | None) -> PayloadParameter | None:
-        parameters = positional_parameters(self.func, most=2, what=f"the function of {self._what}")
+        parameters = positional_parameters(self.func, most=2, what=f"the function of {self.what}")
         if len(parameters) < 2:
             return None
-        return PayloadParameter(self.func, parameters[1], what=self._what, model=model)
+        return PayloadParameter(self.func, parameters[1], what=self.what, model=model)
 
     def _check_schedule(self, *, has_queue: bool) -> None:
         if self.schedule and self.trigger_on_event:
-            raise ValueError(f"{self._what} has a schedule and an event trigger: give one of them")
+            raise ValueError(f"{self.what} has a schedule and an event trigger: give one of them")
         if self.is_schedulable and has_queue:
             raise ValueError(
-                f"{self._what} has a schedule and a queue: leave queue= out, schedules have their own"
+                f"{self.what} has a schedule and a queue: leave queue= out, schedules have their own"
             )
 
     @property
-    def _what(self) -> str:
+    def what(self) -> str:
+        """Kind and id, as messages name the definition."""
         return f"{self.workflow_type} {self.id!r}"
 
     @property
@@ -177,7 +178,7 @@ class Workflow:
         Raises:
             ValueError: It does not fit the schema, or is larger than 1 MiB.
         """
-        return check_state(initial_state, self.state_schema, what=self._what)
+        return check_state(initial_state, self.state_schema, what=self.what)
 
     def build_state(self, data: Any) -> BaseModel | None:
         """Return a new state from JSON `data`, from defaults when that is None; None without a state schema.
@@ -185,7 +186,7 @@ class Workflow:
         Raises:
             ValueError: The data does not fit, or there is a field without a default.
         """
-        return build_state(data, self.state_schema, what=self._what)
+        return build_state(data, self.state_schema, what=self.what)
 
     async def call(self, ctx: Any, payload: Any = None) -> Any:
         """Return what the function returns; `payload` is what `parse_payload` gave.
@@ -232,8 +233,8 @@ class Workflow:
             ValueError: The payload or initial state is missing, unfit or too large.
             TypeError: The payload cannot be JSON.
         """
-        refuse_inside_run(f"invoke() of {self._what}")
-        starter, payload = _client_and_payload(client, payload)
+        refuse_inside_run(f"invoke() of {self.what}")
+        starter, payload = client_and_payload(client, payload)
         name, limit = queue_settings(queue, self.queue_name)
         return await starter.invoke(
             self.id,
@@ -270,8 +271,8 @@ class Workflow:
             ValueError: The payload or initial state is missing, unfit or too large.
             TypeError: The payload cannot be JSON.
         """
-        refuse_inside_run(f"run() of {self._what}")
-        starter, payload = _client_and_payload(client, payload)
+        refuse_inside_run(f"run() of {self.what}")
+        starter, payload = client_and_payload(client, payload)
         handle = await self.invoke(
             starter,
             payload,
@@ -290,14 +291,13 @@ class Workflow:
         match record["status"]:
             case "completed":
                 return self.rebuild_result(record.get("result"), record.get("output_schema_name"))
-            case "cancelled" if record.get("cancelled_by") == "timeout":
-                raise WorkflowTimeoutError(
-                    execution_id, timeout_seconds or record.get("run_timeout_seconds") or 0
-                )
+            case _ if record.get("cancelled_by") == "timeout":
+                limit_seconds = timeout_seconds or record.get("run_timeout_seconds") or 0
+                raise WorkflowTimeoutError(execution_id, limit_seconds)
             case status:
                 reason = record.get("error") or status
                 raise RunFailedError(
-                    f"Workflow execution failed: {reason} (run {execution_id} of {self._what})"
+                    f"Workflow execution failed: {reason} (run {execution_id} of {self.what})"
                 )
 
 
@@ -325,8 +325,12 @@ def hook_list(hooks: Any, argument: str) -> list[Callable[..., Any]]:
     return listed
 
 
-def _client_and_payload(client: Any, payload: Any) -> tuple[RunStarter, Any]:
-    """Return the client to use and the payload, of which the first may have been left out of the call."""
+def client_and_payload(client: Any, payload: Any) -> tuple[RunStarter, Any]:
+    """Return the client to use and the payload; the payload may have been given in place of a client.
+
+    Raises:
+        TypeError: Both were given, but the first is not a client.
+    """
     if callable(getattr(client, "invoke", None)) and not isinstance(client, BaseModel):
         return client, payload
     if client is not None and payload is not None:

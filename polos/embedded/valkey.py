@@ -24,7 +24,8 @@ from polos.embedded import watcher
 from polos.embedded.locks import FileLock, call_in_forked_child
 from polos.errors import ConfigurationError, ServiceUnavailableError
 
-MAX_STARTS = 4  # the first may meet an occupied port or a disk without sockets
+MAX_LAUNCHES = 4
+SAME_ADDRESS_LAUNCHES = 2  # then it may be an occupied port, or a disk without sockets
 MAX_SOCKET_PATH_BYTES = 103  # macOS; Linux allows four more
 MAX_LOG_BYTES = 1_000_000
 POLL_SECONDS = 0.005
@@ -175,41 +176,43 @@ class EmbeddedValkey:
             time.sleep(POLL_SECONDS)
 
     def _find_or_start(self, deadline: float) -> _Address:
-        starts = 0
-        while starts < MAX_STARTS and time.monotonic() < deadline:
-            starts += self._start_missing(starts)
-            if (address := self._stored_address()) and self._answers(address):
+        launches = 0
+        while launches < MAX_LAUNCHES and time.monotonic() < deadline:
+            if self._launch_missing(launches):
+                launches += 1
+            elif (address := self._stored_address()) and self._answers(address):
                 return address
             time.sleep(POLL_SECONDS)
-        if starts == MAX_STARTS:
+        if launches == MAX_LAUNCHES:
             raise self._unavailable("does not start")
         raise self._unavailable(f"did not answer within {self._start_timeout_seconds:g} seconds")
 
-    def _start_missing(self, earlier_starts: int) -> bool:
-        """Start the server and the watcher, each if its lock is free; True if the server was started."""
+    def _launch_missing(self, earlier_launches: int) -> bool:
+        """Launch the server and the watcher, each if its lock is free; False if both live."""
         try:
             no_server, no_watcher = self._server.try_exclusive(), self._watching.try_exclusive()
             if no_server:
-                # Before the server is: whoever outlives us must be able to find and stop it.
-                address = self._choose_address(earlier_starts)
-                watcher.write_record(
-                    self._server.fileno(), {"port": address.port, "password": address.password}
-                )
+                # Written before the server is: whoever outlives us must be able to find and stop it.
+                address = self._choose_address(earlier_launches)
+                record: dict[str, object] = {"port": address.port, "password": address.password}
+                watcher.write_record(self._server.fileno(), record)
                 self._launch(server_program(), _configuration(address))
             elif no_watcher:
                 self._launch("", "")
-            return no_server
+            return no_server or no_watcher
         finally:
             self._server.release()
             self._watching.release()
 
-    def _choose_address(self, earlier_starts: int) -> _Address:
-        stored = self._stored_address()
-        if earlier_starts == 0 and stored and (stored.port or self._socket_path):
-            return stored
+    def _choose_address(self, earlier_launches: int) -> _Address:
+        """The address of before for as long as it may serve: those who have it need only reconnect."""
+        if earlier_launches < SAME_ADDRESS_LAUNCHES:
+            stored = self._stored_address()
+            if stored and (stored.port or self._socket_path):
+                return stored
+            if self._socket_path:
+                return _Address(0, secrets.token_urlsafe(24))
         # A new password with each new port: whoever has the old port may have been told the old one.
-        if earlier_starts == 0 and self._socket_path:
-            return _Address(0, secrets.token_urlsafe(24))
         return _Address(_free_port(), secrets.token_urlsafe(24))
 
     def _launch(self, program: str, configuration: str) -> None:
@@ -219,7 +222,8 @@ class EmbeddedValkey:
         with tempfile.TemporaryFile(dir=self.folder) as config, self._open_log() as log:
             config.write(configuration.encode())
             config.seek(0)
-            launcher = subprocess.run(
+            # Whether it succeeds, the locks tell: what failed is found free, and launched again.
+            subprocess.run(
                 [sys.executable, "-I", "-S", watcher.__file__, *what],
                 stdin=config,
                 stdout=log,
@@ -228,8 +232,6 @@ class EmbeddedValkey:
                 pass_fds=[fd for fd in locks if fd >= 0],
                 check=False,
             )
-        if launcher.returncode:
-            raise self._unavailable("cannot be launched")
 
     def _stored_address(self) -> _Address | None:
         try:

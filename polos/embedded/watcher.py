@@ -83,15 +83,20 @@ def _watch(users: int, server: int, watching: int, grace_seconds: float) -> None
 
 def _stop_server(server: int) -> None:
     record = read_record(server)
+    patience = STOP_SECONDS if _asked_to_stop(record) else 0.0
+    # A held lock proves that the pid written beside it is still that of the server.
+    if not _wait_exclusive(server, patience) and isinstance(pid := record.get("pid"), int):
+        os.kill(pid, signal.SIGKILL)  # it keeps nothing on disk that could be spoilt
+        _wait_exclusive(server, STOP_SECONDS)
+
+
+def _asked_to_stop(record: dict[str, object]) -> bool:
     try:
         where = int(str(record["port"])) or SOCKET
         ask(where, str(record["password"]), "SHUTDOWN", "NOSAVE", timeout_seconds=STOP_SECONDS)
     except (OSError, KeyError, ValueError):
-        pass  # it is gone, hangs, or its socket was deleted: the lock tells which
-    # A held lock proves that the pid written beside it is still that of the server.
-    if not _wait_exclusive(server, STOP_SECONDS) and isinstance(pid := read_record(server).get("pid"), int):
-        os.kill(pid, signal.SIGKILL)
-        _wait_exclusive(server, STOP_SECONDS)
+        return False  # it is gone, or hangs, or its socket was deleted
+    return True
 
 
 def _wait_exclusive(fd: int, seconds: float) -> bool:

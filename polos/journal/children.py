@@ -30,11 +30,13 @@ from polos.journal.steps import STEPS, S, param
 
 P = bindparam
 
-_INHERITED = ("project", "deployment", "root_id", "root_name", "session_id", "user_id")
+_INHERITED = ("project", "deployment", "root_id", "root_name")
 _GIVEN = (
     "kind",
     "name",
     "caller",
+    "session_id",
+    "user_id",
     "queue",
     "route",
     "concurrency_key",

@@ -140,6 +140,8 @@ _CLAIM = Statement(
     update(RUNS)
     .where(
         R.id == P("run"),
+        R.project == P("project"),
+        R.deployment == P("deployment"),
         one_of(R.status, runs_before(RunStatus.RUNNING)),
         or_(R.not_before.is_(None), R.not_before <= now()),
     )
@@ -168,9 +170,9 @@ def create_run(new: NewRun, *, ring_again: float) -> Unit:
     return Unit((Part(_CREATE, params),), (new.id,), order=(new.root_id,))
 
 
-def claim_run(run_id: str, worker: str) -> Unit:
-    """Take a queued run for `worker`; answers with the columns of `Claim`, or nothing."""
-    params = {"run": run_id, "worker": worker}
+def claim_run(run_id: str, worker: str, *, project: str, deployment: str) -> Unit:
+    """Take a queued run of this deployment for `worker`; answers with the columns of `Claim`, or nothing."""
+    params = {"run": run_id, "worker": worker, "project": project, "deployment": deployment}
     return Unit((Part(_CLAIM, params),), (run_id,), order=(run_id,), check=Part(_CLAIMED, params))
 
 
@@ -331,9 +333,14 @@ WAKE_VALUES = {
 
 
 def is_live(run_id: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Return the condition that the run `run_id` has not ended."""
+    """Return the condition that the run `run_id`, of this deployment, has not ended."""
     other = RUNS.alias("live")
-    return exists().where(other.c.id == run_id, one_of(other.c.status, LIVE))
+    return exists().where(
+        other.c.id == run_id,
+        other.c.project == P("project"),
+        other.c.deployment == P("deployment"),
+        one_of(other.c.status, LIVE),
+    )
 
 
 READ_RUN = Statement(select(*RUN_COLUMNS).where(R.id == P("run")))

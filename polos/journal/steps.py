@@ -259,9 +259,9 @@ _TURN_CLAIMED = Statement(
 )
 
 
-def claim_turn(run_id: str, name: str, worker: str) -> Unit:
-    """Take a scheduled turn for `worker`; answers with the columns of `TurnClaim`, or nothing."""
-    params = {"run": run_id, "name": name, "worker": worker}
+def claim_turn(run_id: str, name: str, worker: str, *, project: str, deployment: str) -> Unit:
+    """Take a scheduled turn of this deployment; answers with the columns of `TurnClaim`, or nothing."""
+    params = {"run": run_id, "name": name, "worker": worker, "project": project, "deployment": deployment}
     return Unit((Part(_CLAIM_TURN, params),), (), order=(run_id, name), check=Part(_TURN_CLAIMED, params))
 
 

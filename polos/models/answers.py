@@ -82,7 +82,11 @@ def _chat_reasoning(message: Item) -> list[Item]:
 
 
 def _chat_text(message: Item, content: str | None) -> list[Item]:
-    fields = {key: value for key, value in (message.get("provider_specific_fields") or {}).items() if value}
+    fields = {
+        key: value
+        for key, value in (message.get("provider_specific_fields") or {}).items()
+        if value and key != "thinking_blocks"  # those are the reasoning item
+    }
     if not content and not fields:
         return []
     item: Item = {"role": "assistant", "content": content or ""}

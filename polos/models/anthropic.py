@@ -1,4 +1,4 @@
-"""What Anthropic's requests need beyond LiteLLM's translation: cache breakpoints, failed tools, a token limit."""
+"""What Anthropic wants beyond LiteLLM's translation: cache breakpoints, failed tools, a token limit."""
 
 from __future__ import annotations
 

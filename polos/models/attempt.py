@@ -81,7 +81,7 @@ async def ask(
         raise failed_answer_error(call, failure)
     if not answer.content and not answer.tool_calls:
         raise empty_answer_error(call, answer.stop_reason)
-    return answer
+    return answer.model_copy(update={"model": (answer.model or request.model).removeprefix(provider.prefix)})
 
 
 async def _prepare(
@@ -101,7 +101,7 @@ async def _exchange(attempt: Attempt, call: Call) -> tuple[ModelAnswer, Body]:
             return await _ask(attempt)
     except TimeoutError as error:
         raise timeout_error(call) from error
-    except Exception as error:  # noqa: BLE001 - LiteLLM and three HTTP libraries raise all kinds; failures.py sorts them
+    except Exception as error:
         raise model_error(error, replace(call, answered=attempt.exchange.answered)) from error
 
 
@@ -188,11 +188,7 @@ def _plain_chat(attempt: Attempt) -> Body:
         return arguments
     extras.update(attempt.options)
     arguments["messages"] = _messages_with_schema(request)
-    # LiteLLM reads this field of Groq's answers without checking that it is there.
-    defaults = {"service_tier": None} if attempt.provider.name == "groq" else None
-    arguments["client"] = Handler(
-        attempt.pool.http, amend=lambda body: _merged(body, extras), answer_defaults=defaults
-    )
+    arguments["client"] = Handler(attempt.pool.http, amend=lambda body: _merged(body, extras))
     return arguments
 
 
@@ -219,11 +215,15 @@ def _anthropic_chat(attempt: Attempt) -> Body:
 
 
 def _translated_chat(attempt: Attempt) -> Body:
-    """The provider has a format of its own: LiteLLM places the options it knows, the rest goes out as it is."""
+    """The provider has its own format: LiteLLM places the options it knows, others go out as they are."""
     request = attempt.request
     functions, built_in = _split_tools(request.tools)
     usual = supported_options(attempt.litellm_model)
     extras = {name: value for name, value in attempt.options.items() if name not in usual}
+    messages = _messages_with_schema(request)
+    if attempt.provider.name == "gemini" and messages[0]["role"] == "system":
+        # For a model LiteLLM does not know yet it would become part of the user's message.
+        extras = {"systemInstruction": {"parts": [{"text": messages.pop(0)["content"]}]}, **extras}
 
     def amend(body: Body) -> Body:
         if built_in:
@@ -231,7 +231,7 @@ def _translated_chat(attempt: Attempt) -> Body:
         return _merged(body, extras)
 
     return {
-        "messages": _messages_with_schema(request),
+        "messages": messages,
         "client": Handler(attempt.pool.http, amend=amend),
         **({"tools": functions} if functions else {}),
         **_sampling(request),
@@ -250,7 +250,13 @@ def _litellm_chat(attempt: Attempt) -> Body:
         **attempt.options,
     }
     unusual = sorted(set(options) - supported_options(attempt.litellm_model))
-    return {"messages": _messages_with_schema(request), "allowed_openai_params": unusual, **options}
+    client = attempt.pool.litellm_client(attempt.litellm_model, attempt.endpoint)
+    return {
+        "messages": _messages_with_schema(request),
+        "allowed_openai_params": unusual,
+        **({"client": client} if client else {}),
+        **options,
+    }
 
 
 def _responses_extras(attempt: Attempt) -> Body:

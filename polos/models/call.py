@@ -38,9 +38,13 @@ async def generate(request: ModelRequest) -> ModelAnswer:
 def preload() -> None:
     """Import LiteLLM, which blocks for seconds, so that the first call does not wait for it.
 
-    Meant for a background thread of a worker that has just started.
+    Meant for a background thread of a worker that has just started. Also makes one pretended call
+    of each kind, because LiteLLM imports half a second's worth of modules with its first ones.
     """
     _adapter()
+    from polos.models.warmup import warm_up  # noqa: PLC0415 - imports LiteLLM
+
+    warm_up()
 
 
 async def close() -> None:

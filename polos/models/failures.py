@@ -1,4 +1,4 @@
-"""Everything a model call can raise, turned into a `ModelError` that says what to do and whether to try again.
+"""What a model call can raise, as a `ModelError` that says what to do and whether to try again.
 
 What the provider itself said decides: LiteLLM's exceptions lose the status, the Retry-After header
 and the body on the way, but keep the HTTP error they were made from as their cause.

@@ -9,10 +9,12 @@ import asyncio
 import json
 import logging
 import os
+import ssl
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
@@ -39,6 +41,8 @@ Body = dict[str, Any]
 litellm.suppress_debug_info = True
 litellm.telemetry = False
 litellm.disable_aiohttp_transport = True  # aiohttp complains on stderr about sessions left open at the end
+if not hasattr(litellm.ModelResponse, "service_tier"):
+    litellm.ModelResponse.service_tier = None  # Groq's answers may lack it, and LiteLLM stumbles over that
 logging.getLogger("LiteLLM").setLevel(os.environ.get("LITELLM_LOG", "ERROR").upper())
 
 
@@ -88,6 +92,16 @@ class Connections:
         return self.sdk_clients[key]
 
 
+    def litellm_client(self, model: str, endpoint: Endpoint) -> openai.AsyncOpenAI | Handler | None:
+        """Return what LiteLLM should send a model of its own naming with; None lets it use its own client."""
+        _, provider, _, _ = litellm.get_llm_provider(model, api_base=endpoint.base_url)
+        if provider == "openai":
+            api_key = endpoint.api_key or os.environ.get("OPENAI_API_KEY")
+            return self.sdk_client(provider, replace(endpoint, api_key=api_key)) if api_key else None
+        has_plain_handler = provider in ("anthropic", "gemini", "groq", "together_ai", "fireworks_ai", "ollama_chat")
+        return Handler(self.http) if has_plain_handler else None
+
+
 # Keyed by loop because connections belong to one; a process has no better place that every caller shares.
 _connections: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Connections] = weakref.WeakKeyDictionary()
 
@@ -96,10 +110,16 @@ async def connections() -> Connections:
     """Return the running loop's connections; they are closed when the loop shuts down."""
     loop = asyncio.get_running_loop()
     if (found := _connections.get(loop)) is None or found.http.is_closed:
-        found = _connections[loop] = Connections(http=_http_client())
+        found = open_connections(_http_client())
         found.closer = _close_with_loop(found.http)
         await anext(found.closer)
     return found
+
+
+def open_connections(http: SingleAttemptClient) -> Connections:
+    """Make `http` what calls on the running loop use, and return it with nothing learned yet."""
+    opened = _connections[asyncio.get_running_loop()] = Connections(http=http)
+    return opened
 
 
 async def close_connections() -> None:
@@ -118,10 +138,17 @@ async def _close_with_loop(http: httpx.AsyncClient) -> AsyncIterator[None]:
 
 def _http_client() -> SingleAttemptClient:
     return SingleAttemptClient(
+        verify=tls_context(),
         follow_redirects=True,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # keys of several tenants share it
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=100, keepalive_expiry=30),
     )
+
+
+@cache
+def tls_context() -> ssl.SSLContext:
+    """Return what verifies providers' certificates; reading them takes 50 ms, so once per process."""
+    return httpx.create_ssl_context()
 
 
 def _openai_client(endpoint: Endpoint, http: httpx.AsyncClient) -> openai.AsyncOpenAI:
@@ -145,22 +172,14 @@ class Handler(AsyncHTTPHandler):  # type: ignore[misc] # LiteLLM is untyped
 
     Args:
         amend: Returns the JSON body to send instead of LiteLLM's.
-        answer_defaults: Fields to add to the answer where they are missing.
     """
 
-    def __init__(
-        self,
-        http: httpx.AsyncClient,
-        *,
-        amend: Callable[[Body], Body],
-        answer_defaults: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, http: httpx.AsyncClient, *, amend: Callable[[Body], Body] | None = None) -> None:
         self.timeout = None
         self.event_hooks = None
         self._client = http
         self._owns_client = False
-        self._amend = amend
-        self._answer_defaults = answer_defaults
+        self._amend = amend or (lambda body: body)
 
     async def post(
         self,
@@ -186,12 +205,7 @@ class Handler(AsyncHTTPHandler):  # type: ignore[misc] # LiteLLM is untyped
         if response.is_error:
             await response.aread()
             response.raise_for_status()
-        return self._completed(response) if self._answer_defaults and not stream else response
-
-    def _completed(self, response: httpx.Response) -> httpx.Response:
-        body = {**(self._answer_defaults or {}), **response.json()}
-        headers = {"content-type": "application/json"}
-        return httpx.Response(response.status_code, json=body, headers=headers, request=response.request)
+        return response
 
 
 def _decoded(data: Body | str | bytes | None) -> Body:
@@ -221,7 +235,7 @@ async def _call(function: Callable[..., Any], exchange: Exchange, arguments: Bod
 
 
 def _has_callbacks() -> bool:
-    """Whether the user asked LiteLLM to report calls; without, its bookkeeping is a third of the cost of a call."""
+    """Whether the user has LiteLLM report calls; otherwise its bookkeeping, a third of a call, is skipped."""
     lists = (
         "callbacks",
         "success_callback",
@@ -229,7 +243,8 @@ def _has_callbacks() -> bool:
         "_async_success_callback",
         "_async_failure_callback",
     )
-    return any(getattr(litellm, name, None) for name in lists)
+    # "cache" is what LiteLLM's Gemini code adds for itself.
+    return any(entry != "cache" for name in lists for entry in getattr(litellm, name, ()))
 
 
 def supported_options(model: str) -> set[str]:

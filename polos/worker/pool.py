@@ -49,7 +49,7 @@ Report = tuple[Callable[..., Any], tuple[Any, ...]]  # a callback of the request
 
 logger = get_logger("celery.pool")
 
-# What a body gets to unwind after a hard limit or a revoke before it is reported without its consent.
+# What a body gets to unwind after a hard limit or a revoke before it is reported, and cancelled again.
 _UNWIND_SECONDS = 5.0
 # Threads for `asyncio.to_thread` in task bodies; sync tasks have their own, bounded by the slots.
 _BLOCKING_THREADS = 64
@@ -393,14 +393,19 @@ class AsyncioPool(BasePool):  # type: ignore[misc]  # celery ships no types
             self._report(job, job.report_of_cancellation())  # a thread cannot be stopped
             return
         job.task.cancel()
-        self.loop.call_later(_UNWIND_SECONDS, self._give_up, job)
+        self.loop.call_later(_UNWIND_SECONDS, self._insist, job)
 
     def _revoke(self, job: Job) -> None:
         self._cancel(job, Why.REVOKED)
 
-    def _give_up(self, job: Job) -> None:
-        if not job.reported:  # the body swallowed its cancellation
-            self._report(job, job.report_of_cancellation())
+    def _insist(self, job: Job) -> None:
+        if job.task is None or job.task.done():
+            return
+        # The body swallowed its cancellation, as network clients do now and then. It is reported now, but
+        # keeps its slot until it ends.
+        self._report(job, job.report_of_cancellation())
+        job.task.cancel()
+        self.loop.call_later(_UNWIND_SECONDS, self._insist, job)
 
     def _drop_waiting(self) -> None:
         for job in list(self._jobs):

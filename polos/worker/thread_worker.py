@@ -35,6 +35,7 @@ class ThreadWorker(WorkController):  # type: ignore[misc]  # celery ships no typ
     """A worker controller that leaves no trace in the process and lets errors out of `start`."""
 
     def __init__(self, *, on_drain: Callable[[], None] | None = None, **options: Any) -> None:
+        self._is_ending = False
         with _host_state_kept(options["app"]):
             super().__init__(**options)
         if on_drain is not None:
@@ -45,16 +46,28 @@ class ThreadWorker(WorkController):  # type: ignore[misc]  # celery ships no typ
         try:
             self.blueprint.start(self)
         except SystemExit:  # WorkerTerminate is one
-            self.terminate()
+            self._end()
         except BaseException:
-            self.terminate()
+            self._end()
             raise
 
     def request_end(self) -> None:
         """Have the worker end soon; callable from any thread."""
+        if self._is_ending:
+            return
         state.should_terminate = 0  # seen while it (re)connects, when no hub runs
         if self.hub is not None:  # there is none for transports that cannot be polled
-            self.hub.call_soon(_raise_terminate)  # seen at once by a running hub
+            self.hub.call_soon(self._raise_terminate)  # seen at once by a running hub
+
+    def _raise_terminate(self) -> None:
+        # The hub makes its last calls when it closes: raised there, it would cut the tidying up short.
+        if not self._is_ending:
+            raise WorkerTerminate(0)
+
+    def _end(self) -> None:
+        self._is_ending = True
+        state.should_terminate = None  # or it is raised again in the middle of the tidying up
+        self.terminate()
 
     def _shutdown(self, warm: bool = True) -> None:
         # Celery's own sets the default socket timeout of the whole process meanwhile.
@@ -218,12 +231,6 @@ def _host_state_kept(app: Celery) -> Iterator[None]:
         set_event_loop(hub)
         billiard.pool.Lock = lock
         app.clock.mutex = mutex  # the host publishes, too
-
-
-def _raise_terminate() -> None:
-    # Else it is raised a second time in the middle of the tidying up.
-    state.should_terminate = None
-    raise WorkerTerminate(0)
 
 
 def _disarm_finalizers(worker: ThreadWorker) -> None:

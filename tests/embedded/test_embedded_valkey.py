@@ -48,17 +48,17 @@ def test_a_path_that_needs_escapes_is_served_over_tcp(crew_named, name):
     pid_of(answer["redis_url"])
 
 
-def test_users_that_come_at_once_share_one_server(any_crew):
-    users = [any_crew.user() for _ in range(5)]
+def test_users_that_come_at_once_share_one_server(crew):
+    users = [crew.user() for _ in range(5)]
     for user in users:
         user.begin("acquire")
 
     urls = {user.answer()["redis_url"] for user in users}
 
     assert len(urls) == 1
-    assert pid_of(urls.pop()) == any_crew.server_pid()
-    assert any_crew.starts() == 1
-    any_crew.wait_until(lambda: len(any_crew.watcher_pids()) == 1)
+    assert pid_of(urls.pop()) == crew.server_pid()
+    assert crew.starts() == 1
+    crew.wait_until(lambda: len(crew.watcher_pids()) == 1)
 
 
 def test_the_server_outlives_its_killed_starter(crew):
@@ -80,7 +80,8 @@ def test_a_keyboard_interrupt_of_the_starter_does_not_reach_the_server(crew):
     os.killpg(starter.process.pid, signal.SIGINT)
     starter.process.wait()
 
-    assert pid_of(url) == crew.server_pid()
+    pid = crew.server_pid()
+    crew.assert_stays(lambda: pid_of(url) == pid)
 
 
 def test_server_and_watcher_go_with_the_last_user(any_crew):
@@ -223,21 +224,21 @@ class Stranger:
         self.thread.join()
 
 
-def test_a_user_that_comes_during_the_stop_gets_a_new_server(any_crew):
-    user = any_crew.user()
+def test_a_user_that_comes_during_the_stop_gets_a_new_server(crew):
+    user = crew.user()
     url = user.tell("acquire")["redis_url"]
-    old = any_crew.server_pid()
+    old = crew.server_pid()
     os.kill(old, signal.SIGSTOP)  # the watcher now waits for the server's end
     user.kill()
-    any_crew.wait_until(lambda: not can_lock(any_crew.folder / "users.lock", fcntl.LOCK_SH))
-    late = any_crew.user()
+    crew.wait_until(lambda: not can_lock(crew.folder / "users.lock", fcntl.LOCK_SH))
+    late = crew.user()
     late.begin("acquire")
 
     os.kill(old, signal.SIGCONT)
 
     assert late.answer()["redis_url"] == url
-    assert pid_of(url) == any_crew.server_pid() != old
-    any_crew.wait_until(lambda: len(any_crew.watcher_pids()) == 1)
+    assert pid_of(url) == crew.server_pid() != old
+    crew.wait_until(lambda: len(crew.watcher_pids()) == 1)
 
 
 def can_lock(path: Path, how: int) -> bool:

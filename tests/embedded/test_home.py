@@ -128,10 +128,12 @@ def test_a_folder_that_cannot_be_written_is_named(closed, name):
 
 @pytest.fixture
 def closed() -> Iterator[Path]:
-    """A folder that anyone may read and only root may write."""
+    """A home, made by another, that anyone may read and only root may write."""
     base = Path(tempfile.mkdtemp())  # not tmp_path, which only its owner may enter
     base.chmod(0o755)
-    (base / "closed").mkdir(mode=0o555)
+    home = open_home(base / "closed")
+    home.path.chmod(0o555)
+    home.locks.chmod(0o755)
     yield base / "closed"
     shutil.rmtree(base)
 

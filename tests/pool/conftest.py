@@ -1,6 +1,7 @@
 """A real Valkey and real `celery worker` processes for the pool's tests."""
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -30,6 +31,7 @@ def pool_app(valkey: ValkeyServer) -> Iterator[ModuleType]:
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     sys.path.insert(0, str(HERE))
     yield importlib.import_module("pool_app")
+    gc.collect()  # results nobody asked for unsubscribe from the server when they are collected
     sys.path.remove(str(HERE))
 
 

@@ -1,4 +1,4 @@
-"""The Celery app the pool is tested with: imported by the tests and by the `celery worker` processes they start."""
+"""The Celery app the pool is tested with, in the test process and in the `celery worker` processes."""
 
 import asyncio
 import os
@@ -7,7 +7,6 @@ import time
 from typing import Any
 
 import redis
-import redis.asyncio
 from celery import Celery, signals
 from celery.exceptions import SoftTimeLimitExceeded
 
@@ -16,9 +15,8 @@ from polos.worker.intake import IntakeStep
 from polos.worker.slots import current_slot
 
 PORT = int(os.environ["POOL_TEST_PORT"])
-app = Celery(
-    "pool_app", broker=f"redis://127.0.0.1:{PORT}/0", backend=f"redis://127.0.0.1:{PORT}/1", task_cls=AsyncTask
-)
+SERVER = f"redis://127.0.0.1:{PORT}"
+app = Celery("pool_app", broker=f"{SERVER}/0", backend=f"{SERVER}/1", task_cls=AsyncTask)
 app.conf.update(
     worker_pool="polos.worker.pool:AsyncioPool",
     worker_hijack_root_logger=False,
@@ -39,9 +37,9 @@ marks = store()
 
 async def opened(gate: str) -> None:
     """Return when the test has opened the gate."""
-    async with redis.asyncio.Redis(port=PORT, db=2) as client:
-        while not await client.exists(gate):
-            await asyncio.sleep(0.01)
+    # Not through redis.asyncio, which swallows a cancellation now and then.
+    while not marks.exists(gate):  # noqa: ASYNC110 - what it waits for is in another process
+        await asyncio.sleep(0.01)
 
 
 def blocked(gate: str) -> None:
@@ -183,6 +181,18 @@ async def coordinator(key: str, gate: str, name: str = "") -> None:
     async with slot.released():
         await opened(gate)
     marks.rpush(key, f"resumed{name}")
+
+
+@app.task
+async def lends_then_holds(key: str, wake: str, gate: str) -> None:
+    """Lends its slot until it is woken, then holds it."""
+    slot = current_slot()
+    assert slot is not None
+    marks.rpush(key, "waits")
+    async with slot.released():
+        await opened(wake)
+    marks.rpush(key, "holds")
+    await opened(gate)
 
 
 @app.task

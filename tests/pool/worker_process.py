@@ -26,7 +26,9 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 10) -> Any:
 class Worker:
     """A `celery worker` process on a queue of its own."""
 
-    def __init__(self, pool_app: ModuleType, *, concurrency: int, queue: str, log: Path, env: dict[str, str]) -> None:
+    def __init__(
+        self, pool_app: ModuleType, *, concurrency: int, queue: str, log: Path, env: dict[str, str]
+    ) -> None:
         self.queue, self.log, self._app = queue, log, pool_app.app
         self.node = f"{uuid.uuid4().hex[:8]}@test"
         command = [sys.executable, "-m", "celery", "-A", "pool_app", "worker", "-l", "INFO", "-n", self.node]
@@ -43,8 +45,14 @@ class Worker:
 
     def pool(self) -> dict[str, Any]:
         """The pool's part of `inspect stats`."""
-        answer = self._app.control.inspect(destination=[self.node], timeout=5, limit=1).stats()
-        return dict(answer[self.node]["pool"])
+        return dict(self.inspect("stats")["pool"])
+
+    def inspect(self, what: str) -> Any:
+        """This worker's answer to one of Celery's `inspect` commands."""
+        # On a connection of its own: a pooled one goes on popping replies after the answer.
+        with self._app.connection_for_write() as connection:
+            ask = self._app.control.inspect([self.node], timeout=5, limit=1, connection=connection)
+            return getattr(ask, what)()[self.node]
 
     def send(self, task: Any, *args: Any, **options: Any) -> Any:
         return task.apply_async(args, queue=self.queue, **options)

@@ -1,0 +1,1 @@
+"""Workflows that talk to a model."""

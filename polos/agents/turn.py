@@ -1,0 +1,207 @@
+"""One turn: one model call, executed by whichever worker claims it, with retries that hold no slot."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from polos import serialization
+from polos.agents.agent import Agent
+from polos.agents.conversation import replayed
+from polos.agents.loop import turn_label
+from polos.dispatch import Doorbell
+from polos.engine.outcomes import back_off, completed, error_text, failed
+from polos.engine.runtime import Runtime
+from polos.engine.tasks import start_apart
+from polos.errors import ModelError, PolosError
+from polos.faultpoints import faultpoint
+from polos.journal.runs import READ_RUN, run_record
+from polos.journal.states import StepStatus
+from polos.journal.steps import (
+    READ_TURNS,
+    Outcome,
+    StepRow,
+    TurnClaim,
+    claim_turn,
+    complete_turn,
+    hand_back_turn,
+    retry_turn,
+)
+from polos.models import call as models
+from polos.models.request import ModelAnswer, ModelRequest
+
+logger = logging.getLogger("polos.agents")
+
+
+async def execute_turn(runtime: Runtime, run_id: str, name: str) -> str:
+    """Execute a scheduled turn; return what became of it. Safe to call twice."""
+    key = (run_id, name)
+    if runtime.draining or key in runtime.turns or key in runtime.claiming:
+        return "held elsewhere"
+    claim = await _claim(runtime, run_id, name)
+    if claim is None:
+        return "held elsewhere"
+    runtime.turns[key] = None
+    try:
+        return await _execute(runtime, claim)
+    finally:
+        runtime.turns.pop(key, None)
+
+
+async def _claim(runtime: Runtime, run_id: str, name: str) -> TurnClaim | None:
+    runtime.claiming.add((run_id, name))
+    try:
+        faultpoint("before_claim", "turn")
+        unit = claim_turn(
+            run_id, name, runtime.worker_id, project=runtime.project, deployment=runtime.deployment
+        )
+        rows = await runtime.journal.do(unit)
+    finally:
+        runtime.claiming.discard((run_id, name))
+    if not rows:
+        return None
+    faultpoint("after_claim", "turn")
+    return TurnClaim(*rows[0])
+
+
+async def _execute(runtime: Runtime, claim: TurnClaim) -> str:
+    run = run_record((await runtime.journal.read(READ_RUN, run=claim.run_id))[0])
+    if claim.crashes >= runtime.settings.max_crashes:
+        message = f"worker_lost: {claim.crashes} workers died while they executed this turn"
+        return await _complete(runtime, claim, failed(message))
+    agent = runtime.resolve("agent", run["name"], run["caller"])
+    if not isinstance(agent, Agent):
+        return await _hand_back(runtime, claim)
+    request = await _request(runtime, claim, agent)
+    await runtime.may_start()
+    if runtime.draining:
+        return await _hand_back(runtime, claim)
+    return await _call(runtime, claim, agent, request, run)
+
+
+async def _request(runtime: Runtime, claim: TurnClaim, agent: Agent) -> ModelRequest:
+    rows = await runtime.journal.read(READ_TURNS, run=claim.run_id, until=claim.position)
+    messages, provider_kwargs = replayed((row[0], row[1], row[2], row[3]) for row in rows)
+    config = agent.config()
+    return ModelRequest(
+        provider=config.provider,
+        model=config.model,
+        messages=messages,
+        system_prompt=config.system_prompt,
+        tools=config.tools,
+        temperature=config.temperature,
+        max_output_tokens=config.max_output_tokens,
+        provider_base_url=config.provider_base_url,
+        provider_llm_api=config.provider_llm_api,
+        provider_kwargs=provider_kwargs,
+        idempotency_key=f"{claim.run_id}:{claim.name}",
+        timeout_seconds=runtime.settings.model_timeout_seconds,
+    )
+
+
+async def _call(
+    runtime: Runtime, claim: TurnClaim, agent: Agent, request: ModelRequest, run: dict[str, Any]
+) -> str:
+    """Make the model call and record what came of it."""
+    faultpoint("before_execute", f"turn {agent.id}")
+    calling = start_apart(models.generate(request), name=f"model call {agent.id}")
+    runtime.turns[(claim.run_id, claim.name)] = calling
+    try:
+        answer: ModelAnswer = await calling
+    except asyncio.CancelledError:
+        if not calling.cancelled():  # we are cancelled, not the call: a revoked task
+            calling.cancel()
+            raise
+        return "taken over"  # the audit found that the turn is no longer ours
+    except Exception as error:  # noqa: BLE001 - whatever a provider's client raises
+        if runtime.draining:  # what is raised while the process closes says nothing about the model
+            return await _hand_back(runtime, claim)
+        return await _failed(runtime, claim, agent, error, run)
+    faultpoint("after_execute", f"turn {agent.id}")
+    return await _complete(runtime, claim, _outcome(runtime, claim, answer))
+
+
+def _outcome(runtime: Runtime, claim: TurnClaim, answer: ModelAnswer) -> Outcome:
+    try:
+        data = answer.model_dump(mode="json")
+        return completed(data, runtime.settings, what=f"answer of {claim.name}", failures=claim.failures)
+    except (TypeError, ValueError) as error:
+        return failed(str(error), failures=claim.failures)
+
+
+async def _complete(runtime: Runtime, claim: TurnClaim, outcome: Outcome) -> str:
+    rows = await runtime.journal.do(
+        complete_turn(claim, runtime.worker_id, outcome, ring_again=runtime.settings.ring_again_seconds)
+    )
+    if not rows:
+        return "taken over"
+    faultpoint("after_record", "turn")
+    status, owner, seq = rows[0]
+    if owner == runtime.worker_id and (execution := runtime.executions.get(claim.run_id)) is not None:
+        execution.completed_here(_row(claim, outcome, seq))
+    else:
+        await runtime.wake(claim.run_id, status, owner)
+    return outcome.status.value
+
+
+def _row(claim: TurnClaim, outcome: Outcome, seq: int) -> StepRow:
+    return StepRow(
+        claim.name,
+        "turn",
+        claim.position,
+        seq,
+        outcome.status.value,
+        claim.tries,
+        outcome.output,
+        None,
+        outcome.error,
+        None,
+    )
+
+
+async def _failed(
+    runtime: Runtime, claim: TurnClaim, agent: Agent, error: Exception, run: dict[str, Any]
+) -> str:
+    failures = serialization.loads(claim.failures) if claim.failures else []
+    failures.append({"try": len(failures) + 1, "error": error_text(error), "at": time.time()})
+    text = serialization.dumps(failures)
+    settings = runtime.settings
+    retryable = isinstance(error, PolosError) and error.retryable
+    if not retryable or len(failures) >= settings.model_max_attempts:
+        logger.warning("Turn %s of run %s failed: %s", claim.name, claim.run_id, error)
+        return await _complete(runtime, claim, failed(_final_message(error, len(failures)), failures=text))
+    delay = _delay(runtime, error, len(failures) - 1)
+    logger.info("Turn %s of run %s is tried again in %.1f s: %s", claim.name, claim.run_id, delay, error)
+    unit = retry_turn(claim, runtime.worker_id, error=error_text(error), failures=text, delay=delay)
+    if not await runtime.journal.do(unit):
+        return "taken over"
+    _ring_later(runtime, claim, agent, run["route"], delay)
+    return StepStatus.SCHEDULED.value
+
+
+def _delay(runtime: Runtime, error: Exception, attempt: int) -> float:
+    """Return the pause before the next attempt: what the provider asks for, else our own back-off."""
+    settings = runtime.settings
+    pause = back_off(
+        attempt, base_seconds=settings.model_retry_base_seconds, max_seconds=settings.model_retry_max_seconds
+    )
+    asked = error.retry_after_seconds if isinstance(error, ModelError) else None
+    return pause if asked is None else max(pause, asked)
+
+
+def _ring_later(runtime: Runtime, claim: TurnClaim, agent: Agent, route: str, delay: float) -> None:
+    """Ring when the pause is over; should this process die before, the sweeper does."""
+    bell = Doorbell(claim.run_id, turn_label(agent.id), route, step=claim.name, begun=True)
+    asyncio.get_running_loop().call_later(delay + 0.01, runtime.dispatcher.ring, bell)
+
+
+def _final_message(error: Exception, tries: int) -> str:
+    return f"{error_text(error)} (after {tries} attempts)" if tries > 1 else error_text(error)
+
+
+async def _hand_back(runtime: Runtime, claim: TurnClaim) -> str:
+    unit = hand_back_turn(claim, runtime.worker_id, ring_again=runtime.settings.ring_again_seconds)
+    await runtime.journal.do(unit)
+    return StepStatus.SCHEDULED.value

@@ -1,0 +1,187 @@
+"""Doorbells: Celery messages that say 'look at this run'. They carry ids, never data.
+
+A doorbell may be lost, late or doubled without harm: the journal is the truth and the sweeper rings again.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from celery import Celery
+from celery.utils.nodenames import worker_direct
+from kombu.exceptions import OperationalError
+
+from polos.settings import hide_password
+
+logger = logging.getLogger("polos.dispatch")
+
+DEFAULT_ROUTE = "polos"
+RUN_TASK = "polos.run"
+TURN_TASK = "polos.turn"
+MAX_WAITING_DOORBELLS = 10_000  # while the broker is away; more are left to the sweeper
+CONNECT_TIMEOUT_SECONDS = 2.0
+_ERRORS = (OperationalError, OSError)
+
+
+@dataclass(frozen=True)
+class Doorbell:
+    """One message to ring.
+
+    Attributes:
+        label: What Flower shows, such as ``weather-agent`` or ``weather-agent.turn``.
+        route: Celery queue of the fleet that serves it.
+        begun: Part of a run that is under way; rung on ``{route}.next``, so that it does not stand behind a
+            backlog of new runs.
+        hostname: Celery node name of the one worker to ring, None for any.
+    """
+
+    run_id: str
+    label: str
+    route: str = DEFAULT_ROUTE
+    step: str | None = None
+    begun: bool = False
+    hostname: str | None = None
+
+    @property
+    def task(self) -> str:
+        """Name of the Celery task it starts."""
+        return RUN_TASK if self.step is None else TURN_TASK
+
+    @property
+    def args(self) -> list[str]:
+        """Arguments of the task: ids only."""
+        return [self.run_id] if self.step is None else [self.run_id, self.step]
+
+
+class Dispatcher(Protocol):
+    """Rings doorbells without making the caller wait."""
+
+    def ring(self, *doorbells: Doorbell) -> None:
+        """Ring soon; a doorbell that cannot be sent is left to the sweeper."""
+
+
+def next_queue(route: str) -> str:
+    """Return the Celery queue for what is already under way on `route`."""
+    return f"{route}.next"
+
+
+def broker_settings(broker_url: str) -> dict[str, Any]:
+    """Return the Celery settings that make an unreachable broker fail fast instead of hanging a caller."""
+    options: dict[str, Any] = {}
+    if urlsplit(broker_url).scheme.startswith(("redis", "sentinel", "unix")):
+        options = {"socket_connect_timeout": CONNECT_TIMEOUT_SECONDS, "socket_keepalive": True}
+    return {
+        "broker_url": broker_url,
+        "broker_connection_timeout": CONNECT_TIMEOUT_SECONDS,
+        "broker_transport_options": options,
+    }
+
+
+class Sender:
+    """Publishes doorbells through a Celery app, from one thread at a time."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def send(self, doorbells: Sequence[Doorbell]) -> None:
+        """Publish all of them on one connection.
+
+        Raises:
+            kombu OperationalError or OSError: The broker does not answer; what was not sent is not sent.
+        """
+        with self._app.producer_or_acquire() as producer:
+            for doorbell in doorbells:
+                self._publish(producer, doorbell)
+
+    def _publish(self, producer: Any, doorbell: Doorbell) -> None:
+        target: dict[str, Any] = {"queue": next_queue(doorbell.route) if doorbell.begun else doorbell.route}
+        if doorbell.hostname is not None:
+            target = {"queue": worker_direct(doorbell.hostname)}
+        self._app.send_task(
+            doorbell.task,
+            doorbell.args,
+            producer=producer,
+            shadow=doorbell.label,
+            ignore_result=True,
+            retry=False,
+            **target,
+        )
+
+
+class DispatchThread:
+    """Rings from a thread of its own: publishing blocks, and an event loop must not."""
+
+    def __init__(self, sender: Sender, broker_url: str) -> None:
+        self._sender = sender
+        self._broker = hide_password(broker_url)
+        self._waiting: queue.Queue[Doorbell | None] = queue.Queue(MAX_WAITING_DOORBELLS)
+        self._reachable = True
+        self._thread = threading.Thread(target=self._run, name="polos-dispatch", daemon=True)
+        self._thread.start()
+
+    def ring(self, *doorbells: Doorbell) -> None:
+        """Ring soon; a doorbell that cannot be sent is left to the sweeper."""
+        for doorbell in doorbells:
+            try:
+                self._waiting.put_nowait(doorbell)
+            except queue.Full:
+                return  # the sweeper rings what the journal promises
+
+    def stop(self, *, timeout_seconds: float = 2.0) -> None:
+        """Send what is waiting, then end the thread."""
+        try:
+            self._waiting.put(None, timeout=timeout_seconds)
+        except queue.Full:
+            return  # the broker is away; the sweeper of another process rings these
+        self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            batch, ends = self._with_more(first)
+            self._send(batch)
+            if ends:
+                return
+
+    def _with_more(self, first: Doorbell) -> tuple[list[Doorbell], bool]:
+        batch = [first]
+        while len(batch) < 100:
+            try:
+                more = self._waiting.get_nowait()
+            except queue.Empty:
+                break
+            if more is None:
+                return batch, True
+            batch.append(more)
+        return batch, False
+
+    def _send(self, batch: Sequence[Doorbell]) -> None:
+        try:
+            self._sender.send(batch)
+        except _ERRORS as error:
+            if self._reachable:
+                logger.warning(
+                    "The broker %s does not answer (%s); runs are kept and rung when it is back. "
+                    "Check POLOS_BROKER_URL.",
+                    self._broker,
+                    error,
+                )
+            self._reachable = False
+        else:
+            if not self._reachable:
+                logger.warning("The broker %s answers again", self._broker)
+            self._reachable = True
+
+
+def quietly(send: Callable[[], None]) -> Exception | None:
+    """Run `send`; return the error when the broker does not answer."""
+    try:
+        send()
+    except _ERRORS as error:
+        return error
+    return None

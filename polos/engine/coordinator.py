@@ -1,0 +1,345 @@
+"""The core loop: claim a run, replay it, let its code go on as outcomes arrive, and store how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from polos import serialization
+from polos.current import current_context
+from polos.engine.context import WorkflowContext, build_context
+from polos.engine.execution import Execution
+from polos.engine.outcomes import back_off, can_never_succeed, error_text
+from polos.engine.runtime import Definition, Runtime, Slot
+from polos.engine.signals import Drained, Fenced, Parked
+from polos.errors import (
+    ExecutionCancelledError,
+    InputError,
+    NonDeterminismError,
+    RunTimeoutError,
+    WaitException,
+)
+from polos.faultpoints import faultpoint
+from polos.journal.children import finish_child
+from polos.journal.runs import (
+    Claim,
+    Ending,
+    block_run,
+    claim_from,
+    claim_run,
+    finish_run,
+    hand_back_run,
+    park_run,
+    retry_run,
+)
+from polos.journal.states import RunStatus
+from polos.journal.statements import Rows, Unit
+
+logger = logging.getLogger("polos.engine")
+
+LOOK_AGAIN_SECONDS = 0.5  # while code is in a real await during a replay: nothing tells when it comes back
+UNWIND_SECONDS = 5.0  # for tasks that are cancelled; longer ones are left behind
+RUN_RETRY_BASE_SECONDS = 1.0
+RUN_RETRY_MAX_SECONDS = 60.0
+
+
+async def coordinate(runtime: Runtime, run_id: str, slot: Slot) -> str:
+    """Own a run until it ends, parks or is lost; return what became of it. Safe to call twice."""
+    claim = await _claim(runtime, run_id)
+    if claim is None:
+        return "held elsewhere"
+    execution = Execution(claim, runtime.journal, worker_id=runtime.worker_id)
+    runtime.executions[run_id] = execution
+    try:
+        await _run_to_its_end(runtime, execution, slot)
+    except Fenced:
+        await execution.put_away(Fenced(run_id), patience_seconds=UNWIND_SECONDS)
+        return "taken over"
+    except WaitException as signal:
+        return type(signal).__name__.lower()
+    except asyncio.CancelledError:  # a revoked task or a cold shutdown; the audit hands the run back
+        await execution.put_away(Drained(), patience_seconds=UNWIND_SECONDS)
+        raise
+    finally:
+        runtime.executions.pop(run_id, None)
+    return "ended"
+
+
+async def _claim(runtime: Runtime, run_id: str) -> Claim | None:
+    key = (run_id, "")
+    if runtime.draining or run_id in runtime.executions or key in runtime.claiming:
+        return None
+    runtime.claiming.add(key)
+    try:
+        faultpoint("before_claim")
+        unit = claim_run(run_id, runtime.worker_id, project=runtime.project, deployment=runtime.deployment)
+        rows = await runtime.journal.do(unit)
+    finally:
+        runtime.claiming.discard(key)
+    if not rows:
+        return None
+    claim = claim_from(rows[0])
+    faultpoint("after_claim", f"{claim.kind} {claim.name}")
+    return claim
+
+
+async def _run_to_its_end(runtime: Runtime, execution: Execution, slot: Slot) -> None:
+    claim = execution.claim
+    if claim.crashes >= runtime.settings.max_crashes:
+        await _finish(runtime, execution, _lost_too_often(claim))
+        return
+    definition = runtime.resolve(claim.kind, claim.name, claim.caller)
+    if definition is None:
+        await _unit(runtime, execution, block_run(claim.id, claim.attempt, error=_unknown(claim)))
+        return
+    await execution.load()
+    context = build_context(runtime, execution, definition)
+    try:
+        result = await _drive(runtime, execution, definition, context, slot)
+    except WaitException:
+        raise
+    except RunTimeoutError as error:
+        await _time_out(runtime, execution, context, error)
+    except NonDeterminismError as error:
+        await execution.put_away(error_signal(execution), patience_seconds=UNWIND_SECONDS)
+        await _unit(runtime, execution, block_run(claim.id, claim.attempt, error=error_text(error)))
+        logger.error("Run %s (%s) is blocked: %s", claim.id, claim.name, error)
+    except (Exception, ExecutionCancelledError) as error:  # noqa: BLE001 - user code may raise anything
+        await _fail_or_retry(runtime, execution, context, error)
+    else:
+        await _complete(runtime, execution, context, result)
+
+
+async def _drive(
+    runtime: Runtime, execution: Execution, definition: Definition, context: WorkflowContext, slot: Slot
+) -> Any:
+    """Run the body and deliver outcomes to it until it returns or raises.
+
+    Raises:
+        RunTimeoutError: The run's own time is used up.
+        Fenced, Parked, Drained: It goes on elsewhere or later.
+    """
+    body = execution.start(lambda: _body(definition, context, execution))
+    limit = execution.claim.run_timeout_seconds
+    left = None if limit is None else max(limit - execution.claim.running_seconds, 0.0)
+    try:
+        async with asyncio.timeout(left) as clock:
+            await _deliver_until(body, runtime, execution, slot)
+    except TimeoutError:
+        await execution.put_away(error_signal(execution), patience_seconds=UNWIND_SECONDS)
+        if not clock.expired():
+            raise
+        raise RunTimeoutError(f"Run timed out after {limit:g} seconds of running") from None
+    if execution.closing is not None and not isinstance(execution.closing, Exception):
+        raise execution.closing
+    if body.cancelled():
+        raise RuntimeError("The body of the run cancelled itself (asyncio.CancelledError)")
+    error = body.exception()
+    if execution.left_over() and not isinstance(error, NonDeterminismError):
+        raise NonDeterminismError(
+            f"The code ended without asking for steps the journal holds: {execution.left_over()}"
+        ) from error
+    if error is not None:
+        raise error
+    return body.result()
+
+
+async def _body(definition: Definition, context: WorkflowContext, execution: Execution) -> Any:
+    current_context.set(context)
+    try:
+        payload = definition.parse_payload(_loads(execution.claim.input))
+        context.state = definition.build_state(_loads(execution.claim.initial_state))
+    except ValueError as error:  # recorded input: another attempt cannot help
+        raise InputError(str(error)) from error
+    faultpoint("before_execute", f"{execution.claim.kind} {execution.claim.name}")
+    result = await definition.call(context, payload)
+    faultpoint("after_execute", f"{execution.claim.kind} {execution.claim.name}")
+    return result
+
+
+async def _deliver_until(body: asyncio.Task[Any], runtime: Runtime, execution: Execution, slot: Slot) -> None:
+    """Deliver outcomes one at a time; while only the journal can go on, hold no slot."""
+    loop = asyncio.get_running_loop()
+    while not body.done():
+        execution.news.clear()
+        if await execution.deliver_next() or body.done():
+            continue
+        if execution.closing is not None:
+            await asyncio.wait({body}, timeout=UNWIND_SECONDS)
+            return
+        if execution.only_waits():
+            execution.waiting_since = loop.time()
+            slot.yield_()
+            await execution.news.wait()
+            await slot.retake()
+            execution.waiting_since = None
+        else:
+            await _news_or(body, execution)
+
+
+async def _news_or(body: asyncio.Task[Any], execution: Execution) -> None:
+    try:
+        async with asyncio.timeout(LOOK_AGAIN_SECONDS):
+            await execution.news.wait()
+    except TimeoutError:
+        return  # look again: code that was in a real await may now wait for the journal
+
+
+# -- how a run ends
+
+
+async def _complete(runtime: Runtime, execution: Execution, context: WorkflowContext, result: Any) -> None:
+    claim = execution.claim
+    try:
+        ending = Ending(
+            RunStatus.COMPLETED,
+            output=serialization.dumps(
+                result,
+                limit_bytes=runtime.settings.max_value_bytes,
+                what=f"result of {claim.kind} {claim.name!r}",
+            ),
+            output_schema=serialization.schema_name(result),
+            final_state=_state(context),
+            **_tokens(result),
+        )
+    except (TypeError, ValueError) as error:
+        await _finish(runtime, execution, Ending(RunStatus.FAILED, error=error_text(error)))
+    else:
+        await _finish(runtime, execution, ending)
+
+
+async def _fail_or_retry(
+    runtime: Runtime, execution: Execution, context: WorkflowContext, error: BaseException
+) -> None:
+    claim = execution.claim
+    await execution.put_away(error_signal(execution), patience_seconds=UNWIND_SECONDS)
+    if runtime.draining:  # what is raised while the process closes says nothing about the run
+        await _unit(runtime, execution, _handed_back(runtime, claim))
+        raise Drained
+    logger.info("Run %s (%s %s) raised", claim.id, claim.kind, claim.name, exc_info=error)
+    if _may_retry(runtime, claim, error):
+        delay = back_off(
+            claim.retries, base_seconds=RUN_RETRY_BASE_SECONDS, max_seconds=RUN_RETRY_MAX_SECONDS
+        )
+        await _unit(
+            runtime, execution, retry_run(claim.id, claim.attempt, error=error_text(error), delay=delay)
+        )
+    else:
+        ending = Ending(RunStatus.FAILED, error=error_text(error), final_state=_state(context))
+        await _finish(runtime, execution, ending)
+
+
+def _may_retry(runtime: Runtime, claim: Claim, error: BaseException) -> bool:
+    if claim.kind == "tool":
+        return False
+    return not can_never_succeed(error) and claim.retries < runtime.settings.max_run_retries
+
+
+async def _time_out(
+    runtime: Runtime, execution: Execution, context: WorkflowContext, error: RunTimeoutError
+) -> None:
+    ending = Ending(
+        RunStatus.FAILED, error=error_text(error), final_state=_state(context), cancelled_by="timeout"
+    )
+    await _finish(runtime, execution, ending)
+
+
+async def _finish(runtime: Runtime, execution: Execution, ending: Ending) -> None:
+    claim = execution.claim
+    faultpoint("before_finish", f"{claim.kind} {claim.name}")
+    rows = await _unit(runtime, execution, _ending_unit(runtime, claim, ending))
+    faultpoint("after_finish", f"{claim.kind} {claim.name}")
+    runtime.announce_end(claim.id)
+    if claim.awaited and claim.parent_id is not None:
+        _, status, owner = rows[0]
+        await runtime.wake(claim.parent_id, status, owner)
+    level = logging.INFO if ending.status is RunStatus.COMPLETED else logging.WARNING
+    logger.log(
+        level, "Run %s (%s %s) %s %s", claim.id, claim.kind, claim.name, ending.status, ending.error or ""
+    )
+
+
+def _ending_unit(runtime: Runtime, claim: Claim, ending: Ending) -> Unit:
+    if claim.awaited and claim.parent_id is not None and claim.parent_step is not None:
+        return finish_child(
+            claim.id,
+            claim.attempt,
+            ending,
+            parent_id=claim.parent_id,
+            parent_step=claim.parent_step,
+            ring_again=runtime.settings.ring_again_seconds,
+        )
+    return finish_run(claim.id, claim.attempt, ending)
+
+
+async def _unit(runtime: Runtime, execution: Execution, unit: Unit) -> Rows:
+    rows = await runtime.journal.do(unit)
+    if not rows:
+        raise Fenced(execution.run_id)
+    return rows
+
+
+# -- putting a run away without ending it
+
+
+async def park(runtime: Runtime, execution: Execution) -> bool:
+    """Throw a waiting run's coroutine away; False when something has happened for it meanwhile."""
+    claim = execution.claim
+    if not execution.only_waits() or execution.closing is not None:
+        return False
+    execution.closing = Parked()
+    rows = await runtime.journal.do(park_run(claim.id, claim.attempt, seen_wakes=execution.seen_wakes))
+    if not rows:
+        execution.closing = None
+        execution.news.set()
+        await execution.refresh()
+        return False
+    await execution.put_away(Parked(), patience_seconds=UNWIND_SECONDS)
+    execution.news.set()
+    return True
+
+
+async def hand_back(runtime: Runtime, execution: Execution) -> None:
+    """Return a run that executes code to the queue, for a worker that ends; the code is cut off."""
+    await execution.put_away(Drained(), patience_seconds=0.2)
+    if await runtime.journal.do(_handed_back(runtime, execution.claim)):
+        await runtime.ring_run(execution.run_id)
+    execution.news.set()
+
+
+def _handed_back(runtime: Runtime, claim: Claim) -> Unit:
+    return hand_back_run(claim.id, claim.attempt, ring_again=runtime.settings.ring_again_seconds)
+
+
+def error_signal(execution: Execution) -> BaseException:
+    """Return what `ctx` calls raise in tasks that outlive the body of a run."""
+    return Fenced(execution.run_id)
+
+
+def _state(context: WorkflowContext) -> str | None:
+    return None if context.state is None else serialization.dumps(context.state, what="workflow state")
+
+
+def _tokens(result: Any) -> dict[str, int]:
+    usage = getattr(result, "usage", None)
+    names = ("input_tokens", "output_tokens", "total_tokens")
+    return {name: int(getattr(usage, name, 0) or 0) for name in names}
+
+
+def _loads(text: str | None) -> Any:
+    return None if text is None else serialization.loads(text)
+
+
+def _lost_too_often(claim: Claim) -> Ending:
+    return Ending(
+        RunStatus.FAILED,
+        error=f"worker_lost: {claim.crashes} workers died while they executed this {claim.kind}",
+    )
+
+
+def _unknown(claim: Claim) -> str:
+    return (
+        f"No {claim.kind} named {claim.name!r} is defined in this worker. Import the module that defines it "
+        "(POLOS_IMPORTS, or imports in celeryconfig.py), then queue the run again."
+    )

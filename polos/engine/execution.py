@@ -1,0 +1,276 @@
+"""One run in memory: what its code asked for, what the journal holds, and the delivery of outcomes in order.
+
+Outcomes reach the code one at a time, in the order of their `seq`, with all of the run's tasks suspended in
+between, on first pass and on replay alike: races are decided the same way every time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from polos.engine.signals import Fenced
+from polos.engine.tasks import DurableFuture, Task, only_waits, run_tasks, settled
+from polos.errors import NonDeterminismError, StepExecutionError
+from polos.journal.runs import READ_FENCE, Claim
+from polos.journal.statements import Unit
+from polos.journal.states import RunStatus
+from polos.journal.steps import READ_OUTCOMES_SINCE, READ_STEPS, StepRow, step_from
+from polos.journal.writer import Journal
+
+
+INTERNAL = "$"  # begins the names of the engine's own steps; a user's key that begins so gets another one
+
+
+def internal(name: str) -> str:
+    """Return the journal's name for a step of the engine's own."""
+    return INTERNAL + name
+
+
+def user_key(key: str) -> str:
+    """Return the journal's name for a user's step key: any string, apart from the engine's names."""
+    return INTERNAL + key if key.startswith(INTERNAL) else key
+
+
+def shown(name: str) -> str:
+    """Return a journal name as people see it."""
+    return name[len(INTERNAL) :] if name.startswith(INTERNAL) else name
+
+
+class Execution:
+    """A run this process owns. All methods are called on the loop."""
+
+    def __init__(self, claim: Claim, journal: Journal, *, worker_id: str) -> None:
+        self.claim = claim
+        self.journal = journal
+        self.worker_id = worker_id
+        self.tasks: set[Task] = set()
+        self.closing: BaseException | None = None
+        self.seen_wakes = claim.wakes
+        self.waiting_since: float | None = None  # loop time since which only the journal can go on
+        self.news = asyncio.Event()  # an outcome, a question, or the end of a task
+        self._known: dict[
+            str, StepRow
+        ] = {}  # rows without delivered outcome, and all recorded ones on replay
+        self._asked: dict[str, DurableFuture] = {}
+        self._unasked: set[str] = set()  # recorded names the code has not asked for yet
+        self._undelivered: list[tuple[int, str]] = []
+        self._complete_until = claim.seq  # every outcome up to here is known
+        self._ahead: set[int] = set()  # seqs known beyond that
+        self._new_steps: list[DurableFuture] = []  # steps that wait until all recorded outcomes are delivered
+        self._position = 0
+
+    @property
+    def run_id(self) -> str:
+        """Id of the run."""
+        return self.claim.id
+
+    async def load(self) -> None:
+        """Read the journal of earlier attempts."""
+        if not self.claim.replays:
+            return
+        for row in await self.journal.read(READ_STEPS, run=self.run_id):
+            step = step_from(row)
+            self._known[step.name] = step
+            self._unasked.add(step.name)
+            self._position = max(self._position, step.position + 1)
+            if step.seq is not None:
+                heapq.heappush(self._undelivered, (step.seq, step.name))
+                self._complete_until = max(self._complete_until, step.seq)
+
+    # -- what steps call
+
+    def check_open(self) -> None:
+        """Raise when the run is being put away: nothing may be written or started any more."""
+        if self.closing is not None:
+            raise self.closing
+
+    async def commit(self, unit: Unit) -> int:
+        """Commit a unit that begins with this run's fence; return the `seq` it answers with.
+
+        Raises:
+            Fenced: The run is no longer ours.
+        """
+        self.check_open()
+        answer = await self.journal.do(unit)
+        if not answer:
+            raise Fenced(self.run_id)
+        return int(answer[0][0])
+
+    async def outcome(self, name: str, kind: str, begin: Callable[[int], Awaitable[None]]) -> StepRow:
+        """Return the outcome of step `name`: the recorded one, or the one `begin` brings about.
+
+        `begin` gets the step's position and either executes the step and calls `record`, or schedules it and
+        calls `scheduled`.
+
+        Raises:
+            StepExecutionError: The name was asked for before in this pass.
+            NonDeterminismError: The journal has another kind of step under this name.
+        """
+        self.check_open()
+        waiter = self._ask(name, kind)
+        if name not in self._known:
+            await self._caught_up()
+        if name not in self._known:
+            await begin(self._next_position())
+        step: StepRow = await waiter
+        return step
+
+    def is_recorded(self, name: str) -> bool:
+        """Whether the journal has a row for step `name`."""
+        return name in self._known
+
+    def record(self, step: StepRow) -> None:
+        """Take note of an outcome, in whatever order outcomes become known."""
+        if step.seq is None or (known := self._known.get(step.name)) is not None and known.has_outcome:
+            return
+        self._known[step.name] = step
+        heapq.heappush(self._undelivered, (step.seq, step.name))
+        self.scheduled(step.seq)
+
+    def scheduled(self, seq: int) -> None:
+        """Take note of a write of ours that has no outcome."""
+        self._ahead.add(seq)
+        while self._complete_until + 1 in self._ahead:
+            self._complete_until += 1
+            self._ahead.discard(self._complete_until)
+        self.news.set()
+
+    def completed_here(self, step: StepRow) -> None:
+        """Take note of an outcome that this very process committed for the run: no need to read it."""
+        self.seen_wakes += 1
+        self.record(step)
+
+    def under_way(self, step: StepRow) -> None:
+        """Take note of a step that was scheduled and has no outcome yet."""
+        self._known.setdefault(step.name, step)
+
+    def _ask(self, name: str, kind: str) -> DurableFuture:
+        if name in self._asked:
+            raise StepExecutionError(
+                f"Step key {name!r} was used twice in one run; every step needs a key of its own"
+            )
+        known = self._known.get(name)
+        if known is not None and known.kind != kind:
+            raise NonDeterminismError(
+                f"Step {name!r} was recorded as {known.kind!r} and the code now asks for it as {kind!r}"
+            )
+        self._unasked.discard(name)
+        waiter = self._asked[name] = DurableFuture()
+        self.news.set()
+        return waiter
+
+    async def _caught_up(self) -> None:
+        """Wait until all recorded outcomes are delivered: a replay starts nothing new before."""
+        if not self._is_replaying():
+            return
+        turn = DurableFuture()
+        self._new_steps.append(turn)
+        self.news.set()
+        await turn
+
+    def _is_replaying(self) -> bool:
+        return bool(self._unasked) or bool(self._undelivered and self.claim.replays)
+
+    def _next_position(self) -> int:
+        self._position += 1
+        return self._position - 1
+
+    # -- delivery
+
+    async def refresh(self) -> None:
+        """Read what others completed for the run.
+
+        Raises:
+            Fenced: The run is no longer ours.
+        """
+        rows = await self.journal.read(READ_FENCE, run=self.run_id)
+        attempt, seq, wakes, status, owner = rows[0] if rows else (0, 0, 0, "", None)
+        if (attempt, status, owner) != (self.claim.attempt, RunStatus.RUNNING.value, self.worker_id):
+            raise Fenced(self.run_id)
+        found = await self.journal.read(
+            READ_OUTCOMES_SINCE, run=self.run_id, after=self._complete_until, until=seq
+        )
+        for row in found:
+            self.record(step_from(row))
+        self.seen_wakes = max(self.seen_wakes, wakes)
+        self._complete_until = max(self._complete_until, seq)
+        self._ahead = {known for known in self._ahead if known > self._complete_until}
+
+    async def deliver_next(self) -> bool:
+        """Hand the next outcome to the code; False when there is nothing to hand over now."""
+        await settled(self.tasks)
+        if not self._undelivered:
+            return self._let_new_steps_start()
+        seq, name = self._undelivered[0]
+        if seq > self._complete_until:
+            await self.refresh()
+            seq, name = self._undelivered[0]
+        waiter = self._asked.get(name)
+        if waiter is None:
+            self._check_deviation()
+            return False
+        heapq.heappop(self._undelivered)
+        if not waiter.done():
+            waiter.set_result(self._known[name])
+        return True
+
+    def _let_new_steps_start(self) -> bool:
+        if self._unasked:
+            self._check_deviation()
+            return False
+        waiting, self._new_steps = self._new_steps, []
+        for turn in waiting:
+            if not turn.done():
+                turn.set_result(None)
+        return bool(waiting)
+
+    def _check_deviation(self) -> None:
+        """Raise when recorded steps were not asked for and never will be: the code has changed.
+
+        A step was asked for in an earlier pass by outcomes that are all delivered now, so once every task
+        waits for the journal, what was not asked for stays so.
+        """
+        if not self.only_waits():
+            return
+        asked = sorted(shown(name) for name, waiter in self._asked.items() if not waiter.done())
+        raise NonDeterminismError(
+            f"The journal holds steps that the code no longer asks for: {self.left_over()}; "
+            f"it now asks for {asked}. Deploy code that asks for the recorded steps, then queue the run again."
+        )
+
+    def only_waits(self) -> bool:
+        """Whether nothing but the journal can make the run go on."""
+        return only_waits(self.tasks)
+
+    def left_over(self) -> list[str]:
+        """Return recorded steps the code never asked for, once its body has ended."""
+        return sorted(shown(name) for name in self._unasked)
+
+    # -- its tasks
+
+    def start(self, body: Callable[[], Awaitable[Any]]) -> Task:
+        """Start the run's body as its first task."""
+
+        async def main() -> Any:
+            return await body()
+
+        token = run_tasks.set(self.tasks)
+        try:
+            task: Task = asyncio.get_running_loop().create_task(main(), name=f"run {self.claim.name}")
+        finally:
+            run_tasks.reset(token)
+        task.add_done_callback(lambda _: self.news.set())
+        return task
+
+    async def put_away(self, reason: BaseException, *, patience_seconds: float) -> None:
+        """Cancel the run's tasks and wait for them; from now on every `ctx` call raises `reason`."""
+        if self.closing is None:
+            self.closing = reason
+        tasks = set(self.tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=patience_seconds)

@@ -1,0 +1,122 @@
+"""What a worker process executes runs with, in one argument, and the wake-up of whoever waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from polos.dispatch import Dispatcher, Doorbell
+from polos.engine.execution import Execution
+from polos.journal.runs import READ_RUN, run_record
+from polos.journal.states import RunStatus
+from polos.journal.writer import Journal
+from polos.settings import Settings
+
+
+class Nudges(Protocol):
+    """Carries messages that only shorten waits."""
+
+    def publish(self, channel: str, message: str) -> None:
+        """Send soon, or drop."""
+
+
+class Slot(Protocol):
+    """A worker's permission to execute, given back while a run only waits."""
+
+    def yield_(self) -> None:
+        """Give it back; harmless when it is given back already."""
+
+    async def retake(self) -> None:
+        """Take it again, ahead of new messages."""
+
+
+class Definition(Protocol):
+    """What the engine needs of a workflow, agent or tool."""
+
+    id: str
+    workflow_type: str
+
+    def parse_payload(self, data: Any) -> Any:
+        """Return JSON data as what the function takes; ValueError when it does not fit."""
+
+    def build_state(self, data: Any) -> Any:
+        """Return the run's state."""
+
+    async def call(self, ctx: Any, payload: Any = None) -> Any:
+        """Run the body."""
+
+
+Resolve = Callable[[str, str, str | None], Definition | None]
+
+
+class NoSlot:
+    """Where nothing bounds execution."""
+
+    def yield_(self) -> None:
+        """Do nothing."""
+
+    async def retake(self) -> None:
+        """Do nothing."""
+
+
+def run_channel(run_id: str) -> str:
+    """Return the channel that tells of a run's end."""
+    return f"run:{run_id}"
+
+
+def worker_channel(worker_id: str) -> str:
+    """Return the channel that nudges a worker."""
+    return f"worker:{worker_id}"
+
+
+@dataclass
+class Runtime:
+    """One worker process's hold on its surroundings.
+
+    Attributes:
+        resolve: Finds a definition by kind, name and the name of the caller.
+        may_start: Returns once this worker may start a side effect: it has been heard of lately.
+        executions: The runs this process owns, by id.
+        turns: The turns it executes, by (run id, step name).
+        claiming: Runs and turns whose claim is under way: a doubled doorbell must not claim twice.
+    """
+
+    settings: Settings
+    journal: Journal
+    nudges: Nudges
+    dispatcher: Dispatcher
+    resolve: Resolve
+    worker_id: str
+    project: str
+    deployment: str
+    may_start: Callable[[], Awaitable[None]]
+    executions: dict[str, Execution] = field(default_factory=dict)
+    turns: dict[tuple[str, str], asyncio.Task[Any] | None] = field(default_factory=dict)
+    claiming: set[tuple[str, str]] = field(default_factory=set)
+    draining: bool = False
+
+    async def wake(self, run_id: str, status: str | None, owner: str | None) -> None:
+        """Tell whoever continues a run that something was completed for it."""
+        if status == RunStatus.QUEUED:
+            await self.ring_run(run_id)
+        elif owner == self.worker_id and (execution := self.executions.get(run_id)) is not None:
+            execution.news.set()
+        elif owner is not None:
+            self.nudges.publish(worker_channel(owner), run_id)
+
+    async def ring_run(self, run_id: str) -> None:
+        """Ring for a queued run of which only the id is at hand."""
+        rows = await self.journal.read(READ_RUN, run=run_id)
+        if rows:
+            run = run_record(rows[0])
+            self.dispatcher.ring(
+                Doorbell(
+                    run_id, run["name"], run["route"], begun=run["attempt"] > 0 or bool(run["parent_id"])
+                )
+            )
+
+    def announce_end(self, run_id: str) -> None:
+        """Tell whoever waits for the run that it has ended."""
+        self.nudges.publish(run_channel(run_id), "ended")

@@ -1,0 +1,163 @@
+"""One pub/sub connection per process: publish to channels, and listen to channels, over any number of listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import redis.asyncio as redis
+from redis.exceptions import RedisError
+
+from polos.settings import hide_password
+
+logger = logging.getLogger("polos.bus")
+
+RECONNECT_SECONDS = (0.1, 2.0)  # first and longest pause
+SOCKET_TIMEOUT_SECONDS = 5.0
+IDLE_SECONDS = 10.0  # without a message: then the connection is pinged
+MAX_WAITING_MESSAGES = 10_000  # while Redis is away; more are dropped, nothing rests on them
+_ERRORS = (RedisError, OSError, asyncio.TimeoutError)
+Listener = Callable[[str], None]
+
+
+class Bus:
+    """Publish and listen on the running loop. Redis being away costs latency: messages are dropped."""
+
+    def __init__(self, redis_url: str, *, prefix: str) -> None:
+        self._url = redis_url
+        self._prefix = prefix
+        self._redis = redis.Redis.from_url(
+            redis_url,
+            socket_timeout=SOCKET_TIMEOUT_SECONDS,
+            socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
+            health_check_interval=IDLE_SECONDS,
+            decode_responses=True,
+        )
+        self._listeners: dict[str, set[Listener]] = {}
+        self._outbox: list[tuple[str, str]] = []
+        self._changed = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+        self._flusher: asyncio.Task[None] | None = None
+        self._reachable = True
+        self.dropped = 0  # messages that could not be sent
+
+    def publish(self, channel: str, message: str) -> None:
+        """Send soon; all messages of one loop turn leave in one round trip."""
+        if len(self._outbox) >= MAX_WAITING_MESSAGES:
+            self.dropped += 1
+            return
+        self._outbox.append((self._prefix + channel, message))
+        if self._flusher is None or self._flusher.done():
+            self._flusher = _own_task(self._flush())
+
+    @asynccontextmanager
+    async def listening(self, channel: str, listener: Listener) -> AsyncIterator[None]:
+        """Call `listener` with each message of `channel` while the context lasts."""
+        self.listen(channel, listener)
+        try:
+            yield
+        finally:
+            self.forget(channel, listener)
+
+    def listen(self, channel: str, listener: Listener) -> None:
+        """Call `listener` with each message of `channel` from about now on."""
+        self._listeners.setdefault(self._prefix + channel, set()).add(listener)
+        self._changed.set()
+        if self._reader is None:
+            self._reader = _own_task(self._read_for_ever())
+
+    def forget(self, channel: str, listener: Listener) -> None:
+        """Stop calling `listener`."""
+        name = self._prefix + channel
+        self._listeners[name].discard(listener)
+        if not self._listeners[name]:
+            del self._listeners[name]
+            self._changed.set()
+
+    async def close(self) -> None:
+        """Send what is waiting if Redis answers, then close the connections."""
+        if self._flusher is not None:
+            await asyncio.wait({self._flusher}, timeout=1.0)
+        for task in (self._reader, self._flusher):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        await self._redis.aclose()
+
+    async def _flush(self) -> None:
+        while self._outbox:
+            batch, self._outbox = self._outbox, []
+            try:
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for channel, message in batch:
+                        pipe.publish(channel, message)
+                    await pipe.execute()
+            except _ERRORS as error:
+                self.dropped += len(batch)
+                self._away(error)
+            else:
+                self._reachable = True
+
+    def _away(self, error: BaseException) -> None:
+        if self._reachable:
+            logger.warning(
+                "Redis at %s does not answer (%s); going on without it", hide_password(self._url), error
+            )
+        self._reachable = False
+
+    async def _read_for_ever(self) -> None:
+        pause, longest = RECONNECT_SECONDS
+        while True:
+            try:
+                await self._read()
+            except _ERRORS as error:
+                self._away(error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, longest)
+            else:
+                pause = RECONNECT_SECONDS[0]
+
+    async def _read(self) -> None:
+        """Keep the subscriptions equal to the listeners and hand out messages, until the connection breaks."""
+        async with self._redis.pubsub() as pubsub:
+            work = {_own_task(self._subscribe(pubsub)), _own_task(self._hand_out(pubsub))}
+            try:
+                done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_EXCEPTION)
+                for task in done:
+                    task.result()
+            finally:
+                for task in work:
+                    task.cancel()
+                await asyncio.gather(*work, return_exceptions=True)
+
+    async def _subscribe(self, pubsub: Any) -> None:
+        subscribed: set[str] = set()
+        while True:
+            self._changed.clear()
+            wanted = set(self._listeners)
+            if new := wanted - subscribed:
+                await pubsub.subscribe(*new)
+            if old := subscribed - wanted:
+                await pubsub.unsubscribe(*old)
+            subscribed = wanted
+            await self._changed.wait()
+
+    async def _hand_out(self, pubsub: Any) -> None:
+        while True:
+            self._deliver(await pubsub.get_message(ignore_subscribe_messages=True, timeout=IDLE_SECONDS))
+
+    def _deliver(self, message: dict[str, Any] | None) -> None:
+        self._reachable = True
+        if message is None or message.get("type") != "message":
+            return
+        for listener in tuple(self._listeners.get(message["channel"], ())):
+            listener(message["data"])
+
+
+def _own_task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Start a task that belongs to no run, whoever caused it."""
+    return asyncio.get_running_loop().create_task(work, context=contextvars.Context())

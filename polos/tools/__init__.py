@@ -1,0 +1,1 @@
+"""Workflows a model may call."""
