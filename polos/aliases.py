@@ -40,7 +40,7 @@ ALIASES: dict[str, dict[str, str]] = {
     },
     "polos.runtime.client": {
         "PolosClient": "polos.client:PolosClient",
-        "ExecutionHandle": "polos.client:ExecutionHandle",
+        "ExecutionHandle": "polos.handles:ExecutionHandle",
     },
     "polos.runtime.queue": {"Queue": "polos.queues:Queue", "queue": "polos.queues:queue"},
     "polos.types.types": {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
+from typing import Any, Literal, Protocol, overload
 
 from pydantic import BaseModel
 
@@ -25,13 +25,11 @@ from polos.functions import (
     resolved,
     signature_of,
 )
+from polos.handles import ExecutionHandle
 from polos.inputs import PayloadParameter, WorkflowState, build_state, check_state, checked_state_schema
 from polos.queues import Queue, queue_settings
 from polos.registry import checked_id, defined_at, get_all_workflows, get_workflow, id_or_name, register
 from polos.serialization import class_name, find_model, rebuild
-
-if TYPE_CHECKING:
-    from polos.client import ExecutionHandle
 
 WorkflowType = Literal["workflow", "agent", "tool"]
 Schedule = bool | str | dict[str, Any] | None
@@ -56,7 +54,8 @@ class Workflow:
 
     Built by `@workflow`, which also registers it. Attributes have the names of the arguments; `is_async` and
     `has_payload_param` say how `func` is called, `defined_at` where the definition was written, and `route`
-    which Celery queue its runs are sent to (None for ``polos``).
+    which Celery queue its runs are sent to (None for ``polos``). `queue` gives name and limit at once, in any
+    of the forms `@workflow` takes.
 
     Raises:
         ValueError: The id is empty, or schedule, trigger and queue contradict each other.
@@ -81,9 +80,12 @@ class Workflow:
         output_schema: type[BaseModel] | None = None,
         state_schema: type[BaseModel] | None = None,
         *,
+        queue: str | Queue | dict[str, Any] | None = None,
         route: str | None = None,
     ) -> None:
         self.id = checked_id(id)
+        if queue is not None:
+            queue_name, queue_concurrency_limit = queue_settings(queue, id)
         self.workflow_type: WorkflowType = workflow_type
         self.description = description
         self.func = func
@@ -387,15 +389,14 @@ def workflow(
         return workflow()(id)
 
     def decorate(func: UserFunction) -> Workflow:
-        check_signature(func, f"workflow {id_or_name(id, func)!r}")
-        name, limit = queue_settings(queue, id_or_name(id, func)) if queue is not None else (None, None)
+        name = id_or_name(id, func)
+        check_signature(func, f"workflow {name!r}")
         return register(
             Workflow(
-                id_or_name(id, func),
+                name,
                 func,
                 description,
-                queue_name=name,
-                queue_concurrency_limit=limit,
+                queue=queue,
                 trigger_on_event=trigger_on_event,
                 batch_size=batch_size,
                 batch_timeout_seconds=batch_timeout_seconds,

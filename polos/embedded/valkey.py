@@ -177,20 +177,20 @@ class EmbeddedValkey:
 
     def _find_or_start(self, deadline: float) -> _Address:
         launches = 0
-        while launches < MAX_LAUNCHES and time.monotonic() < deadline:
+        while time.monotonic() < deadline:
             if self._launch_missing(launches):
                 launches += 1
             elif (address := self._stored_address()) and self._answers(address):
                 return address
             time.sleep(POLL_SECONDS)
-        if launches == MAX_LAUNCHES:
-            raise self._unavailable("does not start")
         raise self._unavailable(f"did not answer within {self._start_timeout_seconds:g} seconds")
 
     def _launch_missing(self, earlier_launches: int) -> bool:
         """Launch the server and the watcher, each if its lock is free; False if both live."""
         try:
             no_server, no_watcher = self._server.try_exclusive(), self._watching.try_exclusive()
+            if (no_server or no_watcher) and earlier_launches == MAX_LAUNCHES:
+                raise self._unavailable("does not start")
             if no_server:
                 # Written before the server is: whoever outlives us must be able to find and stop it.
                 address = self._choose_address(earlier_launches)

@@ -182,10 +182,21 @@ READ_LOST_OWNERS = Statement(
         )
     )
 )
-READ_ABANDONED_TURNS = Statement(
-    select(S.run_id, S.name)
-    .join_from(STEPS, RUNS, S.run_id == R.id)
-    .where(S.status == StepStatus.SCHEDULED.value, R.finished_at.is_not(None))
-    .limit(MAX_ROWS)
-)
 COUNT_LIVE = Statement(select(func.count()).select_from(RUNS).where(R.finished_at.is_(None)))
+
+_ended = exists().where(R.id == S.run_id, R.finished_at.is_not(None))
+_DROP_TURNS = Statement(
+    update(STEPS)
+    .where(
+        _some_turns(lambda c: c.ring_at <= now(), lambda c: c.status == StepStatus.SCHEDULED.value),
+        S.status == StepStatus.SCHEDULED.value,
+        _ended,
+    )
+    .values(status=StepStatus.FAILED.value, error="the run had ended", ring_at=None, finished_at=now())
+    .returning(S.run_id, S.name)
+)
+
+
+def drop_turns_of_ended_runs() -> Unit:
+    """Close turns nobody needs any more; answers (run id, step name)."""
+    return Unit((Part(_DROP_TURNS, {}),), ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +56,7 @@ class Attempt:
     request: ModelRequest
     provider: Provider
     endpoint: Endpoint
+    call: Call
     options: dict[str, Any]
     headers: dict[str, str]
     pool: Connections
@@ -75,8 +77,9 @@ async def ask(
         base_url=endpoint.base_url,
         secrets=(endpoint.api_key,) if endpoint.api_key else (),
         timeout_seconds=request.timeout_seconds,
+        handled=sys.exception(),
     )
-    answer, body = await _exchange(await _prepare(request, provider, endpoint, options), call)
+    answer, body = await _exchange(await _prepare(request, provider, endpoint, call=call, options=options))
     if failure := body.get("error"):
         raise failed_answer_error(call, failure)
     if not answer.content and not answer.tool_calls:
@@ -85,24 +88,24 @@ async def ask(
 
 
 async def _prepare(
-    request: ModelRequest, provider: Provider, endpoint: Endpoint, options: dict[str, Any]
+    request: ModelRequest, provider: Provider, endpoint: Endpoint, *, call: Call, options: dict[str, Any]
 ) -> Attempt:
     options.pop("stream", None)  # whether to stream is decided by the entry point
     headers = {**options.pop("extra_headers", {})}
     if request.idempotency_key:
         headers["Idempotency-Key"] = request.idempotency_key
     options = {**options, **options.pop("extra_body", {})}
-    return Attempt(request, provider, endpoint, options, headers, await connections(), Exchange())
+    return Attempt(request, provider, endpoint, call, options, headers, await connections(), Exchange())
 
 
-async def _exchange(attempt: Attempt, call: Call) -> tuple[ModelAnswer, Body]:
+async def _exchange(attempt: Attempt) -> tuple[ModelAnswer, Body]:
     try:
         async with asyncio.timeout(attempt.request.timeout_seconds):
             return await _ask(attempt)
     except TimeoutError as error:
-        raise timeout_error(call) from error
+        raise timeout_error(attempt.call) from error
     except Exception as error:
-        raise model_error(error, replace(call, answered=attempt.exchange.answered)) from error
+        raise model_error(error, replace(attempt.call, answered=attempt.exchange.answered)) from error
 
 
 async def _ask(attempt: Attempt) -> tuple[ModelAnswer, Body]:
@@ -119,18 +122,18 @@ async def _ask_openai(attempt: Attempt) -> tuple[ModelAnswer, Body]:
     try:
         return await _ask_responses(attempt)
     except Exception as error:
-        if not _lacks_responses(error, attempt.request.model):
+        if not _lacks_responses(error, attempt.call):
             raise
     attempt.pool.chat_only_base_urls.add(base_url)
     return await _ask_chat(attempt)
 
 
-def _lacks_responses(error: Exception, model: str) -> bool:
+def _lacks_responses(error: Exception, call: Call) -> bool:
     """Whether the server does not know the Responses API at all, rather than not the model."""
-    response = error_response(error)
+    response = error_response(error, call)
     if response is None or response.status_code not in (404, 405):
         return False
-    return error_code(response) != "model_not_found" and model not in response.text
+    return error_code(response) != "model_not_found" and call.model not in response.text
 
 
 async def _ask_responses(attempt: Attempt) -> tuple[ModelAnswer, Body]:

@@ -6,7 +6,7 @@ import asyncio
 from functools import cache
 from types import ModuleType
 
-from polos.models.providers import PROVIDERS, check_provider, find_endpoint
+from polos.models.providers import PROVIDERS, check_llm_api, check_provider, find_endpoint
 from polos.models.request import ModelAnswer, ModelRequest
 
 
@@ -22,6 +22,7 @@ async def generate(request: ModelRequest) -> ModelAnswer:
         ValueError: There is no such provider or `provider_llm_api`.
     """
     provider = PROVIDERS[check_provider(request.provider)]
+    check_llm_api(request.provider_llm_api)
     options = dict(request.provider_kwargs)
     endpoint = find_endpoint(
         provider,

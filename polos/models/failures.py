@@ -71,11 +71,13 @@ class Call:
     timeout_seconds: float | None = None
     answered: bool = False
     """Whether a successful HTTP answer had arrived when the exception was raised."""
+    handled: BaseException | None = None
+    """What the caller was handling when it made the call: it is in the context of all that is raised."""
 
 
 def model_error(error: BaseException, call: Call) -> ModelError:
     """Return what `error`, raised by LiteLLM or by HTTP, means for the run."""
-    causes = list(_causes(error))
+    causes = list(_causes(error, call.handled))
     if (response := _response(causes)) is not None:
         return _from_response(response, call)
     if any(isinstance(cause, TimeoutError | httpx.TimeoutException) for cause in causes):
@@ -120,14 +122,14 @@ def error_code(response: httpx.Response) -> str:
     return _said(response)[1]
 
 
-def error_response(error: BaseException) -> httpx.Response | None:
+def error_response(error: BaseException, call: Call) -> httpx.Response | None:
     """Return the HTTP answer behind `error`, if there was one."""
-    return _response(list(_causes(error)))
+    return _response(list(_causes(error, call.handled)))
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _causes(error: BaseException | None, handled: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:
+    while error is not None and error is not handled and id(error) not in seen:
         seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__
@@ -173,8 +175,8 @@ def _is_network(causes: list[BaseException]) -> bool:
 
 
 def _describe(causes: list[BaseException]) -> str:
-    root = causes[-1]
-    return f"{type(root).__name__}: {root}".strip(": ")
+    root = next(cause for cause in reversed(causes) if not isinstance(cause, StopIteration))
+    return " ".join(f"{type(root).__name__}: {root}".split()).strip(": ")
 
 
 def _error(

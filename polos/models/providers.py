@@ -70,6 +70,7 @@ PROVIDERS: Mapping[str, Provider] = {
         Provider("litellm", "", Wire.LITELLM),
     )
 }
+LLM_APIS = ("responses", "chat_completions")
 AZURE_VERSION_VARIABLES = ("AZURE_OPENAI_API_VERSION", "OPENAI_API_VERSION")
 
 
@@ -82,6 +83,17 @@ def check_provider(name: str) -> str:
     if (key := name.strip().lower()) not in PROVIDERS:
         raise ValueError(f"Unknown model provider {name!r}; use one of {', '.join(sorted(PROVIDERS))}")
     return key
+
+
+def check_llm_api(name: str | None) -> str | None:
+    """Return `name`, which says what API of OpenAI to use; None means its Responses API.
+
+    Raises:
+        ValueError: There is no such API.
+    """
+    if name not in (None, *LLM_APIS):
+        raise ValueError(f"Unknown provider_llm_api {name!r}; use one of {', '.join(LLM_APIS)} or None")
+    return name
 
 
 def find_endpoint(

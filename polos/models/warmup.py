@@ -37,9 +37,7 @@ _ANSWERS = {
         "object": "chat.completion",
         "created": 0,
         "model": "none",
-        "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}
-        ],
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "ok"}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
     },
     "/v1/messages": {
@@ -52,7 +50,12 @@ _ANSWERS = {
         "usage": {"input_tokens": 1, "output_tokens": 1},
     },
 }
-_TOOL = {"type": "function", "name": "none", "description": "", "parameters": {"type": "object", "properties": {}}}
+_TOOL = {
+    "type": "function",
+    "name": "none",
+    "description": "",
+    "parameters": {"type": "object", "properties": {}},
+}
 
 
 def warm_up() -> None:

@@ -91,14 +91,20 @@ class Connections:
             self.sdk_clients[key] = build(endpoint, self.http)
         return self.sdk_clients[key]
 
-
     def litellm_client(self, model: str, endpoint: Endpoint) -> openai.AsyncOpenAI | Handler | None:
         """Return what LiteLLM should send a model of its own naming with; None lets it use its own client."""
         _, provider, _, _ = litellm.get_llm_provider(model, api_base=endpoint.base_url)
         if provider == "openai":
             api_key = endpoint.api_key or os.environ.get("OPENAI_API_KEY")
             return self.sdk_client(provider, replace(endpoint, api_key=api_key)) if api_key else None
-        has_plain_handler = provider in ("anthropic", "gemini", "groq", "together_ai", "fireworks_ai", "ollama_chat")
+        has_plain_handler = provider in (
+            "anthropic",
+            "gemini",
+            "groq",
+            "together_ai",
+            "fireworks_ai",
+            "ollama_chat",
+        )
         return Handler(self.http) if has_plain_handler else None
 
 

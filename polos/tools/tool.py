@@ -21,7 +21,7 @@ from polos.functions import (
     resolved,
     signature_of,
 )
-from polos.queues import Queue, queue_settings
+from polos.queues import Queue
 from polos.registry import id_or_name, register
 from polos.workflows import Workflow, client_and_payload
 
@@ -57,14 +57,12 @@ class Tool(Workflow):
         route: str | None = None,
         **_ignored: Any,
     ) -> None:
-        name, limit = queue_settings(queue, id)
         super().__init__(
             id,
             func or self._default_execute,
             description,
             "tool",
-            queue_name=name,
-            queue_concurrency_limit=limit,
+            queue=queue,
             on_start=on_start,
             on_end=on_end,
             route=route,

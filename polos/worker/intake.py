@@ -11,7 +11,8 @@ from typing import Any
 from celery import bootsteps
 from celery.worker.consumer.tasks import Tasks
 from kombu.common import ignore_errors
-from kombu.transport import virtual
+from kombu.transport import redis, virtual
+from redis.exceptions import ResponseError
 
 from polos.worker.pool import AsyncioPool
 
@@ -28,6 +29,8 @@ class IntakeStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
 
     requires = (Tasks,)
 
+    _pop: _BlockingPop | None = None
+
     def include_if(self, c: Any) -> bool:
         """Celery's hook: whether the step is part of this worker."""
         return isinstance(c.pool, AsyncioPool)
@@ -43,30 +46,54 @@ class IntakeStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships
         channel = c.task_consumer.channel
         if isinstance(channel, virtual.Channel):
             channel.qos.can_consume = functools.partial(_can_consume, c.pool, channel)
+        self._pop = _BlockingPop(channel) if isinstance(channel, redis.Channel) else None
 
     def stop(self, c: Any) -> None:
         """Celery's hook: the worker ends, or its connection is lost."""
-        if c.connection is not None and c.task_consumer is not None:
-            ignore_errors(c.connection, settle, c.task_consumer.channel, wait=c.pool.owns_process)
+        pop, self._pop = self._pop, None
+        if pop is not None and c.connection is not None:
+            ignore_errors(c.connection, pop.end)
 
 
-def settle(channel: Any, *, wait: bool) -> None:
-    """End a pending blocking pop, which would take one more message while the worker drains.
+class _BlockingPop:
+    """The pop a Redis channel waits in, which can be ended without losing a message.
 
-    Args:
-        channel: The consumer's channel; anything but kombu's Redis channel is left alone.
-        wait: Wait for the server's own time-out, at most a second, and put back what it still delivers.
-            Else close its socket at once, unless the answer is there: a message that is on its way in that
-            instant is lost.
+    Left pending, it takes one more message while the worker drains. Closing its socket loses the message
+    that the server sends before it notices.
     """
-    connection = getattr(channel, "_in_poll", None)
-    if not connection:
-        return
-    if not wait and not connection.can_read(timeout=0):
-        connection.disconnect()
-        return
-    with contextlib.suppress(Empty):
-        channel._brpop_read()
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self._start = channel._brpop_start
+        self._socket: Any = None
+        self._client_id: int | None = None
+        channel._brpop_start = self._identify_and_start
+
+    def end(self) -> None:
+        """End a pending pop; a message it has got after all goes back to its queue."""
+        if not self._channel._in_poll:
+            return
+        if self._client_id is not None:
+            with self._channel.conn_or_acquire() as client:
+                client.client_unblock(self._client_id)
+        # Without an id the answer comes with the pop's own time-out, a second at most.
+        with contextlib.suppress(Empty):
+            self._channel._brpop_read()
+
+    def _identify_and_start(self, *args: Any) -> None:
+        connection = self._channel.client.connection
+        if connection._sock is not self._socket:  # the first pop on this connection
+            self._socket = connection._sock
+            self._client_id = _client_id(connection)
+        self._start(*args)
+
+
+def _client_id(connection: Any) -> int | None:
+    connection.send_command("CLIENT", "ID")
+    try:
+        return int(connection.read_response())
+    except ResponseError:
+        return None  # not this user's to ask
 
 
 def _can_consume(pool: AsyncioPool, channel: Any) -> bool:

@@ -167,6 +167,10 @@ class AsyncioPool(BasePool):  # type: ignore[misc]  # celery ships no types
         """Jobs applied and not yet reported."""
         return len(self._jobs)
 
+    def post(self, function: Callable[..., Any], *args: Any) -> None:
+        """Have a function called on the consumer's thread, soon and in order; for any thread."""
+        self._mailbox.post(function, *args)
+
     def run_coroutine(self, coro: Coroutine[Any, Any, T], timeout_seconds: float | None = None) -> T:
         """Run a coroutine on the loop and return its result; for any thread but the loop's own.
 

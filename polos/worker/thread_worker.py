@@ -57,10 +57,10 @@ class ThreadWorker(WorkController):  # type: ignore[misc]  # celery ships no typ
             return
         state.should_terminate = 0  # seen while it (re)connects, when no hub runs
         if self.hub is not None:  # there is none for transports that cannot be polled
-            self.hub.call_soon(self._raise_terminate)  # seen at once by a running hub
+            self.pool.post(self._raise_terminate)  # seen at once by a running hub
 
     def _raise_terminate(self) -> None:
-        # The hub makes its last calls when it closes: raised there, it would cut the tidying up short.
+        # The pool makes its last calls when it ends: raised there, it would cut the tidying up short.
         if not self._is_ending:
             raise WorkerTerminate(0)
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-
-from polos.models.call import preload
-from tests.models.servers import (
+from servers import (
     BASE_URL_VARIABLES,
     KEY_VARIABLES,
     TEST_KEY,
@@ -16,6 +14,8 @@ from tests.models.servers import (
     model_server,
     recorder,
 )
+
+from polos.models.call import preload
 
 
 @pytest.fixture(scope="session")
@@ -30,9 +30,7 @@ def llmock_process() -> Iterator[ModelServer]:
 
 
 @pytest.fixture
-def server(
-    llmock_process: ModelServer, litellm_loaded: None, monkeypatch: pytest.MonkeyPatch
-) -> ModelServer:
+def server(llmock_process: ModelServer, litellm_loaded: None, monkeypatch: pytest.MonkeyPatch) -> ModelServer:
     """A clean llmock that every provider variable points at."""
     llmock_process.reset()
     for name, value in llmock_process.environment.items():
@@ -52,5 +50,10 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every provider's key is set, and no base URL."""
     for variable in KEY_VARIABLES.values():
         monkeypatch.setenv(variable, TEST_KEY)
-    for variable in (*BASE_URL_VARIABLES.values(), "GOOGLE_GEMINI_BASE_URL", "AZURE_OPENAI_ENDPOINT", "OLLAMA_HOST"):
+    for variable in (
+        *BASE_URL_VARIABLES.values(),
+        "GOOGLE_GEMINI_BASE_URL",
+        "AZURE_OPENAI_ENDPOINT",
+        "OLLAMA_HOST",
+    ):
         monkeypatch.delenv(variable, raising=False)

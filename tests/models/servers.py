@@ -1,4 +1,4 @@
-"""Model servers for tests: llmock, which plays the providers, and a recorder that answers what a test tells it."""
+"""Model servers for tests: llmock, which plays the providers, and a recorder that answers as told."""
 
 from __future__ import annotations
 
@@ -85,6 +85,8 @@ class Seen:
     path: str
     headers: dict[str, str]
     body: Any
+    client: Any = None
+    """Address and port of the connection it came on."""
 
 
 @dataclass
@@ -115,12 +117,19 @@ class Recorder:
         self.answer = lambda _: queue.pop(0) if len(queue) > 1 else queue[0]
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing about clients that hang up: tests make them."""
+
+
 @contextmanager
 def recorder() -> Iterator[Recorder]:
     """Run a recorder on a free port."""
     record = Recorder()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(record))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), _handler(record))
     record.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
@@ -143,11 +152,9 @@ def _handler(record: Recorder) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             raw = self.rfile.read(int(self.headers.get("content-length") or 0))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            seen = Seen(self.path, headers, json.loads(raw) if raw else None)
+            seen = Seen(self.path, headers, json.loads(raw) if raw else None, self.client_address)
             record.seen.append(seen)
             self._send(record.answer(seen))
-
-        do_GET = do_POST
 
         def _send(self, answer: Answer) -> None:
             if answer.cut:
@@ -225,7 +232,9 @@ def anthropic_answer(*content: dict[str, Any], stop_reason: str = "end_turn", **
 def gemini_answer(*parts: dict[str, Any]) -> dict[str, Any]:
     """An answer in the format of Gemini."""
     return {
-        "candidates": [{"content": {"role": "model", "parts": list(parts)}, "finishReason": "STOP", "index": 0}],
+        "candidates": [
+            {"content": {"role": "model", "parts": list(parts)}, "finishReason": "STOP", "index": 0}
+        ],
         "usageMetadata": {"promptTokenCount": 11, "candidatesTokenCount": 7, "totalTokenCount": 18},
         "modelVersion": "the-model",
     }

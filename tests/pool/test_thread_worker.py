@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import billiard.pool
+import greenlet
 import pytest
 from celery import Celery, current_app
 from celery._state import task_join_will_block
@@ -26,6 +27,7 @@ from worker_process import HERE, wait_until
 
 from polos.errors import ServiceUnavailableError
 from polos.worker.bridge import AsyncTask
+from polos.worker.pool import Job
 from polos.worker.thread_worker import WorkerThread
 
 
@@ -48,6 +50,11 @@ class Host:
         @self.app.task(shared=False, name="note_blocking")
         def note_blocking(word: str) -> None:
             self.seen.append((word, current_app.main))
+
+        @self.app.task(shared=False, name="fails", throws=(KeyError,))
+        async def fails(word: str) -> None:
+            self.seen.append(word)
+            raise KeyError(word)
 
         @self.app.task(shared=False, name="sleeper")
         async def sleeper(word: str) -> None:
@@ -121,6 +128,40 @@ def test_repeated_starts_leave_no_file_descriptors_behind(host: Host) -> None:
         host.worker.start()
         host.worker.stop()
     wait_until(lambda: open_files() <= before)
+
+
+def test_finished_failed_and_cancelled_tasks_leave_nothing_behind(host: Host) -> None:
+    def left() -> int:
+        gc.collect()
+        things = gc.get_objects()
+        bridges = [thing for thing in things if issubclass(type(thing), greenlet.greenlet)]
+        # Each thread that asked for the current greenlet has a plain one of its own.
+        return sum(isinstance(t, Job) for t in things) + sum(
+            type(b) is not greenlet.greenlet for b in bridges
+        )
+
+    host.worker.start()
+    before = left()
+    for number in range(30):
+        host.send("note", str(number))
+        host.send("note_blocking", str(number))
+        host.send("fails", str(number))
+    wait_until(lambda: len(host.seen) == 90)
+    wait_until(lambda: host.worker.pool and host.worker.pool.in_flight == 0)
+    wait_until(lambda: left() <= before)
+    host.send("sleeper", "cancelled")
+    wait_until(lambda: "cancelled" in host.seen)
+    host.worker.stop()
+    wait_until(lambda: left() <= before)
+
+
+def test_a_drain_hook_that_fails_does_not_keep_the_others_or_the_end(host: Host) -> None:
+    host.worker.start()
+    pool = host.worker.pool
+    assert pool is not None
+    pool.on_drain.insert(0, lambda: 1 / 0)
+    host.worker.stop()
+    assert host.drained == ["polos-worker"]
 
 
 def snapshot() -> dict[str, Any]:

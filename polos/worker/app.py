@@ -1,0 +1,108 @@
+"""The Celery app of polos, for `celery -A polos worker`, and what makes its workers serve runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery, bootsteps
+from kombu import Queue
+
+from polos.connections import Connections, configured_app
+from polos.dispatch import DEFAULT_ROUTE, next_queue
+from polos.errors import ConfigurationError
+from polos.settings import Settings
+from polos.worker.definitions import import_modules
+from polos.worker.intake import IntakeStep
+from polos.worker.pool import AsyncioPool
+from polos.worker.service import WorkerService
+from polos.worker.tasks import SERVICE, add_tasks
+
+POOL = "polos.worker.pool:AsyncioPool"
+DEFAULT_CONCURRENCY = 100  # what executes at once in a process; waiting runs do not count
+EMBEDDED_DRAIN_SECONDS = 1.5
+
+DEFAULTS: dict[str, Any] = {
+    "worker_pool": POOL,
+    "worker_concurrency": DEFAULT_CONCURRENCY,
+    "task_default_queue": DEFAULT_ROUTE,
+    "task_create_missing_queues": True,
+    "worker_direct": True,  # a doorbell popped by a worker that cannot serve it goes to one that can
+    "worker_prefetch_multiplier": 1,
+    "worker_send_task_events": True,  # Flower
+    "task_send_sent_event": False,
+    "broker_connection_retry_on_startup": True,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    "worker_hijack_root_logger": True,
+    "task_ignore_result": True,
+}
+
+
+def build_app(settings: Settings | None = None) -> Celery:
+    """Return the Celery app of this folder: our defaults, its celeryconfig.py, its brokers."""
+    settings = settings or Settings.from_environment()
+    app, connections = configured_app(settings)
+    for name, value in DEFAULTS.items():
+        app.conf.setdefault(name, value)
+    app.add_defaults(DEFAULTS)
+    install(app, settings=settings, connections=connections)
+    return app
+
+
+def install(app: Celery, *, settings: Settings, connections: Connections) -> None:
+    """Make workers of `app` serve runs."""
+    app.polos = (settings, connections)
+    if not app.conf.task_queues:
+        app.conf.task_queues = [Queue(DEFAULT_ROUTE), Queue(next_queue(DEFAULT_ROUTE))]
+    add_tasks(app)
+    app.steps["worker"].add(ServeRuns)
+    app.steps["consumer"].add(IntakeStep)
+
+
+class ServeRuns(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
+    """Starts our service once the pool runs, and drains it when the pool begins to end."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self._service: WorkerService | None = None
+
+    def create(self, worker: Any) -> Any:
+        """Import the definitions, so that a broken module ends the worker before it takes anything."""
+        settings, _ = worker.app.polos
+        import_modules(settings.imports)
+        return self
+
+    def start(self, worker: Any) -> None:
+        """Register with the journal and begin to serve."""
+        pool = worker.pool
+        if not isinstance(pool, AsyncioPool):
+            raise ConfigurationError(
+                f"polos needs its asyncio pool, not {type(pool).__module__}.{type(pool).__qualname__}; "
+                "start the worker without -P"
+            )
+        settings, connections = worker.app.polos
+        embedded = not pool.owns_process
+        self._service = WorkerService(
+            worker.app,
+            connections,
+            settings,
+            hostname=worker.hostname,
+            kind="embedded" if embedded else "celery",
+            concurrency=worker.concurrency,
+            drain_seconds=EMBEDDED_DRAIN_SECONDS if embedded else settings.drain_seconds,
+        )
+        self._service.start(pool.loop, pool.run_coroutine)
+        setattr(worker.app, SERVICE, self._service)
+        pool.on_drain.append(self._drain)
+
+    def stop(self, worker: Any) -> None:
+        """Nothing is left to do: the pool drained the service when it began to end."""
+
+    def terminate(self, worker: Any) -> None:
+        """Nothing is left to do: the pool drained the service when it began to end."""
+
+    def _drain(self) -> None:
+        service, self._service = self._service, None
+        if service is not None:
+            service.drain()

@@ -1,0 +1,58 @@
+"""A doorbell that this worker cannot serve goes to a live worker that can."""
+
+from __future__ import annotations
+
+import logging
+
+from polos.dispatch import Doorbell
+from polos.engine.runtime import Runtime
+from polos.journal.runs import READ_RUN, run_record
+from polos.journal.states import RunStatus
+from polos.journal.workers import READ_OFFERING
+from polos.registry import get_workflow
+
+logger = logging.getLogger("polos.worker")
+
+TURN_SUFFIX = ".turn"
+
+
+def may_serve(label: str | None) -> bool:
+    """Whether the definition a doorbell is labelled with is imported here; unlabelled ones may be."""
+    return not label or get_workflow(label.removesuffix(TURN_SUFFIX)) is not None
+
+
+async def forward(runtime: Runtime, run_id: str, step: str | None = None) -> str:
+    """Ring a live worker that offers the run's definition in its deployment, if this one does not."""
+    rows = await runtime.journal.read(READ_RUN, run=run_id)
+    if not rows:
+        return "unknown run"
+    run = run_record(rows[0])
+    wanted = run["status"] == RunStatus.QUEUED if step is None else run["finished_at"] is None
+    if not wanted or _is_ours(runtime, run):
+        return "held elsewhere"
+    offering = await runtime.journal.read(
+        READ_OFFERING,
+        project=run["project"],
+        deployment=run["deployment"],
+        kind=run["kind"],
+        name=run["name"],
+        silence=runtime.settings.silence_limit_seconds,
+    )
+    if not offering:
+        logger.warning(
+            "No live worker serves %s %r of deployment %r; run %s waits until one starts",
+            run["kind"],
+            run["name"],
+            run["deployment"],
+            run_id,
+        )
+        return "nobody serves it"
+    label = run["name"] if step is None else run["name"] + TURN_SUFFIX
+    _, hostname = offering[0]
+    runtime.dispatcher.ring(Doorbell(run_id, label, run["route"], step=step, hostname=hostname))
+    return f"forwarded to {hostname}"
+
+
+def _is_ours(runtime: Runtime, run: dict[str, object]) -> bool:
+    here = (runtime.project, runtime.deployment) == (run["project"], run["deployment"])
+    return here and get_workflow(str(run["name"])) is not None

@@ -1,0 +1,208 @@
+"""Everything a worker process runs besides Celery: registration, beat, sweeper, audit, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery
+
+from polos.connections import Connections
+from polos.dispatch import DEFAULT_ROUTE, DispatchThread, Sender
+from polos.engine.runtime import Runtime, worker_channel
+from polos.engine.signals import Fenced
+from polos.engine.tasks import install_task_factory, start_apart
+from polos.journal import schema
+from polos.journal.liveness import liveness_for
+from polos.journal.workers import (
+    WorkerRow,
+    offer_definitions,
+    register_worker,
+    remove_worker,
+    start_draining,
+)
+from polos.journal.writer import Journal
+from polos.models import call as models
+from polos.settings import Settings
+from polos.streaming.bus import Bus
+from polos.worker.audit import Audit
+from polos.worker.definitions import offers, resolve
+from polos.worker.drain import drain
+from polos.worker.heartbeat import Heartbeat
+from polos.worker.sweeper import Sweeper
+
+logger = logging.getLogger("polos.worker")
+
+
+class WorkerService:
+    """One worker process's share in the fleet. `start` and `drain` are called from a thread beside the loop."""
+
+    def __init__(
+        self,
+        app: Celery,
+        connections: Connections,
+        settings: Settings,
+        *,
+        hostname: str,
+        kind: str,
+        concurrency: int,
+        drain_seconds: float,
+    ) -> None:
+        self._app = app
+        self._connections = connections
+        self._settings = settings
+        self._hostname = hostname
+        self._kind = kind
+        self._concurrency = concurrency
+        self._drain_seconds = drain_seconds
+        self._liveness = liveness_for(connections.database)
+        self._dispatcher = DispatchThread(Sender(app), connections.broker_url)
+        self._heartbeat = Heartbeat(
+            connections.database,
+            self._liveness,
+            beat_seconds=settings.beat_seconds,
+            silence_limit_seconds=settings.silence_limit_seconds,
+            on_declared_dead=self._on_declared_dead,
+        )
+        self._sweeper = Sweeper(
+            connections.database, self._liveness, self._dispatcher, settings, revive=connections.revive
+        )
+        self._run_coroutine: Callable[..., Any] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._bus: Bus | None = None
+        self._audit: Audit | None = None
+        self.runtime: Runtime | None = None
+
+    # -- life
+
+    def start(self, loop: asyncio.AbstractEventLoop, run_coroutine: Callable[..., Any]) -> None:
+        """Register the worker and make it ready to execute runs on `loop`.
+
+        Raises:
+            SchemaVersionError, JournalUnavailableError: The journal cannot be used.
+        """
+        self._loop, self._run_coroutine = loop, run_coroutine
+        schema.prepare(self._connections.database)
+        self._heartbeat.worker_id = _new_worker_id()
+        self._register()
+        run_coroutine(self._start_on_loop(), timeout_seconds=30.0)
+        self._heartbeat.start(self._heartbeat.worker_id)
+        self._sweeper.start()
+        threading.Thread(target=_preload_models, name="polos-preload", daemon=True).start()
+
+    def drain(self) -> None:
+        """Hand every run back and take this worker out of the fleet."""
+        if self._run_coroutine is None or self.runtime is None:
+            return
+        runtime, self.runtime = self.runtime, None
+        worker_id = runtime.worker_id
+        runtime.draining = True
+        self._run_coroutine(runtime.journal.do(start_draining(worker_id)))
+        self._run_coroutine(drain(runtime, grace_seconds=self._drain_seconds))
+        self._sweeper.stop()
+        self._heartbeat.stop()
+        self._run_coroutine(self._stop_on_loop(runtime, worker_id))
+        self._dispatcher.stop()
+        self._liveness.release()
+        self._liveness.forget(worker_id)
+
+    def offer_new_definitions(self) -> None:
+        """Offer what was defined since this worker started."""
+        if self._run_coroutine is not None and self.runtime is not None:
+            self._run_coroutine(self.runtime.journal.do(offer_definitions(self.runtime.worker_id, offers())))
+
+    async def _start_on_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        install_task_factory(loop)
+        self._bus = Bus(self._connections.redis_url, prefix=self._settings.redis_prefix)
+        self.runtime = Runtime(
+            settings=self._settings,
+            journal=Journal.open(self._connections.database),
+            nudges=self._bus,
+            dispatcher=self._dispatcher,
+            resolve=resolve,
+            worker_id=self._heartbeat.worker_id,
+            project=self._settings.project_id,
+            deployment=self._settings.deployment_id,
+            may_start=self._heartbeat.may_start,
+        )
+        self._bus.listen(worker_channel(self.runtime.worker_id), self._nudged)
+        self._audit = Audit(self.runtime)
+        self._audit.start()
+
+    async def _stop_on_loop(self, runtime: Runtime, worker_id: str) -> None:
+        if self._audit is not None:
+            await self._audit.stop()
+        await runtime.journal.do(remove_worker(worker_id))
+        await runtime.journal.close()
+        if self._bus is not None:
+            await self._bus.close()
+        await models.close()
+
+    def _register(self) -> None:
+        """Take the lock, then enter the worker: a sweeper that sees the row finds the lock held."""
+        settings = self._settings
+        connection = self._heartbeat.connect()
+        row = WorkerRow(
+            id=self._heartbeat.worker_id,
+            hostname=self._hostname,
+            pid=os.getpid(),
+            project=settings.project_id,
+            deployment=settings.deployment_id,
+            kind=self._kind,
+            routes=DEFAULT_ROUTE,
+            concurrency=self._concurrency,
+        )
+        offered = offers()
+        connection.commit([register_worker(row, offered)])
+        if not offered:
+            logger.warning(
+                "This worker offers nothing: no agent, tool or workflow is imported. Name the modules that "
+                "define them in POLOS_IMPORTS, or as arguments of 'polos worker'."
+            )
+
+    # -- what others tell it
+
+    def _nudged(self, run_id: str) -> None:
+        if self._audit is not None:
+            self._audit.look_at(run_id)
+
+    def _on_declared_dead(self) -> None:
+        """Go on as a new worker: what the old one owned is executed elsewhere."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(lambda: start_apart(self._be_reborn()))
+
+    async def _be_reborn(self) -> None:
+        runtime = self.runtime
+        if runtime is None or runtime.draining or self._bus is None:
+            return
+        logger.warning("Worker %s was declared dead; it goes on under a new id", runtime.worker_id)
+        self._bus.forget(worker_channel(runtime.worker_id), self._nudged)
+        self._liveness.release()
+        self._heartbeat.worker_id = _new_worker_id()
+        await asyncio.to_thread(self._register)
+        runtime.worker_id = self._heartbeat.worker_id
+        self._bus.listen(worker_channel(runtime.worker_id), self._nudged)
+        self._heartbeat.start(runtime.worker_id)
+        for execution in list(runtime.executions.values()):
+            await execution.put_away(Fenced(execution.run_id), patience_seconds=0.2)
+            execution.news.set()
+        for call in list(runtime.turns.values()):
+            if call is not None:
+                call.cancel()
+
+
+def _new_worker_id() -> str:
+    return uuid.uuid4().hex
+
+
+def _preload_models() -> None:
+    try:
+        models.preload()
+    except Exception:
+        logger.exception("LiteLLM cannot be imported; turns will fail")
