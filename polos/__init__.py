@@ -1,3 +1,109 @@
-"""Durable AI agents on Celery."""
+"""Durable AI agents on Celery: runs that go on from their last completed step, whatever dies.
+
+Names are loaded when they are first used, so that `import polos` costs next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from polos import aliases
+
+if TYPE_CHECKING:
+    from polos.agents.agent import Agent, AgentRunConfig, batch_agent_invoke
+    from polos.agents.stop_conditions import (
+        ExecutedToolConfig,
+        HasTextConfig,
+        MaxStepsConfig,
+        MaxTokensConfig,
+        StopConditionContext,
+        executed_tool,
+        has_text,
+        max_steps,
+        max_tokens,
+        stop_condition,
+    )
+    from polos.client import PolosClient, batch_invoke
+    from polos.engine.context import AgentContext, WorkflowContext
+    from polos.errors import ExecutionCancelledError, StepExecutionError, WorkflowTimeoutError
+    from polos.handles import ExecutionHandle
+    from polos.inputs import WorkflowState
+    from polos.program import Polos
+    from polos.queues import Queue, queue
+    from polos.registry import get_all_workflows, get_workflow
+    from polos.tools.tool import Tool, ToolApproval, tool
+    from polos.types import (
+        AgentConfig,
+        AgentResult,
+        BatchStepResult,
+        BatchWorkflowInput,
+        Step,
+        ToolCall,
+        ToolCallFunction,
+        ToolResult,
+        Usage,
+    )
+    from polos.workflows import Workflow, workflow
 
 __version__ = "0.1.0"
+
+_PLACES = {
+    "polos.agents.agent": ("Agent", "AgentRunConfig", "batch_agent_invoke"),
+    "polos.agents.stop_conditions": (
+        "ExecutedToolConfig",
+        "HasTextConfig",
+        "MaxStepsConfig",
+        "MaxTokensConfig",
+        "StopConditionContext",
+        "executed_tool",
+        "has_text",
+        "max_steps",
+        "max_tokens",
+        "stop_condition",
+    ),
+    "polos.client": ("PolosClient", "batch_invoke"),
+    "polos.engine.context": ("AgentContext", "WorkflowContext"),
+    "polos.errors": ("ExecutionCancelledError", "StepExecutionError", "WorkflowTimeoutError"),
+    "polos.handles": ("ExecutionHandle",),
+    "polos.inputs": ("WorkflowState",),
+    "polos.program": ("Polos",),
+    "polos.queues": ("Queue", "queue"),
+    "polos.registry": ("get_all_workflows", "get_workflow"),
+    "polos.tools.tool": ("Tool", "ToolApproval", "tool"),
+    "polos.types": (
+        "AgentConfig",
+        "AgentResult",
+        "BatchStepResult",
+        "BatchWorkflowInput",
+        "Step",
+        "ToolCall",
+        "ToolCallFunction",
+        "ToolResult",
+        "Usage",
+    ),
+    "polos.workflows": ("Workflow", "workflow"),
+}
+_HOMES = {name: module for module, names in _PLACES.items() for name in names}
+
+__all__ = [
+    "__version__",
+    *sorted(_HOMES),
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "celery":  # where `celery -A polos` looks for the app
+        app = importlib.import_module("polos.worker.app").build_app()
+        globals()["celery"] = app
+        return app
+    if name not in _HOMES:
+        raise AttributeError(f"module 'polos' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "celery"]
+
+
+aliases.install()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from celery import Celery
 
 from polos.dispatch import broker_settings
@@ -54,12 +57,18 @@ class Connections:
             self.valkey.release()
 
 
-def configured_app(settings: Settings) -> tuple[Celery, Connections]:
-    """Return the Celery app of this folder, with its celeryconfig.py, and the connections it uses."""
-    app = Celery("polos", set_as_current=False, autofinalize=True)
+def configured_app(settings: Settings, defaults: Mapping[str, Any]) -> tuple[Celery, Connections]:
+    """Return the Celery app of this folder and the connections it uses.
+
+    What its celeryconfig.py sets comes before `defaults`; POLOS_BROKER_URL comes before both.
+    """
+    app = Celery("polos", set_as_current=False)
     app.config_from_object("celeryconfig", silent=True)
-    connections = Connections(settings, broker_url=app.conf.broker_url or "")
-    app.conf.update(broker_settings(connections.broker_url))
+    broker_url = app.conf.broker_url or ""
+    chosen = set(app.loader.conf or ())
+    app.conf.update({name: value for name, value in defaults.items() if name not in chosen})
+    connections = Connections(settings, broker_url=broker_url)
+    app.conf.update(broker_settings(connections.broker_url, app.conf.broker_transport_options))
     return app, connections
 
 

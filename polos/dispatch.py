@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -71,15 +71,14 @@ def next_queue(route: str) -> str:
     return f"{route}.next"
 
 
-def broker_settings(broker_url: str) -> dict[str, Any]:
+def broker_settings(broker_url: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the Celery settings that make an unreachable broker fail fast instead of hanging a caller."""
-    options: dict[str, Any] = {}
-    if urlsplit(broker_url).scheme.startswith(("redis", "sentinel", "unix")):
-        options = {"socket_connect_timeout": CONNECT_TIMEOUT_SECONDS, "socket_keepalive": True}
+    if urlsplit(broker_url).scheme.startswith(("redis", "sentinel")):
+        options = {"socket_connect_timeout": CONNECT_TIMEOUT_SECONDS, **(options or {})}
     return {
         "broker_url": broker_url,
         "broker_connection_timeout": CONNECT_TIMEOUT_SECONDS,
-        "broker_transport_options": options,
+        "broker_transport_options": dict(options or {}),
     }
 
 

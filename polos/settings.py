@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from polos.errors import ConfigurationError
@@ -94,6 +94,10 @@ class Settings:
             if text := environment.get(variable, "").strip():
                 values[name] = _parsed(variable, text, spec.metadata["parse"])
         return cls(**values)
+
+    def with_values(self, **values: Any) -> Settings:
+        """Return the settings with those of `values` that are not None."""
+        return replace(self, **{name: value for name, value in values.items() if value is not None})
 
     @property
     def embeds_services(self) -> bool:

@@ -33,8 +33,8 @@ from polos.journal.runs import (
     park_run,
     retry_run,
 )
-from polos.journal.states import RunStatus
 from polos.journal.statements import Rows, Unit
+from polos.journal.states import RunStatus
 
 logger = logging.getLogger("polos.engine")
 

@@ -20,7 +20,6 @@ from polos.journal.states import RunStatus
 from polos.journal.steps import READ_OUTCOMES_SINCE, READ_STEPS, StepRow, step_from
 from polos.journal.writer import Journal
 
-
 INTERNAL = "$"  # begins the names of the engine's own steps; a user's key that begins so gets another one
 
 
@@ -50,6 +49,7 @@ class Execution:
         self.closing: BaseException | None = None
         self.seen_wakes = claim.wakes
         self.waiting_since: float | None = None  # loop time since which only the journal can go on
+        self.is_stale = False  # somebody completed something for the run: read it
         self.news = asyncio.Event()  # an outcome, a question, or the end of a task
         self._known: dict[
             str, StepRow
@@ -124,7 +124,7 @@ class Execution:
 
     def record(self, step: StepRow) -> None:
         """Take note of an outcome, in whatever order outcomes become known."""
-        if step.seq is None or (known := self._known.get(step.name)) is not None and known.has_outcome:
+        if step.seq is None or ((known := self._known.get(step.name)) is not None and known.has_outcome):
             return
         self._known[step.name] = step
         heapq.heappush(self._undelivered, (step.seq, step.name))
@@ -180,12 +180,18 @@ class Execution:
 
     # -- delivery
 
+    def look_again(self) -> None:
+        """Take note that others may have completed something for the run."""
+        self.is_stale = True
+        self.news.set()
+
     async def refresh(self) -> None:
         """Read what others completed for the run.
 
         Raises:
             Fenced: The run is no longer ours.
         """
+        self.is_stale = False
         rows = await self.journal.read(READ_FENCE, run=self.run_id)
         attempt, seq, wakes, status, owner = rows[0] if rows else (0, 0, 0, "", None)
         if (attempt, status, owner) != (self.claim.attempt, RunStatus.RUNNING.value, self.worker_id):
@@ -201,6 +207,8 @@ class Execution:
 
     async def deliver_next(self) -> bool:
         """Hand the next outcome to the code; False when there is nothing to hand over now."""
+        if self.is_stale:
+            await self.refresh()
         await settled(self.tasks)
         if not self._undelivered:
             return self._let_new_steps_start()

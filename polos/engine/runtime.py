@@ -102,7 +102,7 @@ class Runtime:
         if status == RunStatus.QUEUED:
             await self.ring_run(run_id)
         elif owner == self.worker_id and (execution := self.executions.get(run_id)) is not None:
-            execution.news.set()
+            execution.look_again()
         elif owner is not None:
             self.nudges.publish(worker_channel(owner), run_id)
 

@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from polos import serialization
 from polos.engine.children import ChildRequest, await_children, start_children
 from polos.engine.execution import Execution, user_key
 from polos.engine.inline import run_inline, value_of

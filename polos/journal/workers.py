@@ -156,3 +156,6 @@ READ_CLOCK = Statement(select(now(), literal(0)))
 def seen_from(row: Row) -> SeenWorker:
     """Return a row of READ_WORKERS."""
     return SeenWorker(*row)
+
+
+READ_KINDS = Statement(select(D.kind).where(D.name == P("name")).limit(1))

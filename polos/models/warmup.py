@@ -9,7 +9,7 @@ import httpx
 from polos.models.attempt import ask
 from polos.models.providers import PROVIDERS, Endpoint
 from polos.models.request import ModelRequest
-from polos.models.wire import SingleAttemptClient, close_connections, open_connections, tls_context
+from polos.models.wire import ObservedClient, close_connections, open_connections, tls_context
 
 _ANSWERS = {
     "/v1/responses": {
@@ -65,7 +65,7 @@ def warm_up() -> None:
 
 
 async def _warm_up() -> None:
-    open_connections(SingleAttemptClient(transport=httpx.MockTransport(_answer)))
+    open_connections(ObservedClient(transport=httpx.MockTransport(_answer)))
     try:
         await _ask("openai", "http://none/v1", "responses")
         await _ask("openai", "http://none/v1", "chat_completions")

@@ -56,19 +56,12 @@ class Exchange:
 _exchange: ContextVar[Exchange | None] = ContextVar("polos_model_exchange", default=None)
 
 
-class SingleAttemptClient(httpx.AsyncClient):
-    """An HTTP client whose requests are never repeated behind our back.
-
-    LiteLLM sends a request again when the connection breaks; the provider may have charged for the
-    first. The step that asked for the answer decides about another attempt.
-    """
+class ObservedClient(httpx.AsyncClient):
+    """An HTTP client that notes in the call's `Exchange` when a successful answer has arrived."""
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        """Send `request` once."""
-        try:
-            response = await super().send(request, **options)
-        except (httpx.ConnectError, httpx.RemoteProtocolError) as error:
-            raise httpx.ReadError(str(error), request=request) from error  # one LiteLLM leaves alone
+        """Send `request`."""
+        response = await super().send(request, **options)
         if response.is_success and (exchange := _exchange.get()) is not None:
             exchange.answered = True
         return response
@@ -78,7 +71,7 @@ class SingleAttemptClient(httpx.AsyncClient):
 class Connections:
     """The HTTP connections of one event loop, kept open between calls, and what was learned about servers."""
 
-    http: SingleAttemptClient
+    http: ObservedClient
     sdk_clients: dict[tuple[str, Endpoint], openai.AsyncOpenAI] = field(default_factory=dict)
     chat_only_base_urls: set[str | None] = field(default_factory=set)
     closer: AsyncIterator[None] | None = None
@@ -122,7 +115,7 @@ async def connections() -> Connections:
     return found
 
 
-def open_connections(http: SingleAttemptClient) -> Connections:
+def open_connections(http: ObservedClient) -> Connections:
     """Make `http` what calls on the running loop use, and return it with nothing learned yet."""
     opened = _connections[asyncio.get_running_loop()] = Connections(http=http)
     return opened
@@ -142,8 +135,8 @@ async def _close_with_loop(http: httpx.AsyncClient) -> AsyncIterator[None]:
         await http.aclose()
 
 
-def _http_client() -> SingleAttemptClient:
-    return SingleAttemptClient(
+def _http_client() -> ObservedClient:
+    return ObservedClient(
         verify=tls_context(),
         follow_redirects=True,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # keys of several tenants share it
@@ -175,6 +168,9 @@ def _azure_client(endpoint: Endpoint, http: httpx.AsyncClient) -> openai.AsyncOp
 
 class Handler(AsyncHTTPHandler):  # type: ignore[misc] # LiteLLM is untyped
     """The HTTP handler LiteLLM is given for one call: one attempt, and the last word on the body.
+
+    LiteLLM's own sends a request again when the connection breaks, although the provider may have
+    charged for the first; here the step that wants the answer decides about another attempt.
 
     Args:
         amend: Returns the JSON body to send instead of LiteLLM's.

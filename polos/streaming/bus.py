@@ -18,6 +18,7 @@ logger = logging.getLogger("polos.bus")
 
 RECONNECT_SECONDS = (0.1, 2.0)  # first and longest pause
 SOCKET_TIMEOUT_SECONDS = 5.0
+IDLE_CHANNEL = "idle"
 IDLE_SECONDS = 10.0  # without a message: then the connection is pinged
 MAX_WAITING_MESSAGES = 10_000  # while Redis is away; more are dropped, nothing rests on them
 _ERRORS = (RedisError, OSError, asyncio.TimeoutError)
@@ -112,18 +113,21 @@ class Bus:
     async def _read_for_ever(self) -> None:
         pause, longest = RECONNECT_SECONDS
         while True:
+            started = asyncio.get_running_loop().time()
             try:
                 await self._read()
             except _ERRORS as error:
                 self._away(error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, longest)
-            else:
-                pause = RECONNECT_SECONDS[0]
+            except Exception:
+                logger.exception("Reading from Redis failed; trying again")
+            lasted = asyncio.get_running_loop().time() - started
+            pause = RECONNECT_SECONDS[0] if lasted > longest else min(pause * 2, longest)
+            await asyncio.sleep(pause)
 
     async def _read(self) -> None:
         """Keep the subscriptions equal to the listeners and hand out messages, until the connection breaks."""
         async with self._redis.pubsub() as pubsub:
+            await pubsub.subscribe(self._prefix + IDLE_CHANNEL)  # reading needs a subscription at all times
             work = {_own_task(self._subscribe(pubsub)), _own_task(self._hand_out(pubsub))}
             try:
                 done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_EXCEPTION)

@@ -40,10 +40,7 @@ DEFAULTS: dict[str, Any] = {
 def build_app(settings: Settings | None = None) -> Celery:
     """Return the Celery app of this folder: our defaults, its celeryconfig.py, its brokers."""
     settings = settings or Settings.from_environment()
-    app, connections = configured_app(settings)
-    for name, value in DEFAULTS.items():
-        app.conf.setdefault(name, value)
-    app.add_defaults(DEFAULTS)
+    app, connections = configured_app(settings, DEFAULTS)
     install(app, settings=settings, connections=connections)
     return app
 

@@ -12,7 +12,6 @@ import logging
 from polos.engine.coordinator import park
 from polos.engine.execution import Execution
 from polos.engine.runtime import Runtime
-from polos.engine.signals import Fenced
 from polos.engine.tasks import Task, start_apart
 from polos.journal.runs import READ_OWNED, hand_back_run
 from polos.journal.statements import Row
@@ -21,7 +20,6 @@ from polos.journal.steps import READ_OWNED_TURNS, TurnClaim, hand_back_turn
 logger = logging.getLogger("polos.worker")
 
 AUDIT_SECONDS = 1.0
-PATIENCE_SECONDS = 5.0
 STRAYS_AFTER_AUDITS = 2  # owned but not executed in so many audits running: not merely on its way
 
 
@@ -46,7 +44,7 @@ class Audit:
     def look_at(self, run_id: str) -> None:
         """Read what happened for one run, because somebody says that something did."""
         if (execution := self._runtime.executions.get(run_id)) is not None:
-            start_apart(self._refresh(execution))
+            execution.look_again()
 
     async def _run(self) -> None:
         while True:
@@ -65,26 +63,18 @@ class Audit:
         if worker_id != runtime.worker_id:
             return  # declared dead meanwhile: everything is being dropped
         for execution in held.values():
-            await self._compare(execution, owned)
+            self._compare(execution, owned)
         strays = [(row[0], "", int(row[1])) for row in owned if row[0] not in runtime.executions]
         strays += await self._stray_turns(worker_id)
         await self._hand_back(strays)
         await self._relieve()
 
-    async def _compare(self, execution: Execution, owned: list[Row]) -> None:
+    @staticmethod
+    def _compare(execution: Execution, owned: list[Row]) -> None:
+        """Make a run read its row again when that is not as it should be: it then goes on, or is dropped."""
         found = next((row for row in owned if row[0] == execution.run_id), None)
-        if found is None or found[1] != execution.claim.attempt:
-            if execution.closing is None and self._runtime.executions.get(execution.run_id) is execution:
-                await self._refresh(execution)  # drops it when it really is no longer ours
-        elif found[2] != execution.seen_wakes:
-            await self._refresh(execution)
-
-    async def _refresh(self, execution: Execution) -> None:
-        try:
-            await execution.refresh()
-        except Fenced as signal:
-            await execution.put_away(signal, patience_seconds=PATIENCE_SECONDS)
-        execution.news.set()
+        if found is None or (found[1], found[2]) != (execution.claim.attempt, execution.seen_wakes):
+            execution.look_again()
 
     async def _stray_turns(self, worker_id: str) -> list[tuple[str, str, int]]:
         rows = await self._runtime.journal.read(READ_OWNED_TURNS, worker=worker_id)

@@ -82,7 +82,7 @@ class Sweeper:
     def _pause(self) -> float:
         if self._coroner.suspects:
             return min(self._settings.sweep_seconds, SUSPICION_SECONDS / 5)
-        return self._settings.sweep_seconds * random.uniform(0.8, 1.2)  # noqa: S311 - spreads sweepers
+        return self._settings.sweep_seconds * random.uniform(0.8, 1.2)
 
     def sweep(self) -> None:
         """Do every duty once."""

@@ -114,21 +114,28 @@ async def test_a_cancelled_call_ends_at_once(record: Recorder) -> None:
 
 PROGRAM = """
     import asyncio, sys
+    from polos.errors import ModelError
     from polos.models.call import generate
     from polos.models.request import ModelRequest
     assert "litellm" not in sys.modules
     url, provider = sys.argv[1:]
     request = ModelRequest(provider=provider, model="m", messages=[{"role": "user", "content": "x"}],
                            provider_base_url=url, provider_llm_api="chat_completions")
-    print(asyncio.run(generate(request)).content)
+    try:
+        print(asyncio.run(generate(request)).content)
+    except ModelError as error:
+        print(error.status_code)
 """
 
 
+@pytest.mark.parametrize(("status", "printed"), [(200, "hi\n"), (500, "500\n")])
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])
-def test_a_program_that_makes_one_call_and_ends_prints_nothing_else(record: Recorder, provider: str) -> None:
+def test_a_program_that_makes_one_call_and_ends_prints_nothing_else(
+    record: Recorder, provider: str, status: int, printed: str
+) -> None:
     """No warning about unclosed sessions, destroyed tasks or anything LiteLLM likes to say."""
     body = chat_answer("hi") if provider == "openai" else anthropic_answer({"type": "text", "text": "hi"})
-    record.answers(Answer(body))
+    record.answers(Answer(body, status=status))
     url = record.url + ("/v1" if provider == "openai" else "")
     done = subprocess.run(
         [sys.executable, "-W", "always::ResourceWarning", "-c", textwrap.dedent(PROGRAM), url, provider],
@@ -138,4 +145,4 @@ def test_a_program_that_makes_one_call_and_ends_prints_nothing_else(record: Reco
         timeout=60,
         check=False,
     )
-    assert (done.stdout, done.stderr, done.returncode) == ("hi\n", "", 0)
+    assert (done.stdout, done.stderr, done.returncode) == (printed, "", 0)

@@ -18,13 +18,17 @@ queue = f"host-{os.getpid()}"
 started = threading.Event()
 
 
+def say(word: str) -> None:
+    os.write(1, f"{word}\n".encode())  # in one piece, whichever thread says it
+
+
 @app.task(shared=False)
 async def busy_async() -> None:
     started.set()
     try:
         await asyncio.sleep(600)
     finally:
-        print("unwound", flush=True)
+        say("unwound")
 
 
 @app.task(shared=False)
@@ -42,18 +46,16 @@ async def busy_in_thread() -> None:
 @app.task(shared=False)
 async def quick() -> None:
     started.set()
-    print("ran", flush=True)
+    say("ran")
 
 
 def main(mode: str) -> None:
-    worker = WorkerThread(
-        app, concurrency=4, queues=[queue], name="host", on_drain=lambda: print("drained", flush=True)
-    )
+    worker = WorkerThread(app, concurrency=4, queues=[queue], name="host", on_drain=lambda: say("drained"))
     worker.start()
     tasks = {"busy_async": busy_async, "busy_sync": busy_sync, "busy_in_thread": busy_in_thread}
     task = tasks.get(mode.partition("-")[0], quick)
     if mode == "input":
-        print("ready", flush=True)
+        say("ready")
         threading.Timer(0, task.apply_async, kwargs={"queue": queue}).start()
         input()
     else:
@@ -63,7 +65,7 @@ def main(mode: str) -> None:
     if mode == "stopped":
         worker.stop()
         worker.stop()
-    print("ends", flush=True)
+    say("ends")
     if mode.endswith("-exit"):
         sys.exit(3)
     if mode.endswith("-error"):

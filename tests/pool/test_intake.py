@@ -5,7 +5,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import redis
 from celery.concurrency.solo import TaskPool
-from worker_process import Worker, wait_until
+from worker_process import Worker, unacknowledged, wait_until
 
 from polos.worker.intake import IntakeStep
 from polos.worker.pool import AsyncioPool
@@ -39,6 +39,7 @@ def test_two_workers_share_a_queue_and_neither_executes_more_than_its_slots(
     # then the rest is still in the queue, for anybody
     assert counts(pool_app, f"{key}.taken") == {first.node: 10, second.node: 10}
     assert broker.llen(first.queue) == 180
+    wait_until(lambda: unacknowledged(broker, first.queue) == 0)
     assert first.pool()["in-flight"] == second.pool()["in-flight"] == 10
     # and to the end no worker executes more, and both get work
     pool_app.marks.set(f"{key}.gate", 1)
@@ -47,7 +48,7 @@ def test_two_workers_share_a_queue_and_neither_executes_more_than_its_slots(
     most, taken = counts(pool_app, f"{key}.most"), counts(pool_app, f"{key}.taken")
     assert most == {first.node: 10, second.node: 10}
     assert min(taken.values()) > 10
-    wait_until(lambda: broker.hlen("unacked") == 0)
+    wait_until(lambda: unacknowledged(broker, first.queue) == 0)
 
 
 @pytest.mark.parametrize("disable_prefetch", ["", "1"])

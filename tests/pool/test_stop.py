@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 import redis
-from worker_process import wait_until
+from worker_process import unacknowledged, wait_until
 
 SECONDS = 10
 
@@ -50,7 +50,7 @@ def test_sigterm_gives_back_what_was_not_accepted(
     assert worker.process.wait(15) == 0
     # then another worker runs both
     assert broker.llen(worker.queue) == 2
-    assert broker.hlen("unacked") == 0
+    assert unacknowledged(broker, worker.queue) == 0
     start_worker(concurrency=1, queue=worker.queue)
     wait_until(lambda: sorted(marks(pool_app, key)) == ["end", "queued", "scheduled", "start"])
 

@@ -23,6 +23,11 @@ def wait_until(condition: Callable[[], Any], *, seconds: float = 10) -> Any:
     return answer
 
 
+def unacknowledged(broker: Any, queue: str) -> int:
+    """How many messages of a queue some worker has taken and not acknowledged."""
+    return sum(queue.encode() in message for message in broker.hvals("unacked"))
+
+
 class Worker:
     """A `celery worker` process on a queue of its own."""
 

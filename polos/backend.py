@@ -1,0 +1,269 @@
+"""What a client stands on: a journal connection, a sender of doorbells, notices of ends, an embedded worker.
+
+Everything but the notices is blocking and called in threads, so that a client works from any event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+from celery import Celery
+from celery.utils.imports import symbol_by_name
+
+from polos.connections import Connections, configured_app
+from polos.dispatch import DEFAULT_ROUTE, Doorbell, Sender, quietly
+from polos.errors import JournalUnavailableError
+from polos.journal import schema
+from polos.journal.children import READ_LIVE_CHILDREN, cancel_run
+from polos.journal.database import Connection
+from polos.journal.runs import READ_RUN, READ_RUN_BY_KEY, NewRun, create_run, run_record
+from polos.journal.statements import Params, Rows, Statement, Unit
+from polos.journal.states import RunStatus
+from polos.journal.workers import READ_KINDS, READ_NEWEST_DEPLOYMENT, READ_OFFERING
+from polos.settings import Settings, hide_password
+from polos.streaming.bus import Bus
+
+logger = logging.getLogger("polos.client")
+
+RUN_CHANNEL = "run:{}"
+WORKER_CHANNEL = "worker:{}"
+EMBEDDED_WORKER = (
+    "polos.worker.embedded:EmbeddedWorker"  # named, as Celery names pools: the worker is above us
+)
+
+
+class EmbeddableWorker(Protocol):
+    """A worker in a thread of this process."""
+
+    def start(self) -> None:
+        """Serve this process's definitions; again after new ones were defined."""
+
+    def stop(self) -> None:
+        """Hand everything back and end."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which deployment a new run goes to, of what kind it is, and whether a live worker offers it."""
+
+    deployment: str
+    kind: str | None
+    is_served: bool
+
+
+class ClientBackend:
+    """The connections of one process for one client; made anew after a fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.RLock()  # one journal connection, many threads
+        self._app: Celery | None = None
+        self._connections: Connections | None = None
+        self._journal: Connection | None = None
+        self._worker: EmbeddableWorker | None = None
+        self._buses: WeakKeyDictionary[asyncio.AbstractEventLoop, Bus] = WeakKeyDictionary()
+        self._broker_warned = False
+
+    # -- life
+
+    def connect(self) -> None:
+        """Reach the journal, and create its schema in an empty database.
+
+        Raises:
+            JournalUnavailableError: The database does not answer; names URL and variable.
+        """
+        with self._lock:
+            if self._connections is None:
+                self._app, self._connections = configured_app(self._settings, {"task_ignore_result": True})
+            if self._journal is None:
+                schema.prepare(self._connections.database)
+                self._journal = self._connections.database.connect()
+
+    async def close(self) -> None:
+        """Drain an embedded worker and give all connections up."""
+        bus = self._buses.pop(asyncio.get_running_loop(), None)
+        if bus is not None:
+            await bus.close()
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        with self._lock:
+            if self._worker is not None:
+                self._worker.stop()
+            if self._journal is not None:
+                self._journal.close()
+            if self._app is not None:
+                self._app.close()
+            if self._connections is not None:
+                self._connections.close()
+            self._worker = self._journal = self._app = self._connections = None
+
+    def start_worker(self) -> None:
+        """Serve this process's definitions from a thread of it, including those defined since."""
+        with self._lock:
+            if self._worker is None:
+                self._worker = symbol_by_name(EMBEDDED_WORKER)(self._settings)
+            self._worker.start()
+
+    # -- runs
+
+    def create_runs(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Create runs in one transaction and ring; return them as they stand, new or found by their key."""
+        new = [NewRun(**{**request, "route": request["route"] or DEFAULT_ROUTE}) for request in requests]
+        self._commit([create_run(run, ring_again=self._settings.ring_again_seconds) for run in new])
+        runs = [self._created(run) for run in new]
+        self._ring(
+            [Doorbell(run["id"], run["name"], run["route"]) for run in runs if run["status"] == "queued"]
+        )
+        return runs
+
+    def _created(self, new: NewRun) -> dict[str, Any]:
+        rows = self._read(READ_RUN, {"run": new.id})
+        if not rows:
+            params = {"project": new.project, "idempotency_key": new.idempotency_key}
+            rows = self._read(READ_RUN_BY_KEY, params)
+        return run_record(rows[0])
+
+    def read_run(self, run_id: str) -> dict[str, Any] | None:
+        """Return a run by column name."""
+        rows = self._read(READ_RUN, {"run": run_id})
+        return run_record(rows[0]) if rows else None
+
+    def cancel(self, run: dict[str, Any]) -> list[tuple[str, str | None]]:
+        """Cancel a run and its descendants, level by level, root first; return (id, last owner) of each."""
+        cancelled = []
+        level = [(run["id"], run["owner"], run["parent_id"] if run["awaited"] else None, run["parent_step"])]
+        while level:
+            run_id, owner, parent_id, parent_step = level.pop(0)
+            unit = cancel_run(
+                run_id,
+                parent_id=parent_id,
+                parent_step=parent_step,
+                cancelled_by="user",
+                error=f"Run {run_id} was cancelled",
+                ring_again=self._settings.ring_again_seconds,
+            )
+            [rows] = self._commit([unit])
+            if rows:
+                cancelled.append((run_id, owner))
+                self._wake_parent(parent_id, rows[0])
+            level += [tuple(row) for row in self._read(READ_LIVE_CHILDREN, {"run": run_id})]
+        return cancelled
+
+    def _wake_parent(self, parent_id: str | None, row: tuple[Any, ...]) -> None:
+        _, status, _ = row
+        if parent_id is None:
+            return
+        if status == RunStatus.QUEUED and (parent := self.read_run(parent_id)) is not None:
+            self._ring([Doorbell(parent_id, parent["name"], parent["route"], begun=True)])
+        # A parent that runs is not nudged from here: its worker's audit sees the change within a second.
+
+    # -- who serves what
+
+    def find_deployment(self, project: str, name: str, kind: str | None, deployment: str | None) -> Placement:
+        """Return where a new run of `name` goes: the given deployment, else the newest one."""
+        if deployment is None:
+            newest = self._read(READ_NEWEST_DEPLOYMENT, {"project": project})
+            deployment = newest[0][0] if newest else self._settings.deployment_id
+        kinds = self._read(READ_KINDS, {"name": name})
+        kind = kind or (kinds[0][0] if kinds else None)
+        offering = self._offering(project, deployment, kind or "", name)
+        return Placement(deployment, kind, bool(offering))
+
+    def why_unserved(self, record: dict[str, Any]) -> str | None:
+        """Return what is missing for a run that nobody takes, None when a live worker offers it."""
+        kind, name = record["workflow_type"], record["workflow_id"]
+        deployment = record["deployment_id"]
+        if self._offering(record["project_id"], deployment, kind, name):
+            return None
+        return (
+            f"No live worker serves {kind} {name!r} of deployment {deployment!r}: run {record['id']} waits. "
+            f"Start one with 'polos worker MODULE', where MODULE defines {name!r}, or "
+            "'POLOS_IMPORTS=MODULE celery -A polos worker'."
+        )
+
+    def _offering(self, project: str, deployment: str, kind: str, name: str) -> Rows:
+        params = {
+            "project": project,
+            "deployment": deployment,
+            "kind": kind,
+            "name": name,
+            "silence": self._settings.silence_limit_seconds,
+        }
+        return self._read(READ_OFFERING, params)
+
+    # -- notices
+
+    @asynccontextmanager
+    async def end_of_run(self, run_id: str, ended: asyncio.Event) -> AsyncIterator[None]:
+        """Set `ended` when somebody says that the run has ended."""
+        async with self._bus().listening(RUN_CHANNEL.format(run_id), lambda _: ended.set()):
+            yield
+
+    def tell_cancelled(self, run_id: str, owner: str | None) -> None:
+        """Tell the worker that executes a cancelled run, and whoever waits for it."""
+        bus = self._bus()
+        bus.publish(RUN_CHANNEL.format(run_id), "ended")
+        if owner is not None:
+            bus.publish(WORKER_CHANNEL.format(owner), run_id)
+
+    def _bus(self) -> Bus:
+        loop = asyncio.get_running_loop()
+        if (bus := self._buses.get(loop)) is None:
+            assert self._connections is not None, "connect() comes first"
+            bus = self._buses[loop] = Bus(self._connections.redis_url, prefix=self._settings.redis_prefix)
+        return bus
+
+    # -- the journal and the broker
+
+    def _ring(self, doorbells: Sequence[Doorbell]) -> None:
+        assert self._app is not None and self._connections is not None, "connect() comes first"
+        error = quietly(lambda: Sender(self._app).send(doorbells)) if doorbells else None
+        if error is not None and not self._broker_warned:
+            self._broker_warned = True
+            logger.warning(
+                "The broker %s does not answer (%s). The run is accepted and starts when the broker is back; "
+                "check POLOS_BROKER_URL.",
+                hide_password(self._connections.broker_url),
+                error,
+            )
+        elif error is None:
+            self._broker_warned = False
+
+    def _read(self, statement: Statement, params: Params) -> Rows:
+        return self._again(lambda journal: journal.read(statement, params))
+
+    def _commit(self, units: Sequence[Unit]) -> list[Rows]:
+        """Commit units that are harmless to repeat."""
+        return self._again(lambda journal: journal.commit(units))
+
+    def _again(self, work: Callable[[Connection], Any]) -> Any:
+        """Do `work`; once more on a new connection when the old one was lost.
+
+        Raises:
+            JournalUnavailableError: The database does not answer.
+        """
+        with self._lock:
+            try:
+                return work(self._connected())
+            except JournalUnavailableError:
+                self._disconnect()
+                return work(self._connected())
+
+    def _connected(self) -> Connection:
+        if self._journal is None:
+            assert self._connections is not None, "connect() comes first"
+            self._journal = self._connections.database.connect()
+        return self._journal
+
+    def _disconnect(self) -> None:
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            journal.close()

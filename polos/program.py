@@ -1,0 +1,96 @@
+"""`Polos`: client, worker and embedded services in one object, for programs that are a single file."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from polos.client import PolosClient
+from polos.settings import Settings
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
+
+
+class Polos(PolosClient):
+    """A client with a worker of its own in a thread of this process.
+
+    ``async with Polos() as polos: await agent.run(polos, "…")``. What is defined when it starts is served; so
+    is what is defined later, once a run of it is started.
+
+    Args:
+        log_file: All logging goes there, in append mode, so that the terminal shows only the program's prints.
+        max_concurrent_workflows: What executes at once; POLOS_MAX_CONCURRENT_WORKFLOWS, else 100.
+        port: Accepted for programs that pass it; the worker needs no HTTP endpoint.
+        channels: Must be empty: channels are not supported by this version.
+    """
+
+    def __init__(
+        self,
+        project_id: str | None = None,
+        api_url: str | None = None,
+        api_key: str | None = None,
+        deployment_id: str | None = None,
+        port: int = 8000,
+        max_concurrent_workflows: int | None = None,
+        channels: list[Any] | None = None,
+        log_file: str | None = None,
+    ) -> None:
+        if log_file is not None:
+            _log_to(Path(log_file))
+        if channels:
+            raise ValueError("Polos(channels=…) is not supported by this version of polos; leave it out")
+        deployment_id = deployment_id or os.environ.get("POLOS_DEPLOYMENT_ID") or "default"
+        settings = Settings.from_environment().with_values(
+            project_id=project_id,
+            deployment_id=deployment_id,
+            embedded_concurrency=max_concurrent_workflows,
+        )
+        super().__init__(api_url, api_key, settings.project_id, deployment_id, settings=settings)
+        self.port = port
+        self._stopped: asyncio.Event | None = None
+
+    async def start(self) -> None:
+        """Start serving in the background and return once the worker is ready; again is harmless."""
+        if self._stopped is None:
+            self._stopped = asyncio.Event()
+            await self.start_worker()
+
+    async def serve(self) -> None:
+        """Serve until SIGINT, SIGTERM or `stop()`."""
+        await self.start()
+        assert self._stopped is not None
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not the main thread
+                loop.add_signal_handler(number, self._stopped.set)
+        await self._stopped.wait()
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Hand unfinished runs back and end; they go on with the next worker. Harmless when not started."""
+        stopped, self._stopped = self._stopped, None
+        if stopped is not None:
+            stopped.set()
+        await self.close()
+
+    async def __aenter__(self) -> Polos:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+
+def _log_to(path: Path) -> None:
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    handler = logging.FileHandler(path, mode="a", encoding="utf-8")
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)

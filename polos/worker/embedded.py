@@ -1,0 +1,61 @@
+"""A worker in a thread of a script, for programs that start none of their own."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from celery import Celery
+
+from polos.settings import Settings
+from polos.worker.app import build_app
+from polos.worker.service import WorkerService
+from polos.worker.tasks import SERVICE
+from polos.worker.thread_worker import WorkerThread
+
+
+class EmbeddedWorker:
+    """Serves what this process defines. One at a time per process; other clients of it share the worker."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._app: Celery | None = None
+        self._thread: WorkerThread | None = None
+
+    def start(self) -> None:
+        """Serve, including definitions that are new since the last call.
+
+        Raises:
+            RuntimeError: The worker could not start; the cause is chained.
+        """
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive:
+                self._start()
+            elif self._service is not None:
+                self._service.offer_new_definitions()
+
+    def stop(self) -> None:
+        """Hand everything back and end."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+            if thread is not None:
+                thread.stop(timeout_seconds=5.0)
+            if self._app is not None:
+                _, connections = self._app.polos
+                connections.close()
+            self._app = None
+
+    @property
+    def _service(self) -> WorkerService | None:
+        return getattr(self._app, SERVICE, None)
+
+    def _start(self) -> None:
+        self._app = build_app(self._settings)
+        self._thread = WorkerThread(
+            self._app,
+            concurrency=self._settings.embedded_concurrency,
+            queues=None,
+            name=f"polos-embedded-{os.getpid()}",
+        )
+        self._thread.start(timeout_seconds=15.0)
