@@ -254,7 +254,8 @@ async def _finish(runtime: Runtime, execution: Execution, ending: Ending) -> Non
     if claim.awaited and claim.parent_id is not None:
         _, status, owner = rows[0]
         await runtime.wake(claim.parent_id, status, owner)
-    level = logging.INFO if ending.status is RunStatus.COMPLETED else logging.WARNING
+    expected = ending.status is RunStatus.COMPLETED or claim.kind == "tool"  # a tool's failure goes to the model
+    level = logging.INFO if expected else logging.WARNING
     logger.log(
         level, "Run %s (%s %s) %s %s", claim.id, claim.kind, claim.name, ending.status, ending.error or ""
     )

@@ -94,7 +94,7 @@ async def _prepare(
     headers = {**options.pop("extra_headers", {})}
     if request.idempotency_key:
         headers["Idempotency-Key"] = request.idempotency_key
-    options = {**options, **options.pop("extra_body", {})}
+    options.update(options.pop("extra_body", {}))
     return Attempt(request, provider, endpoint, call, options, headers, await connections(), Exchange())
 
 

@@ -128,8 +128,17 @@ async def test_a_hanging_provider_is_given_up(server: ModelServer, name: str) ->
     assert time.monotonic() - started < 1.4
 
 
-async def test_an_unknown_model_is_final_and_does_not_make_us_try_the_other_api(server: ModelServer) -> None:
-    server.fails(404, code="model_not_found", message="The model does not exist")
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"code": "model_not_found", "message": "The model does not exist"},
+        {"code": "not_found_error", "message": "model 'gpt-4o' not found, try pulling it first"},
+    ],
+)
+async def test_an_unknown_model_is_final_and_does_not_make_us_try_the_other_api(
+    server: ModelServer, said: dict[str, str]
+) -> None:
+    server.fails(404, **said)
     with pytest.raises(ModelError, match="model name") as caught:
         await generate(_request("openai"))
     assert not caught.value.retryable

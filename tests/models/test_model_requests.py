@@ -124,6 +124,14 @@ async def test_any_keyword_reaches_the_provider_unchanged_and_wins(
     assert {name: record.last.body.get(name) for name in ODD} == ODD
 
 
+async def test_extra_body_and_extra_headers_are_understood_as_in_the_openai_client(record: Recorder) -> None:
+    options = {"extra_body": {"odd_option": 1}, "extra_headers": {"x-team": "blue"}}
+    await _ask(record, "groq", "m", provider_kwargs=options)
+    assert record.last.body["odd_option"] == 1
+    assert "extra_body" not in record.last.body
+    assert record.last.headers["x-team"] == "blue"
+
+
 async def test_gemini_options_are_placed_where_its_requests_have_them(record: Recorder) -> None:
     record.answers(Answer(gemini_answer({"text": "x"})))
     options = {"stop": ["end"], "top_p": 0.1, "generationConfig": {"seed": 4}, "odd_option": 1}
