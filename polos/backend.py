@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pkgutil
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
-
-from celery import Celery
-from celery.utils.imports import symbol_by_name
 
 from polos.connections import Connections, configured_app
 from polos.dispatch import DEFAULT_ROUTE, Doorbell, Sender, quietly
@@ -30,6 +28,10 @@ from polos.journal.workers import READ_KINDS, READ_NEWEST_DEPLOYMENT, READ_OFFER
 from polos.settings import Settings, hide_password
 from polos.streaming.bus import Bus
 
+if TYPE_CHECKING:
+    from celery import Celery
+
+T = TypeVar("T")
 logger = logging.getLogger("polos.client")
 
 RUN_CHANNEL = "run:{}"
@@ -109,7 +111,7 @@ class ClientBackend:
         """Serve this process's definitions from a thread of it, including those defined since."""
         with self._lock:
             if self._worker is None:
-                self._worker = symbol_by_name(EMBEDDED_WORKER)(self._settings)
+                self._worker = pkgutil.resolve_name(EMBEDDED_WORKER)(self._settings)
             self._worker.start()
 
     # -- runs
@@ -224,7 +226,8 @@ class ClientBackend:
     # -- the journal and the broker
 
     def _ring(self, doorbells: Sequence[Doorbell]) -> None:
-        assert self._app is not None and self._connections is not None, "connect() comes first"
+        assert self._app is not None, "connect() comes first"
+        assert self._connections is not None
         error = quietly(lambda: Sender(self._app).send(doorbells)) if doorbells else None
         if error is not None and not self._broker_warned:
             self._broker_warned = True
@@ -244,7 +247,7 @@ class ClientBackend:
         """Commit units that are harmless to repeat."""
         return self._again(lambda journal: journal.commit(units))
 
-    def _again(self, work: Callable[[Connection], Any]) -> Any:
+    def _again(self, work: Callable[[Connection], T]) -> T:
         """Do `work`; once more on a new connection when the old one was lost.
 
         Raises:

@@ -1,4 +1,4 @@
-"""`PolosClient`: starts runs, waits for them, reads and cancels them, straight on the journal and the broker."""
+"""`PolosClient`: starts runs, waits for them, reads and cancels them, straight on journal and broker."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from celery.utils.imports import symbol_by_name
 from dotenv import load_dotenv
 
 from polos import serialization
@@ -293,7 +292,10 @@ class PolosClient:
             if self._pid != os.getpid():
                 self._pid, self._backend = os.getpid(), None
             if self._backend is None:
-                self._backend = symbol_by_name("polos.backend:ClientBackend")(self.settings)
+                # A program that only defines agents pays for no database driver.
+                from polos.backend import ClientBackend  # noqa: PLC0415
+
+                self._backend = ClientBackend(self.settings)
             backend: ClientBackend = self._backend
         await asyncio.to_thread(backend.connect)
         if self.settings.embedded_worker == "1":
@@ -326,8 +328,8 @@ def _check_local(api_url: str) -> None:
     host = urlsplit(api_url).hostname or ""
     if host not in {"localhost", "::1", "0.0.0.0"} and not host.startswith("127."):
         raise ConfigurationError(
-            f"api_url={api_url!r}: this version of polos talks to the database and broker itself. Leave api_url "
-            "out and set POLOS_DATABASE_URL and POLOS_BROKER_URL to those of your workers."
+            f"api_url={api_url!r}: this version of polos talks to the database and broker itself. Leave "
+            "api_url out and set POLOS_DATABASE_URL and POLOS_BROKER_URL to those of your workers."
         )
 
 

@@ -24,6 +24,7 @@ class Connections:
         """Resolve the URLs; starts or joins the embedded services when something is not configured.
 
         Args:
+            settings: Whose URLs come first.
             broker_url: The broker of celeryconfig.py; POLOS_BROKER_URL comes before it.
         """
         self.settings = settings
@@ -75,8 +76,8 @@ def configured_app(settings: Settings, defaults: Mapping[str, Any]) -> tuple[Cel
 def _redis_of(broker_url: str) -> str:
     if not broker_url.startswith(_REDIS_SCHEMES):
         raise ConfigurationError(
-            "The broker is not Redis, so POLOS_REDIS_URL must name a Redis or Valkey server for live notices, "
-            "such as 'redis://localhost:6379/0'"
+            "The broker is not Redis, so POLOS_REDIS_URL must name a Redis or Valkey server for live "
+            "notices, such as 'redis://localhost:6379/0'"
         )
     if broker_url.startswith("redis+socket://"):
         return broker_url.replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=")

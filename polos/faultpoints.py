@@ -1,9 +1,9 @@
-"""Named points where tests make the process die, stop or fail. Nothing happens unless POLOS_FAULT selects one.
+"""Named points where tests make the process die, stop or fail; POLOS_FAULT selects one, else nothing happens.
 
 ``POLOS_FAULT=point:action[:nth][:match]``: at the nth pass (default 1) of ``point`` do ``action``: ``kill9``,
-``stop`` (SIGSTOP) or ``raise``. With ``match``, only passes whose label contains it count. ``POLOS_FAULT_FILE``
-names a file that is created when the fault strikes; while it exists the fault does not strike again, so that a
-program restarted with the same environment runs clean.
+``stop`` (SIGSTOP) or ``raise``. With ``match``, only passes whose label contains it count.
+``POLOS_FAULT_FILE`` names a file that is created when the fault strikes; while it exists the fault does not
+strike again, so that a program restarted with the same environment runs clean.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Polos(PolosClient):
     is what is defined later, once a run of it is started.
 
     Args:
-        log_file: All logging goes there, in append mode, so that the terminal shows only the program's prints.
+        log_file: All logging goes there, in append mode: the terminal shows only the program's prints.
         max_concurrent_workflows: What executes at once; POLOS_MAX_CONCURRENT_WORKFLOWS, else 100.
         port: Accepted for programs that pass it; the worker needs no HTTP endpoint.
         channels: Must be empty: channels are not supported by this version.

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 def _setting(variable: str, parse: Callable[[str], T], default: T) -> T:
     """Declare a field filled from `variable`; the default is used when it is unset or empty."""
-    return field(default=default, metadata={"variable": variable, "parse": parse})  # type: ignore[no-any-return,call-overload]
+    return field(default=default, metadata={"variable": variable, "parse": parse})
 
 
 def _positive_int(text: str) -> int:

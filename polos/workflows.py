@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Literal, Protocol, overload
 
 from pydantic import BaseModel
@@ -40,8 +40,9 @@ __all__ = ["Workflow", "WorkflowState", "get_all_workflows", "get_workflow", "re
 class RunStarter(Protocol):
     """What `Workflow.run` and `invoke` need of a client; `PolosClient` and `Polos` both have it."""
 
-    async def invoke(self, workflow_id: str, payload: Any = None, **options: Any) -> ExecutionHandle:
-        """Start a run and return its handle."""
+    @property
+    def invoke(self) -> Callable[..., Awaitable[ExecutionHandle]]:
+        """Start a run, by id and payload and with options by name, and return its handle."""
         ...
 
     async def wait(self, execution_id: str, *, timeout_seconds: float | None = None) -> dict[str, Any]:

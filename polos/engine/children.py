@@ -106,7 +106,7 @@ def _new_runs(
     claim = execution.claim
     if claim.depth >= runtime.settings.max_depth:
         raise StepExecutionError(
-            f"Run {claim.id} is {claim.depth} levels below its root; POLOS_MAX_DEPTH allows no deeper children"
+            f"Run {claim.id} is {claim.depth} levels below its root; POLOS_MAX_DEPTH allows no deeper child"
         )
     return [
         NewRun(

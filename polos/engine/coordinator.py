@@ -52,7 +52,7 @@ async def coordinate(runtime: Runtime, run_id: str, slot: Slot) -> str:
     execution = Execution(claim, runtime.journal, worker_id=runtime.worker_id)
     runtime.executions[run_id] = execution
     try:
-        await _run_to_its_end(runtime, execution, slot)
+        return await _run_to_its_end(runtime, execution, slot)
     except Fenced:
         await execution.put_away(Fenced(run_id), patience_seconds=UNWIND_SECONDS)
         return "taken over"
@@ -63,7 +63,6 @@ async def coordinate(runtime: Runtime, run_id: str, slot: Slot) -> str:
         raise
     finally:
         runtime.executions.pop(run_id, None)
-    return "ended"
 
 
 async def _claim(runtime: Runtime, run_id: str) -> Claim | None:
@@ -84,15 +83,14 @@ async def _claim(runtime: Runtime, run_id: str) -> Claim | None:
     return claim
 
 
-async def _run_to_its_end(runtime: Runtime, execution: Execution, slot: Slot) -> None:
+async def _run_to_its_end(runtime: Runtime, execution: Execution, slot: Slot) -> str:
     claim = execution.claim
     if claim.crashes >= runtime.settings.max_crashes:
-        await _finish(runtime, execution, _lost_too_often(claim))
-        return
+        return await _finish(runtime, execution, _lost_too_often(claim))
     definition = runtime.resolve(claim.kind, claim.name, claim.caller)
     if definition is None:
         await _unit(runtime, execution, block_run(claim.id, claim.attempt, error=_unknown(claim)))
-        return
+        return RunStatus.BLOCKED.value
     await execution.load()
     context = build_context(runtime, execution, definition)
     try:
@@ -100,15 +98,16 @@ async def _run_to_its_end(runtime: Runtime, execution: Execution, slot: Slot) ->
     except WaitException:
         raise
     except RunTimeoutError as error:
-        await _time_out(runtime, execution, context, error)
+        return await _time_out(runtime, execution, context, error)
     except NonDeterminismError as error:
         await execution.put_away(error_signal(execution), patience_seconds=UNWIND_SECONDS)
         await _unit(runtime, execution, block_run(claim.id, claim.attempt, error=error_text(error)))
         logger.error("Run %s (%s) is blocked: %s", claim.id, claim.name, error)
+        return RunStatus.BLOCKED.value
     except (Exception, ExecutionCancelledError) as error:  # noqa: BLE001 - user code may raise anything
-        await _fail_or_retry(runtime, execution, context, error)
+        return await _fail_or_retry(runtime, execution, context, error)
     else:
-        await _complete(runtime, execution, context, result)
+        return await _complete(runtime, execution, context, result)
 
 
 async def _drive(
@@ -189,7 +188,7 @@ async def _news_or(body: asyncio.Task[Any], execution: Execution) -> None:
 # -- how a run ends
 
 
-async def _complete(runtime: Runtime, execution: Execution, context: WorkflowContext, result: Any) -> None:
+async def _complete(runtime: Runtime, execution: Execution, context: WorkflowContext, result: Any) -> str:
     claim = execution.claim
     try:
         ending = Ending(
@@ -204,18 +203,18 @@ async def _complete(runtime: Runtime, execution: Execution, context: WorkflowCon
             **_tokens(result),
         )
     except (TypeError, ValueError) as error:
-        await _finish(runtime, execution, Ending(RunStatus.FAILED, error=error_text(error)))
-    else:
-        await _finish(runtime, execution, ending)
+        return await _finish(runtime, execution, Ending(RunStatus.FAILED, error=error_text(error)))
+    return await _finish(runtime, execution, ending)
 
 
 async def _fail_or_retry(
     runtime: Runtime, execution: Execution, context: WorkflowContext, error: BaseException
-) -> None:
+) -> str:
     claim = execution.claim
     await execution.put_away(error_signal(execution), patience_seconds=UNWIND_SECONDS)
     if runtime.draining:  # what is raised while the process closes says nothing about the run
         await _unit(runtime, execution, _handed_back(runtime, claim))
+        await runtime.ring_run(claim.id)
         raise Drained
     logger.info("Run %s (%s %s) raised", claim.id, claim.kind, claim.name, exc_info=error)
     if _may_retry(runtime, claim, error):
@@ -225,9 +224,9 @@ async def _fail_or_retry(
         await _unit(
             runtime, execution, retry_run(claim.id, claim.attempt, error=error_text(error), delay=delay)
         )
-    else:
-        ending = Ending(RunStatus.FAILED, error=error_text(error), final_state=_state(context))
-        await _finish(runtime, execution, ending)
+        return RunStatus.QUEUED.value
+    ending = Ending(RunStatus.FAILED, error=error_text(error), final_state=_state(context))
+    return await _finish(runtime, execution, ending)
 
 
 def _may_retry(runtime: Runtime, claim: Claim, error: BaseException) -> bool:
@@ -238,14 +237,14 @@ def _may_retry(runtime: Runtime, claim: Claim, error: BaseException) -> bool:
 
 async def _time_out(
     runtime: Runtime, execution: Execution, context: WorkflowContext, error: RunTimeoutError
-) -> None:
+) -> str:
     ending = Ending(
         RunStatus.FAILED, error=error_text(error), final_state=_state(context), cancelled_by="timeout"
     )
-    await _finish(runtime, execution, ending)
+    return await _finish(runtime, execution, ending)
 
 
-async def _finish(runtime: Runtime, execution: Execution, ending: Ending) -> None:
+async def _finish(runtime: Runtime, execution: Execution, ending: Ending) -> str:
     claim = execution.claim
     faultpoint("before_finish", f"{claim.kind} {claim.name}")
     rows = await _unit(runtime, execution, _ending_unit(runtime, claim, ending))
@@ -254,11 +253,13 @@ async def _finish(runtime: Runtime, execution: Execution, ending: Ending) -> Non
     if claim.awaited and claim.parent_id is not None:
         _, status, owner = rows[0]
         await runtime.wake(claim.parent_id, status, owner)
-    expected = ending.status is RunStatus.COMPLETED or claim.kind == "tool"  # a tool's failure goes to the model
+    # The failure of a tool is told to the model, not to people.
+    expected = ending.status is RunStatus.COMPLETED or claim.kind == "tool"
     level = logging.INFO if expected else logging.WARNING
     logger.log(
         level, "Run %s (%s %s) %s %s", claim.id, claim.kind, claim.name, ending.status, ending.error or ""
     )
+    return ending.status.value
 
 
 def _ending_unit(runtime: Runtime, claim: Claim, ending: Ending) -> Unit:
@@ -322,7 +323,7 @@ def _state(context: WorkflowContext) -> str | None:
     return None if context.state is None else serialization.dumps(context.state, what="workflow state")
 
 
-def _tokens(result: Any) -> dict[str, int]:
+def _tokens(result: Any) -> dict[str, Any]:
     usage = getattr(result, "usage", None)
     names = ("input_tokens", "output_tokens", "total_tokens")
     return {name: int(getattr(usage, name, 0) or 0) for name in names}

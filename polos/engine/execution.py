@@ -49,6 +49,8 @@ class Execution:
         self.closing: BaseException | None = None
         self.seen_wakes = claim.wakes
         self.waiting_since: float | None = None  # loop time since which only the journal can go on
+        self.hold_back = False  # the worker ends: start no new step
+        self.is_held_back = False  # a step was not started for that reason
         self.is_stale = False  # somebody completed something for the run: read it
         self.news = asyncio.Event()  # an outcome, a question, or the end of a task
         self._known: dict[
@@ -114,7 +116,10 @@ class Execution:
         if name not in self._known:
             await self._caught_up()
         if name not in self._known:
-            await begin(self._next_position())
+            if self.hold_back:
+                self.is_held_back = True
+            else:
+                await begin(self._next_position())
         step: StepRow = await waiter
         return step
 
@@ -246,7 +251,7 @@ class Execution:
         asked = sorted(shown(name) for name, waiter in self._asked.items() if not waiter.done())
         raise NonDeterminismError(
             f"The journal holds steps that the code no longer asks for: {self.left_over()}; "
-            f"it now asks for {asked}. Deploy code that asks for the recorded steps, then queue the run again."
+            f"it now asks for {asked}. Deploy code that asks for recorded steps, then queue the run again."
         )
 
     def only_waits(self) -> bool:

@@ -48,5 +48,5 @@ def can_never_succeed(error: BaseException) -> bool:
 
 def back_off(attempt: int, *, base_seconds: float, max_seconds: float) -> float:
     """Return the pause before retry number `attempt` (from 0): exponential, bounded, with jitter."""
-    pause = min(base_seconds * 2 ** min(attempt, 32), max_seconds)
+    pause: float = min(base_seconds * 2 ** min(attempt, 32), max_seconds)
     return pause * random.uniform(1 - JITTER, 1 + JITTER)

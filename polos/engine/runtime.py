@@ -35,8 +35,13 @@ class Slot(Protocol):
 class Definition(Protocol):
     """What the engine needs of a workflow, agent or tool."""
 
-    id: str
-    workflow_type: str
+    @property
+    def id(self) -> str:
+        """Its name in the journal."""
+
+    @property
+    def workflow_type(self) -> str:
+        """``workflow``, ``agent`` or ``tool``."""
 
     def parse_payload(self, data: Any) -> Any:
         """Return JSON data as what the function takes; ValueError when it does not fit."""

@@ -1,4 +1,7 @@
-"""What ends the execution of a run in this process without ending the run. BaseExceptions: user code cannot swallow them."""
+"""What ends the execution of a run in this process without ending the run.
+
+BaseExceptions: user code cannot swallow them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from polos.errors import WaitException
 
 
 class Fenced(WaitException):
-    """The run belongs to another attempt, or has ended: whatever this process still does for it counts nothing."""
+    """The run belongs to another attempt, or has ended: what this process still does counts nothing."""
 
     def __init__(self, run_id: str) -> None:
         super().__init__(f"run {run_id} is no longer executed here")

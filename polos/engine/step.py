@@ -1,4 +1,4 @@
-"""`ctx.step`: the durable verbs of user code. Each is asked for once; a replay returns the recorded outcome."""
+"""`ctx.step`: the durable verbs of user code. Each is asked for once; a replay returns what is recorded."""
 
 from __future__ import annotations
 

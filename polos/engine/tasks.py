@@ -1,6 +1,6 @@
 """Which asyncio tasks a run has, and whether all of them only wait for the journal.
 
-Only then may its coroutine be thrown away: code in the middle of a real await, such as a payment call, never is.
+Only then may its coroutine be thrown away: code in a real await, such as a payment call, never is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 Task = asyncio.Task[Any]
 run_tasks: ContextVar[set[Task] | None] = ContextVar("polos_run_tasks", default=None)
 
-# Helpers of asyncio that wait for tasks by a plain future: (module, qualified name) of the innermost coroutine.
+# Helpers of asyncio that wait for tasks by a plain future: (module, name) of the innermost coroutine.
 _WAITING_FOR_TASKS = {
     ("asyncio.tasks", "_wait"),
     ("asyncio.taskgroups", "TaskGroup.__aexit__"),
@@ -32,8 +32,8 @@ def install_task_factory(loop: asyncio.AbstractEventLoop) -> None:
     """Make `loop` note every task a run creates, keeping the factory it has."""
     inner = loop.get_task_factory()
 
-    def create(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **options: Any) -> Any:
-        task = inner(loop, work, **options) if inner is not None else asyncio.Task(work, loop=loop, **options)
+    def create(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> Any:
+        task: Any = inner(loop, work, **options) if inner else asyncio.Task(work, loop=loop, **options)
         context: Context = options.get("context") or copy_context()
         tasks = context.get(run_tasks)
         if tasks is not None:

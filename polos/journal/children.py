@@ -1,6 +1,6 @@
 """Units that touch a run and its parent: create children, finish a child, cancel a run.
 
-Lock order: parents before children. A child's completion and its parent's step become true in one transaction.
+Lock order: parents before children. A child's completion and its parent's step are one transaction.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def create_children(
     parts = [Part(FENCE, params)]
     for child, position in zip(children, positions, strict=True):
         values = {**params, **child.columns(), **_step_values(child, position)}
-        parts += [Part(_INSERT_CHILD, values), Part(_INSERT_CHILD_STEP, values)]
+        parts += [Part(statement, values, guard=False) for statement in (_INSERT_CHILD, _INSERT_CHILD_STEP)]
     return Unit(tuple(parts), (parent_id,), order=(parent_id,))
 
 
@@ -165,7 +165,7 @@ _FINISH_CHILD = Statement(
 def finish_child(
     run_id: str, attempt: int, ending: Ending, *, parent_id: str, parent_step: str, ring_again: float
 ) -> Unit:
-    """End a run its parent waits for, and complete the parent's step; answers (id, parent status, parent owner).
+    """End a run its parent waits for, and complete the parent's step; answers (id, parent status, owner).
 
     The parent gets the outcome whatever its own attempt has become. Answers nothing when the child is fenced.
     """
@@ -234,6 +234,24 @@ _FAIL_PARENT_STEP = Statement(
 )
 READ_LIVE_CHILDREN = Statement(
     select(R.id, R.owner, R.parent_id, R.parent_step).where(R.parent_id == P("run"), one_of(R.status, LIVE))
+)
+TREE_COLUMNS = (
+    "id",
+    "parent_id",
+    "parent_step",
+    "kind",
+    "name",
+    "status",
+    "attempt",
+    "owner",
+    "error",
+    "total_tokens",
+    "created_at",
+    "started_at",
+    "finished_at",
+)
+READ_TREE = Statement(
+    select(*(R[name] for name in TREE_COLUMNS)).where(R.root_id == P("root")).order_by(R.created_at, R.id)
 )
 
 

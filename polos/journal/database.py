@@ -52,7 +52,7 @@ class Database:
     def dialect(self) -> Dialect:
         """The dialect statements are compiled for."""
         if self.is_sqlite:
-            return SQLiteDialect_pysqlite(paramstyle="qmark")  # type: ignore[no-untyped-call]
+            return SQLiteDialect_pysqlite(paramstyle="qmark")
         return PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
     @property

@@ -1,6 +1,6 @@
-"""Locks that the death of a worker frees: an advisory lock on PostgreSQL, a locked file beside an SQLite journal.
+"""Locks that the death of a worker frees: advisory on PostgreSQL, a locked file beside an SQLite journal.
 
-A free lock shortens the wait for a dead worker; it is never proof of death, for a lost connection frees it too.
+A free lock shortens the wait for a dead worker; it is no proof of death, for a lost connection frees it too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import psycopg
 from polos.errors import JournalUnavailableError
 from polos.journal.database import Connection, Database
 from polos.journal.postgres import PostgresConnection
+from polos.journal.statements import Rows
 from polos.journal.workers import SeenWorker, lock_key
 
 LOCK_SPACE = 0x706F6C  # first key of the advisory locks: a number space of our own
@@ -46,7 +47,7 @@ def liveness_for(database: Database) -> Liveness:
 
 
 class FileLiveness:
-    """A file per worker, locked by ``flock``: one host. Forked children drop it, or they would keep it held."""
+    """A file per worker, locked by ``flock``: one host. Forked children drop it, else they would hold it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -110,8 +111,9 @@ class PostgresLiveness:
             row[0]
             for row in self._query(
                 connection,
-                "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objsubid = 2"
-                " AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+                "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND granted"
+                " AND classid = %s AND objsubid = 2"
+                " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
                 (LOCK_SPACE,),
             )
         }
@@ -129,7 +131,7 @@ class PostgresLiveness:
         """Do nothing: the lock goes with its connection."""
 
     @staticmethod
-    def _query(connection: Connection, text: str, params: tuple[object, ...]) -> list[tuple[object, ...]]:
+    def _query(connection: Connection, text: str, params: tuple[object, ...]) -> Rows:
         assert isinstance(connection, PostgresConnection)
         try:
             return connection.driver.execute(text, params).fetchall()

@@ -13,7 +13,7 @@ from polos.errors import JournalUnavailableError
 from polos.journal.statements import Params, Rows, Statement, Unit
 
 CONNECT_TIMEOUT_SECONDS = 5
-_KEEPALIVE = {
+_KEEPALIVE: dict[str, Any] = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 2,

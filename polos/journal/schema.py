@@ -1,4 +1,4 @@
-"""The version of the database schema: created when empty, checked at start, moved forward by `polos db upgrade`."""
+"""The version of the schema: created when empty, checked at start, moved forward by `polos db upgrade`."""
 
 from __future__ import annotations
 
@@ -37,8 +37,26 @@ def prepare(database: Database) -> None:
         raise _wrong_version(database, found)
 
 
+def check(database: Database) -> None:
+    """Return if the schema is the one this version of polos needs; changes nothing.
+
+    Raises:
+        SchemaVersionError: It is missing, older or newer.
+        JournalUnavailableError: The database does not answer.
+    """
+    found = current_version(database)
+    if found is None:
+        raise SchemaVersionError(
+            f"{database} has no schema yet; run 'polos db upgrade', or start a worker, which creates it."
+        )
+    if found != HEAD:
+        raise _wrong_version(database, found)
+
+
 def current_version(database: Database) -> str | None:
     """Return the revision of the database, None when it is empty."""
+    if database.is_sqlite and not database.path.exists():
+        return None  # connecting would create it
     with _connection(database) as connection:
         return _version(connection)
 

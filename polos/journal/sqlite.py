@@ -1,19 +1,20 @@
-"""SQLite connections. Writers of all processes queue in the kernel (flock), so that none starves in a busy loop."""
+"""SQLite connections. Writers of all processes queue in the kernel (flock), so that none starves."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Dialect
 
 from polos.errors import JournalUnavailableError
 from polos.journal.statements import Params, Part, Rows, Statement, Unit
 
+T = TypeVar("T")
 BUSY_TIMEOUT_SECONDS = 10.0  # for programs that write the file without taking our turn
 _UNAVAILABLE = {
     sqlite3.SQLITE_BUSY,
@@ -103,7 +104,7 @@ class SqliteConnection:
         text = statement.compiled(self._dialect)
         return self._driver.execute(text.text, text.bind(params)).fetchall()
 
-    def _translated(self, function: Any, *args: Any) -> Any:
+    def _translated(self, function: Callable[..., T], *args: Any) -> T:
         try:
             return function(*args)
         except sqlite3.OperationalError as error:

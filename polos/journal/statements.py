@@ -1,4 +1,4 @@
-"""Statements written once in SQLAlchemy Core, compiled once per dialect, and units: what is committed together."""
+"""Statements in SQLAlchemy Core, compiled once per dialect, and units: what is committed together."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ class Unit:
         locks: Ids of the run rows written. With more than one, PostgreSQL locks them first, in the one
             order all writers use (root, depth, id), so that guards are exact and nothing deadlocks.
         order: Place in a batch: (root or run id, step name).
-        check: Asked when a unit was repeated after a lost connection and touched nothing: does the row already
-            stand as this unit wanted it, by the same worker and attempt? Its rows then are the answer.
+        check: Asked when a unit was repeated after a lost connection and touched nothing: does the row stand
+            already as this unit wanted it, by the same worker and attempt? Its rows are the answer then.
     """
 
     parts: tuple[Part, ...]

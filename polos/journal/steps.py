@@ -63,7 +63,7 @@ STEP_COLUMNS = [S[spec.name] for spec in fields(StepRow)]
 
 
 def param(name: str) -> Any:
-    """Return a parameter typed like the step column of that name (PostgreSQL wants types in a SELECT list)."""
+    """Return a parameter typed like the step column of that name: PostgreSQL wants types in a SELECT list."""
     return P(name, type_=S[name].type)
 
 
@@ -212,7 +212,7 @@ def schedule_turn(
         "ring_again": ring_again,
     }
     return Unit(
-        (Part(FENCE, params), Part(_INSERT_TURN, params)),
+        (Part(FENCE, params), Part(_INSERT_TURN, params, guard=False)),
         (run_id,),
         fused=Part(_SCHEDULE_FUSED, params),
         order=(run_id, name),

@@ -9,7 +9,7 @@ from sqlmodel import Field, SQLModel
 
 
 class JournalTable(SQLModel, registry=registry()):
-    """Base of our tables: a registry of their own, so that a program's SQLModel tables never mix with them."""
+    """Base of our tables: a registry of their own, so that a program's SQLModel tables never mix in."""
 
 
 class Run(JournalTable, table=True):

@@ -147,6 +147,8 @@ class Writer:
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._task = asyncio.get_running_loop().create_task(self._run(), name="polos-writer")
         self.batches = 0  # commits so far, for benchmarks
         self.units = 0
@@ -164,13 +166,13 @@ class Writer:
             await self._room.wait()
         answer: asyncio.Future[Rows] = asyncio.get_running_loop().create_future()
         self._waiting.append((unit, answer))
+        self._idle.clear()
         self._arrived.set()
         return await asyncio.shield(answer)
 
     async def close(self) -> None:
         """Commit what is waiting, then stop."""
-        while self._waiting:
-            await asyncio.sleep(0.005)
+        await self._idle.wait()
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
@@ -181,6 +183,8 @@ class Writer:
             answers = await self._answers([unit for unit, _ in batch])
             for (_, future), answer in zip(batch, answers, strict=True):
                 _answer(future, answer)
+            if not self._waiting:
+                self._idle.set()
 
     def _next_batch(self) -> list[tuple[Unit, asyncio.Future[Rows]]]:
         batch, self._waiting = self._waiting[:MAX_BATCH_UNITS], self._waiting[MAX_BATCH_UNITS:]

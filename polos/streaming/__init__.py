@@ -1,1 +1,1 @@
-"""Redis pub/sub: nudges between workers and notices to whoever waits for a run. Nothing rests on it but latency."""
+"""Redis pub/sub: nudges between workers, notices to whoever waits for a run. Only latency rests on it."""

@@ -1,4 +1,4 @@
-"""One pub/sub connection per process: publish to channels, and listen to channels, over any number of listeners."""
+"""One pub/sub connection per process: publishing to channels, and any number of listeners on them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ logger = logging.getLogger("polos.bus")
 
 RECONNECT_SECONDS = (0.1, 2.0)  # first and longest pause
 SOCKET_TIMEOUT_SECONDS = 5.0
+CANCEL_AGAIN_SECONDS = 0.1
 IDLE_CHANNEL = "idle"
 IDLE_SECONDS = 10.0  # without a message: then the connection is pinged
 MAX_WAITING_MESSAGES = 10_000  # while Redis is away; more are dropped, nothing rests on them
@@ -83,10 +84,7 @@ class Bus:
         """Send what is waiting if Redis answers, then close the connections."""
         if self._flusher is not None:
             await asyncio.wait({self._flusher}, timeout=1.0)
-        for task in (self._reader, self._flusher):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+        await _end(*(task for task in (self._reader, self._flusher) if task is not None))
         await self._redis.aclose()
 
     async def _flush(self) -> None:
@@ -125,18 +123,17 @@ class Bus:
             await asyncio.sleep(pause)
 
     async def _read(self) -> None:
-        """Keep the subscriptions equal to the listeners and hand out messages, until the connection breaks."""
+        """Keep subscriptions equal to the listeners and hand out messages, until the connection breaks."""
         async with self._redis.pubsub() as pubsub:
             await pubsub.subscribe(self._prefix + IDLE_CHANNEL)  # reading needs a subscription at all times
+            _heed_cancellation()
             work = {_own_task(self._subscribe(pubsub)), _own_task(self._hand_out(pubsub))}
             try:
                 done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_EXCEPTION)
                 for task in done:
                     task.result()
             finally:
-                for task in work:
-                    task.cancel()
-                await asyncio.gather(*work, return_exceptions=True)
+                await _end(*work)
 
     async def _subscribe(self, pubsub: Any) -> None:
         subscribed: set[str] = set()
@@ -148,10 +145,12 @@ class Bus:
             if old := subscribed - wanted:
                 await pubsub.unsubscribe(*old)
             subscribed = wanted
+            _heed_cancellation()
             await self._changed.wait()
 
     async def _hand_out(self, pubsub: Any) -> None:
         while True:
+            _heed_cancellation()
             self._deliver(await pubsub.get_message(ignore_subscribe_messages=True, timeout=IDLE_SECONDS))
 
     def _deliver(self, message: dict[str, Any] | None) -> None:
@@ -165,3 +164,22 @@ class Bus:
 def _own_task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """Start a task that belongs to no run, whoever caused it."""
     return asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+
+
+def _heed_cancellation() -> None:
+    """Raise a cancellation that was swallowed: `asyncio.wait_for`, which redis-py uses, may before 3.12."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+async def _end(*tasks: asyncio.Task[None]) -> None:
+    """Cancel until they end: redis-py swallows a cancellation now and then, in the middle of a read."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        done, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)
+        for task in done:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                logger.debug("A task of the bus ended with %r", error)

@@ -35,6 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "task_send_sent_event": False,
     "broker_connection_retry_on_startup": True,
     "worker_cancel_long_running_tasks_on_connection_loss": False,
+    "worker_enable_prefetch_count_reduction": False,  # residents are not a reason to take less
     "worker_hijack_root_logger": True,
     "task_ignore_result": True,
 }

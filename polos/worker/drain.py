@@ -20,7 +20,7 @@ async def drain(runtime: Runtime, *, grace_seconds: float) -> None:
     runtime.draining = True
     deadline = asyncio.get_running_loop().time() + grace_seconds
     while runtime.executions or runtime.turns:
-        await _park_residents(runtime)
+        await _put_residents_away(runtime)
         if asyncio.get_running_loop().time() >= deadline:
             break
         await asyncio.sleep(LOOK_AGAIN_SECONDS)
@@ -30,9 +30,14 @@ async def drain(runtime: Runtime, *, grace_seconds: float) -> None:
     await _hand_back_turns(runtime)
 
 
-async def _park_residents(runtime: Runtime) -> None:
+async def _put_residents_away(runtime: Runtime) -> None:
     for execution in list(runtime.executions.values()):
-        if execution.waiting_since is not None:
+        execution.hold_back = True
+        if execution.waiting_since is None:
+            continue
+        if execution.is_held_back:
+            await hand_back(runtime, execution)
+        else:
             await park(runtime, execution)
 
 

@@ -64,7 +64,7 @@ class Heartbeat:
 
     async def may_start(self) -> None:
         """Return once a side effect may be started: nobody can have declared this worker dead."""
-        while not self.is_fresh:
+        while not self.is_fresh:  # noqa: ASYNC110 - the beat is another thread's, and knows no loop
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     def connect(self) -> Connection:

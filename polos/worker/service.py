@@ -40,7 +40,7 @@ logger = logging.getLogger("polos.worker")
 
 
 class WorkerService:
-    """One worker process's share in the fleet. `start` and `drain` are called from a thread beside the loop."""
+    """One worker process's share in the fleet. `start` and `drain` are called beside the loop's thread."""
 
     def __init__(
         self,

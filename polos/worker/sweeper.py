@@ -1,4 +1,4 @@
-"""The sweeper: a thread of every worker process that puts back what dead workers left and rings what nobody claimed."""
+"""A thread of every worker process that puts back what dead workers left and rings what nobody claimed."""
 
 from __future__ import annotations
 

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("polos.worker")
 
+
+class RunFailedHere(Exception):  # noqa: N818 - a state shown in Flower, not an error of ours
+    """Makes Flower show a failed run or turn as such; the reason stays in the journal, away from Flower."""
+
+
 # What our tasks need whatever the app's own defaults are: the journal redelivers, so messages are
 # acknowledged early, and results are rows, not messages.
 OPTIONS: dict[str, Any] = {
@@ -34,7 +39,9 @@ OPTIONS: dict[str, Any] = {
     "soft_time_limit": None,
     "serializer": "json",
     "shared": False,
+    "throws": (RunFailedHere,),  # expected: logged without a traceback
 }
+FAILED = "failed"
 SERVICE = "polos_service"  # attribute of the app while its worker serves
 
 
@@ -51,7 +58,7 @@ async def _run(self: Any, run_id: str) -> str:
     if not may_serve(self.request.shadow):
         return await forward(runtime, run_id)
     became = await coordinate(runtime, run_id, current_slot() or NoSlot())
-    return await forward(runtime, run_id) if became == "held elsewhere" else became
+    return await forward(runtime, run_id) if became == "held elsewhere" else _shown(became, run_id)
 
 
 async def _turn(self: Any, run_id: str, step: str) -> str:
@@ -61,7 +68,13 @@ async def _turn(self: Any, run_id: str, step: str) -> str:
     if not may_serve(self.request.shadow):
         return await forward(runtime, run_id, step)
     became = await execute_turn(runtime, run_id, step)
-    return await forward(runtime, run_id, step) if became == "held elsewhere" else became
+    return await forward(runtime, run_id, step) if became == "held elsewhere" else _shown(became, run_id)
+
+
+def _shown(became: str, run_id: str) -> str:
+    if became == FAILED:
+        raise RunFailedHere(f"see: polos runs show {run_id}")
+    return became
 
 
 def _runtime(app: Celery) -> Runtime | None:

@@ -8,18 +8,31 @@ from pathlib import Path
 import pytest
 from hands import Together
 from scenes import Scene
-from services import Postgres, sqlite_url
+from services import Postgres, emptied, sqlite_url
 
 from polos.journal.database import Database
 
 
+@pytest.fixture(scope="session")
+def sqlite_journal(tmp_path_factory: pytest.TempPathFactory) -> Database:
+    return Database(sqlite_url(Path(tmp_path_factory.mktemp("journal"))))
+
+
+@pytest.fixture(scope="session")
+def postgres_journal(postgres_server: Postgres) -> Database:
+    return Database(postgres_server.create_database())
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
-    """A journal of this test alone, on SQLite and on PostgreSQL."""
-    if request.param == "sqlite":
-        return Database(sqlite_url(tmp_path))
-    server: Postgres = request.getfixturevalue("postgres_server")
-    return Database(server.create_database())
+def database(request: pytest.FixtureRequest) -> Database:
+    """An empty journal, on SQLite and on PostgreSQL."""
+    name = "sqlite_journal" if request.param == "sqlite" else "postgres_journal"
+    return emptied(request.getfixturevalue(name))
+
+
+@pytest.fixture
+def postgres_only(postgres_journal: Database) -> Database:
+    return emptied(postgres_journal)
 
 
 @pytest.fixture

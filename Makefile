@@ -1,0 +1,60 @@
+# `make demo`, `make test` and `make lint` do all their own set-up, in .venv. `make help` lists the targets.
+
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+WANTED := import sys; sys.exit(sys.version_info < (3, 11))
+
+# The first Python that is new enough; `make PYTHON=/path/to/python …` chooses another.
+ifndef PYTHON
+PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	if $$python -c '$(WANTED)' 2> /dev/null; then echo $$python; break; fi; done)
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/installed-demo ## See an agent survive the death of its worker; needs no key.
+	@$(BIN)/polos demo $(ARGS)
+
+test: $(VENV)/installed-test ## Run the tests; ARGS="tests/unit -k name" runs some.
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/installed-dev ## Check format, style, types and layers.
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(VENV)/installed-dev ## Format the code and mend what can be mended.
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## Remove the virtual environment, caches and the demo's data.
+	rm -rf $(VENV) .polos build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Some systems ship Python without ensurepip; their own pip then fills the environment.
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ] || ! "$(PYTHON)" -c '$(WANTED)'; then \
+		echo "polos needs Python 3.11 or newer, and none was found."; \
+		echo "Install one, or name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; \
+		exit 1; \
+	fi
+	@rm -rf $(VENV)
+	@"$(PYTHON)" -m venv $(VENV) > /dev/null 2>&1 || { \
+		rm -rf $(VENV); \
+		"$(PYTHON)" -m venv --without-pip $(VENV) \
+		&& "$(PYTHON)" -m pip --python $(VENV) install --quiet pip; }
+
+# Quiet, with a dot per package; the whole output is kept, and shown if something fails.
+$(VENV)/installed-%: pyproject.toml | $(BIN)/python
+	@printf 'Installing polos[$*] into $(VENV) '
+	@rm -f $@
+	@{ $(BIN)/python -m pip install --disable-pip-version-check --editable '.[$*]' 2>&1 && touch $@; } \
+		| tee $(VENV)/install.log \
+		| awk '/^(Collecting|Installing)/ { printf "."; fflush() } END { print "" }'
+	@[ -f $@ ] || { tail -n 40 $(VENV)/install.log; exit 1; }

@@ -1,0 +1,51 @@
+"""The entry point of the `polos` command, and what it says when a setting or a server is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+from dotenv import load_dotenv
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+import polos
+from polos.cli import db, demo, runs, worker
+from polos.errors import ConfigurationError, ServiceUnavailableError
+
+
+class Commands(TyperGroup):
+    """The commands. What only the user can put right is told in one message, with exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        load_dotenv(".env")
+        try:
+            return super().invoke(ctx)
+        except (ConfigurationError, ServiceUnavailableError) as error:
+            Console(stderr=True).print(Text(f"Error: {error}", style="red"), soft_wrap=True)
+            raise typer.Exit(2) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Durable AI agents on Celery.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its frames may show what must not be shown
+)
+app.command("worker")(worker.run_worker)
+app.add_typer(db.app, name="db")
+app.add_typer(runs.app, name="runs")
+app.command("demo")(demo.run_demo)
+
+
+@app.command("version")
+def print_version() -> None:
+    """Print the version of polos."""
+    typer.echo(polos.__version__)
+
+
+if __name__ == "__main__":
+    app()
