@@ -11,11 +11,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from polos.functions import UserFunction, is_model, is_unresolved, members, models_in, resolved, signature_of
-from polos.serialization import dumps, loads, validate
+from polos.serialization import dumps, is_storable, loads, validate
 
 logger = logging.getLogger(__name__)
 
 _MAX_STATE_BYTES = 1 << 20
+_MAX_LABEL_CHARACTERS = 400
 
 
 class PayloadParameter:
@@ -139,6 +140,25 @@ def checked_state_schema(schema: Any) -> type[BaseModel] | None:
     if schema is not None and not is_model(schema):
         raise TypeError(f"state_schema={schema!r} cannot be used: give a Pydantic model class")
     return schema  # type: ignore[no-any-return]
+
+
+def check_labels(**labels: object) -> None:
+    """Check what runs are filed under, such as `session_id`; None is nothing.
+
+    Raises:
+        TypeError: One is not a string.
+        ValueError: One is empty, too long, or cannot be stored.
+    """
+    for name, label in labels.items():
+        if label is None:
+            continue
+        if not isinstance(label, str):
+            raise TypeError(f"{name}={label!r} cannot be used: give a string")
+        if not 0 < len(label) <= _MAX_LABEL_CHARACTERS or not is_storable(label):
+            raise ValueError(
+                f"{name}={label[:80]!r} cannot be used: give 1 to {_MAX_LABEL_CHARACTERS} characters, "
+                "none of them NUL"
+            )
 
 
 def check_state(initial_state: object, schema: type[BaseModel] | None, *, what: str) -> Any:

@@ -9,12 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from polos.serialization import is_storable
+
 if TYPE_CHECKING:
     from polos.workflows import Workflow
 
 logger = logging.getLogger(__name__)
 
 WorkflowT = TypeVar("WorkflowT", bound="Workflow")
+
+MAX_ID_CHARACTERS = 255
 
 _PACKAGE = str(Path(__file__).parent) + os.sep
 _definitions: dict[str, Workflow] = {}
@@ -86,7 +90,11 @@ def id_or_name(id: object, func: Callable[..., Any]) -> str:
 
 
 def checked_id(id: object) -> str:
-    """Return `id`, or raise ValueError when it is not a string, or empty."""
+    """Return `id`, or raise ValueError when it is not a string, empty, too long or not storable."""
     if not isinstance(id, str) or not id.strip():
         raise ValueError(f"id {id!r} cannot be used: give a non-empty string")
+    if len(id) > MAX_ID_CHARACTERS or not is_storable(id):
+        raise ValueError(
+            f"id {id[:80]!r} cannot be used: give at most {MAX_ID_CHARACTERS} characters, none of them NUL"
+        )
     return id

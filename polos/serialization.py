@@ -33,6 +33,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 # Besides control characters, which json escapes itself: line ends of other standards, and halves of
 # surrogate pairs, which are legal in a str but not in UTF-8.
 _TO_ESCAPE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
 _LIST_OF = re.compile(r"list\[(.+)\]")
 _UNPREDICTABLE = (TypeError, ValueError, RecursionError)  # what json and model serialisers raise
 
@@ -73,6 +74,11 @@ def dumps(value: object, *, limit_bytes: int | None = None, what: str = "value")
 def loads(text: str | bytes) -> Any:
     """Return the data of JSON `text`."""
     return json.loads(text)
+
+
+def is_storable(text: str) -> bool:
+    """Return whether every database can hold `text` as it is: no NUL, no half of a surrogate pair."""
+    return _NOT_STORABLE.search(text) is None
 
 
 def _encode(value: object) -> str:

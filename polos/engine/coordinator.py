@@ -162,7 +162,9 @@ async def _deliver_until(body: asyncio.Task[Any], runtime: Runtime, execution: E
     loop = asyncio.get_running_loop()
     while not body.done():
         execution.news.clear()
-        if await execution.deliver_next() or body.done():
+        async with execution.moving:
+            delivered = execution.closing is None and await execution.deliver_next()
+        if delivered or body.done():
             continue
         if execution.closing is not None:
             await asyncio.wait({body}, timeout=UNWIND_SECONDS)
@@ -287,6 +289,11 @@ async def _unit(runtime: Runtime, execution: Execution, unit: Unit) -> Rows:
 
 async def park(runtime: Runtime, execution: Execution) -> bool:
     """Throw a waiting run's coroutine away; False when something has happened for it meanwhile."""
+    async with execution.moving:
+        return await _park(runtime, execution)
+
+
+async def _park(runtime: Runtime, execution: Execution) -> bool:
     claim = execution.claim
     if not execution.only_waits() or execution.closing is not None:
         return False
@@ -294,8 +301,7 @@ async def park(runtime: Runtime, execution: Execution) -> bool:
     rows = await runtime.journal.do(park_run(claim.id, claim.attempt, seen_wakes=execution.seen_wakes))
     if not rows:
         execution.closing = None
-        execution.news.set()
-        await execution.refresh()
+        execution.look_again()
         return False
     await execution.put_away(Parked(), patience_seconds=UNWIND_SECONDS)
     execution.news.set()

@@ -7,10 +7,13 @@ between, on first pass and on replay alike: races are decided the same way every
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import heapq
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import quote
 
+from polos import serialization
 from polos.engine.signals import Fenced
 from polos.engine.tasks import DurableFuture, Task, only_waits, run_tasks, settled
 from polos.errors import NonDeterminismError, StepExecutionError
@@ -20,6 +23,7 @@ from polos.journal.states import RunStatus
 from polos.journal.steps import READ_OUTCOMES_SINCE, READ_STEPS, StepRow, step_from
 from polos.journal.writer import Journal
 
+MAX_KEY_CHARACTERS = 400  # of a step's name; a longer key is cut and gets a digest
 INTERNAL = "$"  # begins the names of the engine's own steps; a user's key that begins so gets another one
 
 
@@ -30,6 +34,11 @@ def internal(name: str) -> str:
 
 def user_key(key: str) -> str:
     """Return the journal's name for a user's step key: any string, apart from the engine's names."""
+    if len(key) > MAX_KEY_CHARACTERS:  # more than an index of PostgreSQL can hold
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+        key = f"{INTERNAL}{key[:MAX_KEY_CHARACTERS]}…{digest}"
+    if not serialization.is_storable(key):
+        return f"{INTERNAL}%{quote(key, errors='surrogatepass')}"
     return INTERNAL + key if key.startswith(INTERNAL) else key
 
 
@@ -53,6 +62,7 @@ class Execution:
         self.is_held_back = False  # a step was not started for that reason
         self.is_stale = False  # somebody completed something for the run: read it
         self.news = asyncio.Event()  # an outcome, a question, or the end of a task
+        self.moving = asyncio.Lock()  # held to deliver an outcome or to park: never both
         self._known: dict[
             str, StepRow
         ] = {}  # rows without delivered outcome, and all recorded ones on replay
@@ -155,12 +165,12 @@ class Execution:
     def _ask(self, name: str, kind: str) -> DurableFuture:
         if name in self._asked:
             raise StepExecutionError(
-                f"Step key {name!r} was used twice in one run; every step needs a key of its own"
+                f"Step key {shown(name)!r} was used twice in one run; every step needs a key of its own"
             )
         known = self._known.get(name)
         if known is not None and known.kind != kind:
             raise NonDeterminismError(
-                f"Step {name!r} was recorded as {known.kind!r} and the code now asks for it as {kind!r}"
+                f"Step {shown(name)!r} was recorded as {known.kind!r} and the code now asks for it as {kind!r}"
             )
         self._unasked.discard(name)
         waiter = self._asked[name] = DurableFuture()
@@ -286,4 +296,7 @@ class Execution:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks, timeout=patience_seconds)
+            done, _ = await asyncio.wait(tasks, timeout=patience_seconds)
+            for task in done:
+                if not task.cancelled():
+                    task.exception()  # taken note of: how a discarded task ended says nothing

@@ -17,9 +17,16 @@ JITTER = 0.2  # of every back-off: spreads retries that failed together
 
 def error_text(error: BaseException | str) -> str:
     """Return a message the journal can hold, whatever the error's text contains."""
-    text = error if isinstance(error, str) else str(error) or type(error).__name__
+    text = error if isinstance(error, str) else _text_of(error)
     clean = text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
     return clean if len(clean) <= MAX_ERROR_CHARACTERS else clean[:MAX_ERROR_CHARACTERS] + "… (cut)"
+
+
+def _text_of(error: BaseException) -> str:
+    text = str(error) or type(error).__name__
+    if isinstance(error, BaseExceptionGroup):  # of a task group: its own text names no cause
+        return f"{text}: {'; '.join(_text_of(member) for member in error.exceptions)}"
+    return text
 
 
 def completed(value: Any, settings: Settings, *, what: str, failures: str | None = None) -> Outcome:
@@ -43,6 +50,8 @@ def failed(message: str, *, failures: str | None = None) -> Outcome:
 
 def can_never_succeed(error: BaseException) -> bool:
     """Whether another attempt, with the same recorded inputs, must fail in the same way."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(can_never_succeed(member) for member in error.exceptions)
     return isinstance(error, PolosError) and not error.retryable
 
 

@@ -12,7 +12,8 @@ from kombu import Queue
 
 from polos.connections import Connections, configured_app
 from polos.dispatch import DEFAULT_ROUTE, next_queue
-from polos.errors import ConfigurationError
+from polos.errors import ConfigurationError, ServiceUnavailableError
+from polos.journal import schema
 from polos.settings import Settings
 from polos.worker.definitions import import_modules
 from polos.worker.intake import IntakeStep
@@ -45,7 +46,10 @@ def command_app() -> Celery:
     """Return the app for `celery -A polos …`; modules of the working directory can be imported, as usual."""
     if (folder := str(Path.cwd())) not in sys.path and "" not in sys.path:
         sys.path.insert(0, folder)
-    return build_app()
+    try:
+        return build_app()
+    except (ConfigurationError, ServiceUnavailableError) as error:
+        raise SystemExit(f"Error: {error}") from error  # what the command should print, not a traceback
 
 
 def build_app(settings: Settings | None = None) -> Celery:
@@ -76,11 +80,12 @@ class ServeRuns(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships 
         self._service: WorkerService | None = None
 
     def create(self, worker: Any) -> Any:
-        """Import the definitions, so that a broken module ends the worker before it takes anything."""
-        settings, _ = worker.app.polos
+        """Check definitions and journal, so that what is broken ends the worker before it takes anything."""
+        settings, connections = worker.app.polos
         try:
             import_modules(settings.imports)
-        except ConfigurationError as error:
+            schema.prepare(connections.database)
+        except (ConfigurationError, ServiceUnavailableError) as error:
             raise ClickException(str(error)) from error  # celery's command prints it without a traceback
         return self
 

@@ -32,11 +32,11 @@ class Unheard:
 class Engine:
     """One worker's runtime; what Celery would start, the test starts."""
 
-    def __init__(self, database: Database, worker_id: str) -> None:
+    def __init__(self, journal: Journal, worker_id: str) -> None:
         install_task_factory(asyncio.get_running_loop())
         self.runtime = Runtime(
             settings=Settings(),
-            journal=Journal.open(database),
+            journal=journal,
             nudges=Unheard(),
             dispatcher=Unheard(),
             resolve=resolve,
@@ -66,7 +66,7 @@ class Engine:
 @asynccontextmanager
 async def engine(database: Database, worker_id: str) -> AsyncIterator[Engine]:
     """Run an engine while the context lasts."""
-    running = Engine(database, worker_id)
+    running = Engine(Journal.open(database), worker_id)
     try:
         yield running
     finally:

@@ -1,0 +1,94 @@
+"""`polos runs`: what the journal says about a run."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from polos import serialization
+from polos.cli.journal import reading
+from polos.cli.run_view import print_run
+from polos.errors import ConfigurationError
+from polos.journal.children import READ_TREE, TREE_COLUMNS
+from polos.journal.database import Connection
+from polos.journal.runs import READ_RUN, run_record
+from polos.journal.statements import Row
+from polos.journal.steps import READ_STEP_DETAILS, STEP_DETAILS
+from polos.journal.workers import READ_WORKER_DETAILS, WORKERS
+
+app = typer.Typer(help="Look at runs.", no_args_is_help=True)
+
+_VALUES = ("input", "initial_state", "final_state", "output", "failures")  # JSON text in the journal
+
+
+@app.callback()
+def _group() -> None:
+    """Look at runs."""  # keeps `show` a subcommand while it is the only one
+
+
+@app.command("show")
+def show(
+    run_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the run, its execution_id.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
+) -> None:
+    """Show a run: its state, its steps, and the runs it started."""
+    with reading() as journal:
+        found = read_run(journal, run_id)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        print_run(Console(), found)
+
+
+def read_run(journal: Connection, run_id: str) -> dict[str, Any]:
+    """Return ``{"run", "steps", "children", "workers"}`` of a run as JSON data, by the journal's own names.
+
+    Times are seconds since the epoch. ``workers`` has the node names of those that live, by their id.
+
+    Raises:
+        ConfigurationError: There is no such run.
+    """
+    rows = journal.read(READ_RUN, {"run": run_id})
+    if not rows:
+        raise ConfigurationError(
+            f"There is no run {run_id!r} in this database; POLOS_HOME or POLOS_DATABASE_URL may name another one"
+        )
+    run = _decoded(run_record(rows[0]))
+    steps = [_by_name(STEP_DETAILS, row) for row in journal.read(READ_STEP_DETAILS, {"run": run_id})]
+    tree = [dict(zip(TREE_COLUMNS, row, strict=True)) for row in journal.read(READ_TREE, {"root": run["root_id"]})]
+    return {
+        "run": run,
+        "steps": [_decoded(step) for step in steps],
+        "children": _children(tree, run_id),
+        "workers": _workers(journal),
+    }
+
+
+def _workers(journal: Connection) -> dict[str, str]:
+    names = [*(column.name for column in WORKERS.c), "now"]
+    workers = [dict(zip(names, row, strict=True)) for row in journal.read(READ_WORKER_DETAILS, {})]
+    return {worker["id"]: worker["hostname"] for worker in workers}
+
+
+def _children(tree: list[dict[str, Any]], parent_id: str) -> list[dict[str, Any]]:
+    """Return the runs below one, each with its own ``children``."""
+    below: dict[str | None, list[dict[str, Any]]] = {}
+    for run in tree:
+        run["children"] = below.setdefault(run["id"], [])
+        below.setdefault(run["parent_id"], []).append(run)
+    return below.get(parent_id, [])
+
+
+def _by_name(columns: list[Any], row: Row) -> dict[str, Any]:
+    return {column.name: value for column, value in zip(columns, row, strict=True)}
+
+
+def _decoded(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: _value(value) if name in _VALUES else value for name, value in record.items()}
+
+
+def _value(text: str | None) -> Any:
+    return None if text is None else serialization.loads(text)
