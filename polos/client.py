@@ -16,6 +16,7 @@ from polos import serialization
 from polos.current import current_context, refuse_inside_run
 from polos.errors import ConfigurationError, IdempotencyError, WorkflowTimeoutError
 from polos.handles import ExecutionHandle
+from polos.inputs import check_labels
 from polos.records import api_time, record_of
 from polos.registry import get_workflow
 from polos.settings import Settings
@@ -99,6 +100,7 @@ class PolosClient:
             session_id,
             user_id,
         )
+        check_labels(idempotency_key=idempotency_key)
         request.update(run_timeout_seconds=run_timeout_seconds, idempotency_key=idempotency_key)
         [handle] = await self._start([request])
         return handle
@@ -134,6 +136,13 @@ class PolosClient:
         self, item: BatchWorkflowInput, session_id: str | None, user_id: str | None
     ) -> dict[str, Any]:
         """Return the columns of a new root run that depend on the caller."""
+        check_labels(
+            workflow_id=item.id,
+            queue=item.queue,
+            concurrency_key=item.concurrency_key,
+            session_id=session_id,
+            user_id=user_id,
+        )
         context = current_context.get()
         definition = get_workflow(item.id)
         limit = self.settings.max_value_bytes

@@ -13,6 +13,7 @@ from polos.agents.stop_conditions import check_conditions
 from polos.current import refuse_inside_run
 from polos.errors import ConfigurationError
 from polos.handles import ExecutionHandle
+from polos.inputs import check_labels
 from polos.models.providers import check_provider
 from polos.queues import Queue
 from polos.registry import register
@@ -204,6 +205,7 @@ class Agent(Workflow):
         Further keywords are passed to the provider unchanged.
         """
         _check_input(self.id, input)
+        check_labels(session_id=session_id, user_id=user_id)
         return AgentRunConfig(
             self,
             input,

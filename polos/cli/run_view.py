@@ -64,7 +64,7 @@ def _troubles(run: dict[str, Any]) -> str:
 def _steps(steps: list[dict[str, Any]], workers: dict[str, str]) -> Table:
     table = Table(title="Steps", title_justify="left", box=None, padding=(0, 1), header_style="dim")
     for heading in ("step", "kind", "state", "tries", "worker", "took", "tokens", "error"):
-        table.add_column(heading, overflow="fold", justify="right" if heading in {"tries", "took"} else "left")
+        table.add_column(heading, overflow="fold")
     for step in steps:
         table.add_row(
             Text(shown(step["name"])),
@@ -87,8 +87,9 @@ def _print_failures(console: Console, steps: list[dict[str, Any]]) -> None:
 
 
 def _tokens(step: dict[str, Any]) -> str:
-    usage = step["output"].get("usage") if isinstance(step["output"], dict) and step["kind"] == "turn" else None
-    return str(usage.get("total_tokens") or "") if isinstance(usage, dict) else ""
+    if step["kind"] != "turn" or step["output"] is None:
+        return ""
+    return str((step["output"].get("usage") or {}).get("total_tokens", ""))
 
 
 def _tree(run: dict[str, Any], children: list[dict[str, Any]]) -> Tree:

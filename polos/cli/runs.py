@@ -12,12 +12,11 @@ from polos import serialization
 from polos.cli.journal import reading
 from polos.cli.run_view import print_run
 from polos.errors import ConfigurationError
-from polos.journal.children import READ_TREE, TREE_COLUMNS
+from polos.journal.children import READ_TREE, tree_record
 from polos.journal.database import Connection
 from polos.journal.runs import READ_RUN, run_record
-from polos.journal.statements import Row
-from polos.journal.steps import READ_STEP_DETAILS, STEP_DETAILS
-from polos.journal.workers import READ_WORKER_DETAILS, WORKERS
+from polos.journal.steps import READ_STEP_DETAILS, step_details
+from polos.journal.workers import READ_WORKER_DETAILS, worker_details
 
 app = typer.Typer(help="Look at runs.", no_args_is_help=True)
 
@@ -54,23 +53,18 @@ def read_run(journal: Connection, run_id: str) -> dict[str, Any]:
     rows = journal.read(READ_RUN, {"run": run_id})
     if not rows:
         raise ConfigurationError(
-            f"There is no run {run_id!r} in this database; POLOS_HOME or POLOS_DATABASE_URL may name another one"
+            f"There is no run {run_id!r} in this database; POLOS_DATABASE_URL may name another"
         )
     run = _decoded(run_record(rows[0]))
-    steps = [_by_name(STEP_DETAILS, row) for row in journal.read(READ_STEP_DETAILS, {"run": run_id})]
-    tree = [dict(zip(TREE_COLUMNS, row, strict=True)) for row in journal.read(READ_TREE, {"root": run["root_id"]})]
+    steps = journal.read(READ_STEP_DETAILS, {"run": run_id})
+    tree = journal.read(READ_TREE, {"root": run["root_id"]})
+    workers = [worker_details(row) for row in journal.read(READ_WORKER_DETAILS, {})]
     return {
         "run": run,
-        "steps": [_decoded(step) for step in steps],
-        "children": _children(tree, run_id),
-        "workers": _workers(journal),
+        "steps": [_decoded(step_details(row)) for row in steps],
+        "children": _children([tree_record(row) for row in tree], run_id),
+        "workers": {worker["id"]: worker["hostname"] for worker in workers},
     }
-
-
-def _workers(journal: Connection) -> dict[str, str]:
-    names = [*(column.name for column in WORKERS.c), "now"]
-    workers = [dict(zip(names, row, strict=True)) for row in journal.read(READ_WORKER_DETAILS, {})]
-    return {worker["id"]: worker["hostname"] for worker in workers}
 
 
 def _children(tree: list[dict[str, Any]], parent_id: str) -> list[dict[str, Any]]:
@@ -80,10 +74,6 @@ def _children(tree: list[dict[str, Any]], parent_id: str) -> list[dict[str, Any]
         run["children"] = below.setdefault(run["id"], [])
         below.setdefault(run["parent_id"], []).append(run)
     return below.get(parent_id, [])
-
-
-def _by_name(columns: list[Any], row: Row) -> dict[str, Any]:
-    return {column.name: value for column, value in zip(columns, row, strict=True)}
 
 
 def _decoded(record: dict[str, Any]) -> dict[str, Any]:

@@ -61,11 +61,7 @@ def run_worker(
     names = tuple(name.strip() for name in queues.split(",") if name.strip())
     options = Options(concurrency, names, loglevel)
     app = _prepared_app(modules or [])
-    if processes == 1:
-        code = _work_here(app, options)
-    else:
-        code = _supervise(options, processes)
-    raise typer.Exit(code)
+    raise typer.Exit(_work_here(app, options) if processes == 1 else _supervise(options, processes))
 
 
 def _prepared_app(modules: list[str]) -> Any:

@@ -1,4 +1,4 @@
-"""Whether anything was done twice, from records that polos does not write: the tools' ledger, the model's log."""
+"""Whether anything was done twice, by records that polos does not write: the tools' ledger, the model's log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Evidence:
         killed: Process id of the worker that was killed, None when none was.
         ledger: What the tools wrote.
         calls: How many tool calls the recorded answers of the model ask for.
-        turns: For each recorded model call, how often it was begun.
+        turns: For each recorded model call, how many of its tries were not answered with an error.
         requests: Fingerprints of all requests in the model server's log; None when the server is not ours.
     """
 
@@ -90,15 +90,15 @@ def _tools_found(evidence: Evidence) -> str:
     started = sum(entry.event == STARTED for entry in evidence.ledger)
     finished = sum(entry.event == FINISHED for entry in evidence.ledger)
     return (
-        f"Tools, by their own ledger: {evidence.calls} calls, started {started} times, finished {finished} times; "
-        f"{started - finished} interrupted before the end and started again; "
-        f"{_repeated(evidence.ledger)} ran again after finishing."
+        f"Tools, by their own ledger: {evidence.calls} calls, started {started} times, finished {finished} "
+        f"times; {started - finished} interrupted before the end and started again; "
+        f"{_repeated(evidence.ledger)}."
     )
 
 
 def _repeated(ledger: Sequence[Entry]) -> str:
     repeated = [call for call in finished_calls(list(ledger)) if _started_after_its_finish(ledger, call)]
-    return str(len(repeated)) if repeated else "no finished one"
+    return f"{len(repeated)} finished ones ran twice" if repeated else "no finished one ran twice"
 
 
 # -- the model
@@ -111,11 +111,11 @@ def _model_problems(evidence: Evidence) -> Iterable[str]:
         if sum(evidence.turns) != len(evidence.turns):
             yield f"the journal has {sum(evidence.turns)} model calls for {len(evidence.turns)} answers"
         return
-    repeated = len(evidence.requests) - len(set(evidence.requests))
-    if repeated:
+    requests, turns = len(evidence.requests), len(evidence.turns)
+    if repeated := requests - len(set(evidence.requests)):
         yield f"{repeated} model calls were made again"
-    if len(evidence.requests) != len(evidence.turns):
-        yield f"the model server got {len(evidence.requests)} requests for {len(evidence.turns)} recorded answers"
+    if requests != turns:
+        yield f"the model server got {requests} requests for {turns} recorded answers"
 
 
 def _models_found(evidence: Evidence) -> str:
@@ -123,8 +123,8 @@ def _models_found(evidence: Evidence) -> str:
     if evidence.requests is None:
         return f"Model, by the journal: {turns} answers recorded, {sum(evidence.turns)} calls made."
     repeated = len(evidence.requests) - len(set(evidence.requests))
-    again = f"{repeated} of them" if repeated else "none"
+    again = f"{repeated} recorded calls were made again" if repeated else "no recorded call was made again"
     return (
-        f"Model, by the server's request log: {len(evidence.requests)} requests for {turns} recorded answers; "
-        f"{again} made again."
+        f"Model, by the server's request log: {len(evidence.requests)} requests for {turns} recorded "
+        f"answers; {again}."
     )

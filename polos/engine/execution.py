@@ -23,7 +23,7 @@ from polos.journal.states import RunStatus
 from polos.journal.steps import READ_OUTCOMES_SINCE, READ_STEPS, StepRow, step_from
 from polos.journal.writer import Journal
 
-MAX_KEY_CHARACTERS = 400  # of a step's name; a longer key is cut and gets a digest
+MAX_NAME_CHARACTERS = 400  # of a user's step: an index of PostgreSQL holds no more than some 2700 bytes
 INTERNAL = "$"  # begins the names of the engine's own steps; a user's key that begins so gets another one
 
 
@@ -34,12 +34,12 @@ def internal(name: str) -> str:
 
 def user_key(key: str) -> str:
     """Return the journal's name for a user's step key: any string, apart from the engine's names."""
-    if len(key) > MAX_KEY_CHARACTERS:  # more than an index of PostgreSQL can hold
-        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
-        key = f"{INTERNAL}{key[:MAX_KEY_CHARACTERS]}…{digest}"
-    if not serialization.is_storable(key):
-        return f"{INTERNAL}%{quote(key, errors='surrogatepass')}"
-    return INTERNAL + key if key.startswith(INTERNAL) else key
+    name = key if serialization.is_storable(key) else "%" + quote(key, errors="surrogatepass")
+    if name != key or key.startswith(INTERNAL):
+        name = INTERNAL + name
+    if len(name) > MAX_NAME_CHARACTERS:
+        name = f"{INTERNAL}{name[:MAX_NAME_CHARACTERS]}…{hashlib.sha256(name.encode()).hexdigest()}"
+    return name
 
 
 def shown(name: str) -> str:

@@ -16,6 +16,7 @@ from polos.engine.inline import run_inline, value_of
 from polos.engine.runtime import Runtime
 from polos.errors import StepExecutionError
 from polos.handles import ExecutionHandle
+from polos.inputs import check_labels
 from polos.workflows import Workflow, get_workflow
 
 if TYPE_CHECKING:
@@ -192,6 +193,7 @@ def _request(
     concurrency_key: str | None,
     run_timeout_seconds: float | None,
 ) -> ChildRequest:
+    check_labels(queue=queue, concurrency_key=concurrency_key)
     definition = get_workflow(workflow) if isinstance(workflow, str) else workflow
     if not isinstance(definition, Workflow):
         raise StepExecutionError(

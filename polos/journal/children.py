@@ -24,7 +24,7 @@ from polos.journal.runs import (
     fence,
     ringing_from_now,
 )
-from polos.journal.statements import Part, Statement, Unit, now, one_of
+from polos.journal.statements import Part, Row, Statement, Unit, now, one_of
 from polos.journal.states import LIVE, RunStatus, StepStatus
 from polos.journal.steps import STEPS, S, param
 
@@ -253,6 +253,11 @@ TREE_COLUMNS = (
 READ_TREE = Statement(
     select(*(R[name] for name in TREE_COLUMNS)).where(R.root_id == P("root")).order_by(R.created_at, R.id)
 )
+
+
+def tree_record(row: Row) -> dict[str, Any]:
+    """Return a row of READ_TREE by column name."""
+    return dict(zip(TREE_COLUMNS, row, strict=True))
 
 
 def cancel_run(

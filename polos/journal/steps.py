@@ -408,6 +408,11 @@ STEP_DETAILS = list(STEPS.c)
 READ_STEP_DETAILS = Statement(select(*STEP_DETAILS).where(S.run_id == P("run")).order_by(S.position, S.name))
 
 
+def step_details(row: Row) -> dict[str, Any]:
+    """Return a row of READ_STEP_DETAILS by column name."""
+    return {column.name: value for column, value in zip(STEP_DETAILS, row, strict=True)}
+
+
 def step_from(row: Row) -> StepRow:
     """Return a row of READ_STEPS or READ_OUTCOMES_SINCE."""
     return StepRow(*row)

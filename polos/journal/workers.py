@@ -153,6 +153,11 @@ READ_NEWEST_DEPLOYMENT = Statement(
 READ_CLOCK = Statement(select(now(), literal(0)))
 
 
+def worker_details(row: Row) -> dict[str, Any]:
+    """Return a row of READ_WORKER_DETAILS by column name; ``now`` is the database's clock."""
+    return dict(zip([*WORKERS.c.keys(), "now"], row, strict=True))
+
+
 def seen_from(row: Row) -> SeenWorker:
     """Return a row of READ_WORKERS."""
     return SeenWorker(*row)

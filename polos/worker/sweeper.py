@@ -90,7 +90,7 @@ class Sweeper:
         if self._sweeps % REVIVE_EVERY_SWEEPS == 0:
             self._revive()
         for worker in self._dead_workers():
-            self._bury(worker)
+            self.bury(worker)
         for (owner,) in self._read(READ_LOST_OWNERS):
             self._put_back(owner)
         self._ring_what_is_due()
@@ -103,7 +103,8 @@ class Sweeper:
         up = self._liveness.server_up_seconds(connection)
         return self._coroner.dead(workers, free, now=now, server_up_seconds=up)
 
-    def _bury(self, worker: SeenWorker) -> None:
+    def bury(self, worker: SeenWorker) -> None:
+        """Put back what a dead worker owned and forget it."""
         logger.warning(
             "Worker %s (%s) is dead: silent for %.1f s", worker.hostname, worker.id, worker.silent_seconds
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import hashlib
+import threading
 import time
 import uuid
 from datetime import UTC, datetime
@@ -50,7 +52,7 @@ async def test_a_step_calls_sync_and_async_functions_with_their_arguments(polos:
 
 
 async def test_a_sync_step_does_not_hold_up_other_runs(polos: Polos) -> None:
-    is_blocked, may_go_on = asyncio.Event(), __import__("threading").Event()
+    is_blocked, may_go_on = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
     def block() -> bool:
@@ -101,8 +103,12 @@ async def test_a_step_gives_models_back_and_plain_data_as_json_knows_it(polos: P
     ]
 
 
+LONG = hashlib.shake_256().hexdigest(3000)
+KEYS = ["a/b", "what?", "#", "100%", "$turn:1", "$", "é-ß-漢-🙂", " ", "a\nb", "a\x00b", "\ud800", LONG]
+
+
 @on_both
-@pytest.mark.parametrize("key", ["a/b", "what?", "#", "100%", "$turn:1", "$", "é-ß-漢-🙂", " ", "a\nb", "x" * 2000])
+@pytest.mark.parametrize("key", KEYS, ids=range(len(KEYS)))
 async def test_any_string_is_a_key(polos: Polos, key: str) -> None:
     @workflow(id="e2e-keys")
     async def keys(ctx: WorkflowContext) -> int:

@@ -1,4 +1,4 @@
-"""A worker process's engine without its Celery: real journal, real coordinator, and every doorbell and nudge lost."""
+"""A worker's engine without its Celery: real journal and coordinator, every doorbell and nudge lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections driven by hand: a transaction that is open while another connection works, and who waits for whom."""
+"""Connections driven by hand: a transaction stays open while another connection works or waits."""
 
 from __future__ import annotations
 
@@ -149,7 +149,9 @@ class Together:
         """Begin to commit `units` and return once that waits for an open transaction."""
         done: Future[list[Rows]] = self.start(lambda: waiter.commit(*units))
         wait_until(lambda: waiter.waits() or done.done(), "the commit neither waited nor ended")
-        assert not done.done(), f"the commit did not wait for the open transaction; it answered {done.result()!r}"
+        assert not done.done(), (
+            f"it did not wait for the open transaction: {done.result()!r}"
+        )
         return done
 
     def join(self) -> None:

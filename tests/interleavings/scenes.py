@@ -124,9 +124,7 @@ def recording(run: Claim, worker: str, name: str = "step", outcome: Outcome = DO
 
 
 def scheduling(run: Claim, name: str = "$turn:1") -> Unit:
-    return schedule_turn(
-        run.id, run.attempt, name, position=0, input_text="{}", ring_again=RING_AGAIN
-    )
+    return schedule_turn(run.id, run.attempt, name, position=0, input_text="{}", ring_again=RING_AGAIN)
 
 
 def turn_claim(run_id: str, name: str, worker: str) -> Unit:

@@ -1,4 +1,4 @@
-"""A commit whose answer is lost, one that never reached the server, a bad neighbour, a caller that goes away."""
+"""A commit whose answer is lost, one that never arrived, a bad neighbour, a caller that goes away."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class LossyBackend:
 
 
 @pytest.fixture
-async def line(scene: Scene) -> AsyncIterator[LossyBackend]:
-    yield LossyBackend(scene.database)
+async def line(scene: Scene) -> LossyBackend:
+    return LossyBackend(scene.database)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What may be put away while it waits: nothing but code that only the journal can continue; and what it may still do."""
+"""Only code that nothing but the journal can continue is put away, and it writes nothing meanwhile."""
 
 from __future__ import annotations
 
@@ -82,10 +82,6 @@ async def task_group(ctx: WorkflowContext) -> Any:
 async def as_completed(ctx: WorkflowContext) -> Any:
     waits = [wait_for_child(ctx, "one"), wait_for_child(ctx, "two")]
     return [await each for each in asyncio.as_completed(waits)]
-
-
-async def shielded(ctx: WorkflowContext) -> Any:
-    return await asyncio.shield(asyncio.create_task(wait_for_child(ctx)))
 
 
 async def awaited_task(ctx: WorkflowContext) -> Any:

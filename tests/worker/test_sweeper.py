@@ -1,0 +1,163 @@
+"""What a sweep does to real rows, on SQLite and PostgreSQL."""
+
+import uuid
+
+import pytest
+from services import sqlite_url
+
+from polos.dispatch import Doorbell
+from polos.journal.database import Database
+from polos.journal.liveness import liveness_for
+from polos.journal.runs import READ_RUN, Ending, NewRun, claim_run, create_run, finish_run, run_record
+from polos.journal.states import RunStatus
+from polos.journal.steps import READ_STEP_DETAILS, STEP_DETAILS, claim_turn, schedule_turn
+from polos.journal.workers import READ_WORKERS, WorkerRow, register_worker
+from polos.settings import Settings
+from polos.worker.sweeper import Sweeper
+
+HERE = {"project": "p", "deployment": "d"}
+
+
+class Bells:
+    """A dispatcher that keeps what was rung."""
+
+    def __init__(self) -> None:
+        self.rung: list[Doorbell] = []
+
+    def ring(self, *doorbells: Doorbell) -> None:
+        self.rung += doorbells
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request, tmp_path):
+    if request.param == "sqlite":
+        return Database(sqlite_url(tmp_path))
+    return Database(request.getfixturevalue("postgres_server").create_database())
+
+
+class Scene:
+    """A journal, a sweeper on it, and short words for what happens."""
+
+    def __init__(self, database: Database) -> None:
+        self.connection = database.connect()
+        self.bells = Bells()
+        self.sweeper = Sweeper(database, liveness_for(database), self.bells, Settings(), revive=lambda: None)
+
+    def do(self, unit):
+        return self.connection.commit([unit])[0]
+
+    def worker(self) -> str:
+        """Register a worker that never beats."""
+        row = WorkerRow(uuid.uuid4().hex, "w@host", 1, "p", "d", "celery", "polos", 1)
+        self.do(register_worker(row, [("agent", "a")]))
+        return row.id
+
+    def run(self, *, ring_again: float = 5.0) -> str:
+        run_id = str(uuid.uuid4())
+        new = NewRun(
+            id=run_id, kind="agent", name="a", queue="a", route="polos", root_id=run_id, root_name="a", **HERE
+        )
+        self.do(create_run(new, ring_again=ring_again))
+        return run_id
+
+    def claim(self, run_id: str, worker: str) -> int:
+        return self.do(claim_run(run_id, worker, **HERE))[0][1]
+
+    def turn(self, run_id: str, *, ring_again: float = 5.0) -> None:
+        self.do(schedule_turn(run_id, 1, "$turn:1", position=0, input_text="{}", ring_again=ring_again))
+
+    def record(self, run_id: str) -> dict:
+        return run_record(self.connection.read(READ_RUN, {"run": run_id})[0])
+
+    def step(self, run_id: str) -> dict:
+        [row] = self.connection.read(READ_STEP_DETAILS, {"run": run_id})
+        return {column.name: value for column, value in zip(STEP_DETAILS, row, strict=True)}
+
+    def bury(self, worker: str) -> None:
+        [seen] = [row for row in self.connection.read(READ_WORKERS, {}) if row[0] == worker]
+        from polos.journal.workers import seen_from
+
+        self.sweeper.bury(seen_from(seen))
+
+
+@pytest.fixture
+def scene(database):
+    scene = Scene(database)
+    yield scene
+    scene.sweeper.stop()
+    scene.connection.close()
+
+
+def test_a_run_nobody_claimed_is_rung_again_after_its_pause_and_then_later(scene):
+    due, fresh = scene.run(ring_again=-1.0), scene.run()
+    scene.sweeper.sweep()
+    assert [bell.run_id for bell in scene.bells.rung] == [due]
+    scene.sweeper.sweep()
+    assert len(scene.bells.rung) == 1, "the next ring waits for the doubled pause"
+    assert scene.record(due)["rings"] == 1
+    assert scene.record(fresh)["rings"] == 0
+
+
+def test_what_a_buried_worker_owned_is_due_at_once(scene):
+    worker = scene.worker()
+    run_id = scene.run()
+    scene.claim(run_id, worker)
+    scene.bury(worker)
+    assert scene.record(run_id)["status"] == RunStatus.QUEUED
+    assert scene.record(run_id)["owner"] is None
+    scene.sweeper.sweep()
+    assert [bell.run_id for bell in scene.bells.rung] == [run_id]
+    assert scene.connection.read(READ_WORKERS, {}) == []
+
+
+def test_a_turn_of_a_buried_worker_is_scheduled_again_with_the_same_run_owner(scene):
+    worker, coordinator = scene.worker(), scene.worker()
+    run_id = scene.run()
+    scene.claim(run_id, coordinator)
+    scene.turn(run_id)
+    scene.do(claim_turn(run_id, "$turn:1", worker, **HERE))
+    scene.bury(worker)
+    step = scene.step(run_id)
+    assert (step["status"], step["owner"], step["crashes"]) == ("scheduled", None, 1)
+    assert scene.record(run_id)["owner"] == coordinator
+    scene.sweeper.sweep()
+    [bell] = scene.bells.rung
+    assert (bell.step, bell.label) == ("$turn:1", "a.turn")
+
+
+def test_only_a_run_that_executed_code_counts_the_crash_of_its_owner(scene):
+    worker = scene.worker()
+    executing, waiting = scene.run(), scene.run()
+    for run_id in (executing, waiting):
+        scene.claim(run_id, worker)
+    scene.turn(waiting)
+    scene.bury(worker)
+    assert scene.record(executing)["crashes"] == 1
+    assert scene.record(waiting)["crashes"] == 0
+
+
+def test_a_doorbell_that_a_dead_worker_may_have_popped_is_due_at_once(scene):
+    worker = scene.worker()
+    run_id = scene.run(ring_again=50.0)
+    scene.bury(worker)
+    scene.sweeper.sweep()
+    assert [bell.run_id for bell in scene.bells.rung] == [run_id]
+
+
+def test_what_an_unknown_worker_owns_is_put_back(scene):
+    """A stopped process may wake up and claim after it was buried."""
+    run_id = scene.run()
+    scene.claim(run_id, "nobody")
+    scene.sweeper.sweep()
+    assert scene.record(run_id)["status"] == RunStatus.QUEUED
+
+
+def test_a_due_turn_of_an_ended_run_is_closed_and_not_rung(scene):
+    worker = scene.worker()
+    run_id = scene.run()
+    attempt = scene.claim(run_id, worker)
+    scene.turn(run_id, ring_again=-1.0)
+    scene.do(finish_run(run_id, attempt, Ending(RunStatus.FAILED, error="x")))
+    scene.sweeper.sweep()
+    assert scene.bells.rung == []
+    assert scene.step(run_id)["status"] == "failed"
