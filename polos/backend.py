@@ -24,7 +24,7 @@ from polos.journal.database import Connection
 from polos.journal.runs import READ_RUN, READ_RUN_BY_KEY, NewRun, create_run, run_record
 from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.journal.states import RunStatus
-from polos.journal.workers import READ_KINDS, READ_NEWEST_DEPLOYMENT, READ_OFFERING
+from polos.journal.workers import READ_NEWEST_DEPLOYMENT, READ_OFFERING, READ_OFFERS
 from polos.settings import Settings, hide_password
 from polos.streaming.bus import Bus
 
@@ -170,14 +170,24 @@ class ClientBackend:
     # -- who serves what
 
     def find_deployment(self, project: str, name: str, kind: str | None, deployment: str | None) -> Placement:
-        """Return where a new run of `name` goes: the given deployment, else the newest one."""
-        if deployment is None:
-            newest = self._read(READ_NEWEST_DEPLOYMENT, {"project": project})
-            deployment = newest[0][0] if newest else self._settings.deployment_id
-        kinds = self._read(READ_KINDS, {"name": name})
-        kind = kind or (kinds[0][0] if kinds else None)
-        offering = self._offering(project, deployment, kind or "", name)
-        return Placement(deployment, kind, bool(offering))
+        """Return where a new run of `name` goes.
+
+        That is the given deployment, else the newest that a live worker serves it in; else this process's
+        own, where its embedded worker will serve it, or the newest that is known.
+        """
+        offers = self._read(
+            READ_OFFERS, {"project": project, "name": name, "silence": self._settings.silence_limit_seconds}
+        )
+        fitting = [offer for offer in offers if deployment in {None, offer[0]} and kind in {None, offer[1]}]
+        if fitting:
+            return Placement(fitting[0][0], fitting[0][1], is_served=True)
+        return Placement(deployment or self._default_deployment(project, kind), kind, is_served=False)
+
+    def _default_deployment(self, project: str, kind: str | None) -> str:
+        if kind is not None and self._settings.embedded_worker != "0":
+            return self._settings.deployment_id
+        newest = self._read(READ_NEWEST_DEPLOYMENT, {"project": project})
+        return newest[0][0] if newest else self._settings.deployment_id
 
     def why_unserved(self, record: dict[str, Any]) -> str | None:
         """Return what is missing for a run that nobody takes, None when a live worker offers it."""
@@ -186,7 +196,7 @@ class ClientBackend:
         if self._offering(record["project_id"], deployment, kind, name):
             return None
         return (
-            f"No live worker serves {kind} {name!r} of deployment {deployment!r}: run {record['id']} waits. "
+            f"No live worker serves {kind or 'workflow'} {name!r} of deployment {deployment!r}: run {record['id']} waits. "
             f"Start one with 'polos worker MODULE', where MODULE defines {name!r}, or "
             "'POLOS_IMPORTS=MODULE celery -A polos worker'."
         )

@@ -29,6 +29,7 @@ load_dotenv(".env")
 logger = logging.getLogger("polos.client")
 
 NOBODY_SERVES_SECONDS = 1.0  # after which a client that waits says that no live worker serves its run
+UNKNOWN_KIND = ""  # neither this process nor a live worker defines it; whoever claims the run knows
 SAME_KEY = ("name", "input", "initial_state")
 
 
@@ -178,7 +179,7 @@ class PolosClient:
         found = await asyncio.to_thread(
             backend.find_deployment, self.project_id, request["name"], kind, self.deployment_id
         )
-        request["deployment"], request["kind"] = found.deployment, kind or found.kind or "workflow"
+        request["deployment"], request["kind"] = found.deployment, kind or found.kind or UNKNOWN_KIND
         if not found.is_served and kind is not None:
             await self._embed_worker()
 

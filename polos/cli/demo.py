@@ -60,7 +60,8 @@ def run_demo(
         console.print(Text(finding), soft_wrap=True)
     for problem in proof.problems:
         console.print(Text(f"Problem: {problem}", style="red"), soft_wrap=True)
-    console.print(Text(PROVEN, style="bold green") if proof.holds else Text(NOT_PROVEN, style="bold red"))
+    verdict = Text(PROVEN, style="bold green") if proof.holds else Text(NOT_PROVEN, style="bold red")
+    console.print(verdict, soft_wrap=True)
     raise typer.Exit(0 if proof.holds else 1)
 
 

@@ -1,4 +1,4 @@
-"""Whether anything was done twice, by records that polos does not write: the tools' ledger, the model's log."""
+"""Whether anything was done twice, by records polos does not write: the tools' ledger, the model's log."""
 
 from __future__ import annotations
 

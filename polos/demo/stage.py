@@ -45,9 +45,13 @@ class Worker:
 
     def freeze(self) -> bool:
         """Stop it where it is and return once it stands still; False when it has ended."""
+        if self.process.poll() is not None:
+            return False
         self.process.send_signal(signal.SIGSTOP)
-        found = os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        return found is not None and found.si_code == os.CLD_STOPPED
+        _, status = os.waitpid(self.pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            self.process.returncode = os.waitstatus_to_exitcode(status)
+        return os.WIFSTOPPED(status)
 
     def thaw(self) -> None:
         """Let it go on."""

@@ -135,10 +135,10 @@ class Teller:
             self.say(f"{_name(worker)} coordinates the run")
             return
         after = time.monotonic() - self._killed_at
+        recorded = f"{_count(len(scene.answers), 'model answer')} and {_tools(len(scene.recorded))}"
         self.say(
             f"{after:.1f} s after the kill, {_name(worker)} takes the run over "
-            f"(attempt {scene.run['attempt']}) and replays it; on record: {_count(len(scene.answers), 'model answer')} and "
-            f"{_tools(len(scene.recorded))}",
+            f"(attempt {scene.run['attempt']}) and replays it; on record: {recorded}",
             "bold green",
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any
 
 from polos import serialization
@@ -49,6 +50,7 @@ async def coordinate(runtime: Runtime, run_id: str, slot: Slot) -> str:
     claim = await _claim(runtime, run_id)
     if claim is None:
         return "held elsewhere"
+    claim = _with_kind(runtime, claim)
     execution = Execution(claim, runtime.journal, worker_id=runtime.worker_id)
     runtime.executions[run_id] = execution
     try:
@@ -81,6 +83,14 @@ async def _claim(runtime: Runtime, run_id: str) -> Claim | None:
     claim = claim_from(rows[0])
     faultpoint("after_claim", f"{claim.kind} {claim.name}")
     return claim
+
+
+def _with_kind(runtime: Runtime, claim: Claim) -> Claim:
+    """Fill in the kind of a run that was started by id where nobody knew its definition."""
+    if claim.kind:
+        return claim
+    definition = runtime.resolve(claim.kind, claim.name, claim.caller)
+    return claim if definition is None else replace(claim, kind=definition.workflow_type)
 
 
 async def _run_to_its_end(runtime: Runtime, execution: Execution, slot: Slot) -> str:

@@ -17,6 +17,8 @@ from polos.engine.runtime import Runtime
 from polos.errors import StepExecutionError
 from polos.handles import ExecutionHandle
 from polos.inputs import check_labels
+from polos.journal.runs import READ_RUN, run_record
+from polos.records import api_time
 from polos.workflows import Workflow, get_workflow
 
 if TYPE_CHECKING:
@@ -140,9 +142,11 @@ class StepRunner:
     async def _start(self, step_key: str, request: ChildRequest) -> ExecutionHandle:
         claim = self._execution.claim
         child_id = await start_children(self._runtime, self._execution, _checked(step_key), request)
+        [row] = await self._runtime.journal.read(READ_RUN, run=child_id)
         return ExecutionHandle(
             id=child_id,
             workflow_id=request.name,
+            created_at=api_time(run_record(row)["created_at"]),
             parent_execution_id=claim.id,
             root_workflow_id=claim.root_name,
             root_execution_id=claim.root_id,

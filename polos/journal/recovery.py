@@ -13,7 +13,7 @@ from polos.journal.runs import RUNS, R, spent_running
 from polos.journal.statements import Part, Statement, Unit, now, one_of
 from polos.journal.states import RunStatus, StepStatus
 from polos.journal.steps import STEPS, S
-from polos.journal.workers import W
+from polos.journal.workers import D, W
 
 P = bindparam
 MAX_ROWS = 200  # per duty and sweep: a bounded number of doorbells a second
@@ -118,6 +118,30 @@ def ring_soon(route: str) -> Unit:
     return Unit(
         (Part(_RING_SOON, {"route": route}, guard=False), Part(_RING_TURNS_SOON, {}, guard=False)), ()
     )
+
+
+_offered_names = select(D.name).where(D.worker_id == P("worker"))
+_RING_OFFERED = Statement(
+    update(RUNS)
+    .where(
+        _some_runs(
+            lambda c: c.status == RunStatus.QUEUED.value,
+            lambda c: c.ring_at > now(),
+            lambda c: c.not_before.is_(None),
+            lambda c: c.project == P("project"),
+            lambda c: c.deployment == P("deployment"),
+            lambda c: c.name.in_(_offered_names),
+        )
+    )
+    .values(ring_at=now(), rings=0)
+    .returning(R.id)
+)
+
+
+def ring_offered(worker_id: str, *, project: str, deployment: str) -> Unit:
+    """Make due at once the runs that waited for a worker like this one; answers their ids."""
+    params = {"worker": worker_id, "project": project, "deployment": deployment}
+    return Unit((Part(_RING_OFFERED, params),), ())
 
 
 def _backed_off(rings: Any) -> Any:

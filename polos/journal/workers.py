@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, literal, select, update
+from sqlalchemy import bindparam, delete, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.statements import Part, Row, Statement, Unit, now
@@ -139,10 +139,22 @@ READ_OFFERING = Statement(
         W.deployment == P("deployment"),
         W.draining == 0,
         W.beat_at > now() - P("silence"),
-        D.kind == P("kind"),
+        or_(D.kind == P("kind"), literal("") == P("kind")),
         D.name == P("name"),
     )
     .order_by(W.id)
+)
+READ_OFFERS = Statement(
+    select(W.deployment, D.kind)
+    .join_from(WORKERS, DEFINITIONS, D.worker_id == W.id)
+    .join(DEPLOYMENTS, (DEPLOYMENTS.c.project == W.project) & (DEPLOYMENTS.c.name == W.deployment))
+    .where(
+        W.project == P("project"),
+        W.draining == 0,
+        W.beat_at > now() - P("silence"),
+        D.name == P("name"),
+    )
+    .order_by(DEPLOYMENTS.c.first_seen_at.desc())
 )
 READ_NEWEST_DEPLOYMENT = Statement(
     select(DEPLOYMENTS.c.name)
@@ -161,6 +173,3 @@ def worker_details(row: Row) -> dict[str, Any]:
 def seen_from(row: Row) -> SeenWorker:
     """Return a row of READ_WORKERS."""
     return SeenWorker(*row)
-
-
-READ_KINDS = Statement(select(D.kind).where(D.name == P("name")).limit(1))

@@ -39,4 +39,4 @@ def resolve(kind: str, name: str, caller: str | None) -> Any:
         if found is not None:
             return found
     definition = get_workflow(name)
-    return definition if definition is not None and definition.workflow_type == kind else None
+    return definition if definition is not None and kind in {"", definition.workflow_type} else None

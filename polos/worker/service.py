@@ -19,6 +19,8 @@ from polos.engine.signals import Fenced
 from polos.engine.tasks import install_task_factory, start_apart
 from polos.journal import schema
 from polos.journal.liveness import liveness_for
+from polos.journal.recovery import ring_offered
+from polos.journal.statements import Unit
 from polos.journal.workers import (
     WorkerRow,
     offer_definitions,
@@ -115,6 +117,7 @@ class WorkerService:
         """Offer what was defined since this worker started."""
         if self._run_coroutine is not None and self.runtime is not None:
             self._run_coroutine(self.runtime.journal.do(offer_definitions(self.runtime.worker_id, offers())))
+            self._run_coroutine(self.runtime.journal.do(self._waited_for()))
 
     async def _start_on_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -160,11 +163,18 @@ class WorkerService:
         )
         offered = offers()
         connection.commit([register_worker(row, offered)])
+        connection.commit([self._waited_for()])
         if not offered:
             logger.warning(
                 "This worker offers nothing: no agent, tool or workflow is imported. Name the modules that "
                 "define them in POLOS_IMPORTS, or as arguments of 'polos worker'."
             )
+
+    def _waited_for(self) -> Unit:
+        settings = self._settings
+        return ring_offered(
+            self._heartbeat.worker_id, project=settings.project_id, deployment=settings.deployment_id
+        )
 
     # -- what others tell it
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from backends import on_both
+from gates import Gate
 from pydantic import BaseModel
 
 from polos import ExecutionHandle, Polos, StepExecutionError, WorkflowContext, workflow
@@ -119,11 +120,11 @@ async def test_a_child_carries_its_place_in_the_tree(polos: Polos) -> None:
 
 
 async def test_invoke_goes_on_at_once_and_its_handle_says_where_the_child_is(polos: Polos) -> None:
-    may_end = asyncio.Event()
+    gate = Gate()
 
     @workflow(id="e2e-slow-child")
     async def slow(ctx: WorkflowContext) -> str:
-        await may_end.wait()
+        await gate.passed()
         return "ended"
 
     @workflow(id="e2e-starter")
@@ -133,7 +134,7 @@ async def test_invoke_goes_on_at_once_and_its_handle_says_where_the_child_is(pol
 
     run = await starter.invoke(polos, session_id="s", user_id="u")
     given = (await polos.wait(run.id))["result"]
-    may_end.set()
+    gate.open()
     handle = ExecutionHandle.model_validate(given)
 
     assert handle.workflow_id == "e2e-slow-child"

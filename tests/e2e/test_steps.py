@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
-import threading
 import time
 import uuid
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from backends import on_both
+from gates import Gate
 from pydantic import BaseModel
 
 from polos import Polos, StepExecutionError, WorkflowContext, workflow
@@ -52,27 +52,23 @@ async def test_a_step_calls_sync_and_async_functions_with_their_arguments(polos:
 
 
 async def test_a_sync_step_does_not_hold_up_other_runs(polos: Polos) -> None:
-    is_blocked, may_go_on = asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
-
-    def block() -> bool:
-        loop.call_soon_threadsafe(is_blocked.set)
-        return bool(may_go_on.wait(10))
+    gate = Gate()
 
     @workflow(id="e2e-blocks")
-    async def blocks(ctx: WorkflowContext) -> bool:
-        return await ctx.step.run("block", block)
+    async def blocks(ctx: WorkflowContext) -> str:
+        await ctx.step.run("block", gate.passed_in_thread)
+        return "unblocked"
 
     @workflow(id="e2e-brief")
     async def brief(ctx: WorkflowContext) -> str:
         return "done"
 
     blocked = asyncio.create_task(blocks.run(polos))
-    await is_blocked.wait()
+    await gate.reached()
     assert await brief.run(polos) == "done"
 
-    may_go_on.set()
-    assert await blocked is True
+    gate.open()
+    assert await blocked == "unblocked"
 
 
 @pytest.mark.parametrize("value", [False, 0, 0.0, "", [], {}, None])

@@ -8,6 +8,7 @@ from services import sqlite_url
 from polos.dispatch import Doorbell
 from polos.journal.database import Database
 from polos.journal.liveness import liveness_for
+from polos.journal.recovery import ring_offered
 from polos.journal.runs import READ_RUN, Ending, NewRun, claim_run, create_run, finish_run, run_record
 from polos.journal.states import RunStatus
 from polos.journal.steps import READ_STEP_DETAILS, STEP_DETAILS, claim_turn, schedule_turn
@@ -161,3 +162,11 @@ def test_a_due_turn_of_an_ended_run_is_closed_and_not_rung(scene):
     scene.sweeper.sweep()
     assert scene.bells.rung == []
     assert scene.step(run_id)["status"] == "failed"
+
+
+def test_a_run_that_waited_for_its_worker_is_due_when_one_registers(scene):
+    run_id = scene.run(ring_again=50.0)
+    other = WorkerRow(uuid.uuid4().hex, "o@host", 1, "p", "d", "celery", "polos", 1)
+    scene.do(register_worker(other, [("agent", "another")]))
+    assert scene.do(ring_offered(other.id, **HERE)) == []
+    assert scene.do(ring_offered(scene.worker(), **HERE)) == [(run_id,)]
