@@ -55,9 +55,10 @@ async def coordinate(runtime: Runtime, run_id: str, slot: Slot) -> str:
     runtime.executions[run_id] = execution
     try:
         return await _run_to_its_end(runtime, execution, slot)
-    except Fenced:
-        await execution.put_away(Fenced(run_id), patience_seconds=UNWIND_SECONDS)
-        return "taken over"
+    except Fenced as fenced:
+        reason = ExecutionCancelledError(f"run {run_id} was cancelled") if fenced.cancelled else fenced
+        await execution.put_away(reason, patience_seconds=UNWIND_SECONDS)
+        return "cancelled" if fenced.cancelled else "taken over"
     except WaitException as signal:
         return type(signal).__name__.lower()
     except asyncio.CancelledError:  # a revoked task or a cold shutdown; the audit hands the run back
@@ -149,9 +150,11 @@ async def _drive(
         raise NonDeterminismError(
             f"The code ended without asking for steps the journal holds: {execution.left_over()}"
         ) from error
-    if error is not None:
-        raise error
-    return body.result()
+    if error is None:
+        return body.result()
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        raise RuntimeError(f"The code of the run raised {error!r}; only workers end processes") from error
+    raise error
 
 
 async def _body(definition: Definition, context: WorkflowContext, execution: Execution) -> Any:
@@ -258,6 +261,8 @@ async def _time_out(
 
 async def _finish(runtime: Runtime, execution: Execution, ending: Ending) -> str:
     claim = execution.claim
+    if execution.tasks:  # tasks the body left behind
+        await execution.put_away(error_signal(execution), patience_seconds=UNWIND_SECONDS)
     faultpoint("before_finish", f"{claim.kind} {claim.name}")
     rows = await _unit(runtime, execution, _ending_unit(runtime, claim, ending))
     faultpoint("after_finish", f"{claim.kind} {claim.name}")

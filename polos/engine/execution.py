@@ -73,6 +73,7 @@ class Execution:
         self._ahead: set[int] = set()  # seqs known beyond that
         self._new_steps: list[DurableFuture] = []  # steps that wait until all recorded outcomes are delivered
         self._position = 0
+        self._deviation: NonDeterminismError | None = None  # kept: user code may catch what it raised
 
     @property
     def run_id(self) -> str:
@@ -169,9 +170,11 @@ class Execution:
             )
         known = self._known.get(name)
         if known is not None and known.kind != kind:
-            raise NonDeterminismError(
-                f"Step {shown(name)!r} was recorded as {known.kind!r} and the code now asks for it as {kind!r}"
+            self._deviation = NonDeterminismError(
+                f"Step {shown(name)!r} was recorded as {known.kind!r}; the code now asks for it as {kind!r}"
             )
+            self.news.set()
+            raise self._deviation
         self._unasked.discard(name)
         waiter = self._asked[name] = DurableFuture()
         self.news.set()
@@ -210,7 +213,7 @@ class Execution:
         rows = await self.journal.read(READ_FENCE, run=self.run_id)
         attempt, seq, wakes, status, owner = rows[0] if rows else (0, 0, 0, "", None)
         if (attempt, status, owner) != (self.claim.attempt, RunStatus.RUNNING.value, self.worker_id):
-            raise Fenced(self.run_id)
+            raise Fenced(self.run_id, cancelled=status == RunStatus.CANCELLED)
         found = await self.journal.read(
             READ_OUTCOMES_SINCE, run=self.run_id, after=self._complete_until, until=seq
         )
@@ -222,6 +225,8 @@ class Execution:
 
     async def deliver_next(self) -> bool:
         """Hand the next outcome to the code; False when there is nothing to hand over now."""
+        if self._deviation is not None:
+            raise self._deviation
         if self.is_stale:
             await self.refresh()
         await settled(self.tasks)

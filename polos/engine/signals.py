@@ -11,8 +11,9 @@ from polos.errors import WaitException
 class Fenced(WaitException):
     """The run belongs to another attempt, or has ended: what this process still does counts nothing."""
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, *, cancelled: bool = False) -> None:
         super().__init__(f"run {run_id} is no longer executed here")
+        self.cancelled = cancelled
 
 
 class Parked(WaitException):

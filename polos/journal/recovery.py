@@ -68,7 +68,7 @@ _PUT_BACK_TURNS = Statement(
     .values(
         status=StepStatus.SCHEDULED.value,
         owner=None,
-        crashes=S.crashes + 1,
+        crashes=S.crashes + P("crashed", type_=S.crashes.type),
         ring_at=now(),
         rings=0,
     )
@@ -81,9 +81,9 @@ def put_back_runs(worker_id: str) -> Unit:
     return Unit((Part(_PUT_BACK_RUNS, {"worker": worker_id}),), ())
 
 
-def put_back_turns(worker_id: str) -> Unit:
-    """Schedule again the turns a dead worker executed; answers (run id, step name)."""
-    return Unit((Part(_PUT_BACK_TURNS, {"worker": worker_id}),), ())
+def put_back_turns(worker_id: str, *, crashed: bool = True) -> Unit:
+    """Schedule again the turns a worker executed that died or ends; answers (run id, step name)."""
+    return Unit((Part(_PUT_BACK_TURNS, {"worker": worker_id, "crashed": int(crashed)}),), ())
 
 
 _RING_SOON = Statement(

@@ -26,6 +26,7 @@ logger = logging.getLogger("polos.journal")
 MAX_BATCH_UNITS = 500  # nothing is gained above
 MAX_WAITING_UNITS = 20_000  # more wait at the door: back-pressure while the database is away
 MAX_INLINE_UNITS = 8  # SQLite: a batch this small is committed on the loop itself, if its turn comes at once
+CLOSE_LOOKS_SECONDS = 0.005  # between looks whether everything is committed
 RECONNECT_SECONDS = (0.05, 2.0)  # first and longest pause between attempts to reach the database
 Answer = Rows | Exception
 
@@ -150,6 +151,7 @@ class Writer:
         self._idle = asyncio.Event()
         self._idle.set()
         self._task = asyncio.get_running_loop().create_task(self._run(), name="polos-writer")
+        self._committing = False
         self.batches = 0  # commits so far, for benchmarks
         self.units = 0
 
@@ -179,6 +181,7 @@ class Writer:
     async def _run(self) -> None:
         while True:
             await self._arrived.wait()
+            self._committing = True
             batch = self._next_batch()
             answers = await self._answers([unit for unit, _ in batch])
             for (_, future), answer in zip(batch, answers, strict=True):

@@ -118,6 +118,7 @@ class Bus:
                 self._away(error)
             except Exception:
                 logger.exception("Reading from Redis failed; trying again")
+            _leave_if_cancelled()
             lasted = asyncio.get_running_loop().time() - started
             pause = RECONNECT_SECONDS[0] if lasted > longest else min(pause * 2, longest)
             await asyncio.sleep(pause)
@@ -168,6 +169,13 @@ def _own_task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
 
 def _heed_cancellation() -> None:
     """Raise a cancellation that was swallowed: `asyncio.wait_for`, which redis-py uses, may before 3.12."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+def _leave_if_cancelled() -> None:
+    """Raise again a cancellation that redis-py swallowed: asyncio.run() cancels only once and then waits."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

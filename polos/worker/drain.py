@@ -46,7 +46,7 @@ async def _hand_back_turns(runtime: Runtime) -> None:
     for call in list(runtime.turns.values()):
         if call is not None:
             call.cancel()
-    rows = await runtime.journal.do(put_back_turns(runtime.worker_id))
+    rows = await runtime.journal.do(put_back_turns(runtime.worker_id, crashed=False))
     for run_id, step in rows:
         logger.warning("Turn %s of run %s is cut off and handed back", step, run_id)
         runtime.dispatcher.ring(Doorbell(run_id, "turn", step=step, begun=True))

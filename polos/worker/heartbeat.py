@@ -90,6 +90,10 @@ class Heartbeat:
             logger.warning("Worker %s cannot beat: %s", worker_id, error)
             self._disconnect()
             return RETRY_SECONDS
+        except Exception:
+            logger.exception("A beat of worker %s failed; the next one tries again", worker_id)
+            self._disconnect()
+            return RETRY_SECONDS
         if rows:
             self._acknowledged = sent
         elif not self._stop.is_set() and worker_id == self.worker_id:

@@ -116,7 +116,7 @@ class Sweeper:
 
     def _put_back(self, owner: str) -> None:
         runs = self._all(put_back_runs(owner))
-        turns = self._all(put_back_turns(owner))
+        turns = self._all(put_back_turns(owner, crashed=True))
         if runs or turns:
             logger.warning("Put back %d runs and %d turns of worker %s", runs, turns, owner)
 

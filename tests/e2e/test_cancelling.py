@@ -244,7 +244,7 @@ async def test_a_run_that_swallows_its_cancellation_still_ends_in_time(polos: Po
 
     @workflow(id="e2e-swallows")
     async def swallows(ctx: WorkflowContext) -> str:
-        while not ended._open.is_set():
+        while not ended.is_open:
             try:
                 await ended.passed()
             except asyncio.CancelledError:

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+POLOS = (sys.executable, "-m", "polos.cli.main")
+
+
+def wait_until(condition: Callable[[], object], *, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.05)
+
+
+class Bench:
+    """A folder for a program and its `.polos` home, and the processes started in it, all with a mark of ours."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home = folder / ".polos"
+        self._mark = f"BENCH={uuid.uuid4().hex}"
+        self._started: list[subprocess.Popen[str]] = []
+
+    def environment(self, more: Mapping[str, str]) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("POLOS_", "OPENAI_"))}
+        name, _, value = self._mark.partition("=")
+        return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "200", name: value, **more}
+
+    def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
+        """Start the command; its output goes to one pipe."""
+        process = subprocess.Popen(
+            [*POLOS, *arguments],
+            cwd=self.folder,
+            env=self.environment(more),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._started.append(process)
+        return process
+
+    def run(self, *arguments: str, **more: str) -> tuple[int, str]:
+        """Run the command to its end; return exit code and output."""
+        process = self.start(*arguments, **more)
+        output, _ = process.communicate(timeout=90)
+        return process.returncode, output
+
+    def living(self) -> list[int]:
+        """Return the processes with our mark in their environment, the embedded server and its watcher too."""
+        mark, living = f"\0{self._mark}\0".encode(), []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has just ended, or is not ours to read
+                if mark in b"\0" + (folder / "environ").read_bytes():
+                    living.append(int(folder.name))
+        return living
+
+    def close(self) -> None:
+        for process in self._started:
+            process.kill()
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+        for pid in self.living():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def open_bench() -> Iterator[Bench]:
+    folder = Path(tempfile.mkdtemp(prefix="polos-")).resolve()  # not tmp_path: too long for a socket
+    bench = Bench(folder)
+    try:
+        yield bench
+    finally:
+        bench.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with open_bench() as bench:
+        yield bench
