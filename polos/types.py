@@ -5,7 +5,7 @@ All are Pydantic models; their field names and defaults are part of the public A
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 
 class Usage(BaseModel):
@@ -124,7 +124,7 @@ class BatchWorkflowInput(BaseModel):
 
     id: str
     payload: Any | None = None
-    initial_state: BaseModel | dict[str, Any] | None = None
+    initial_state: InstanceOf[BaseModel] | dict[str, Any] | None = None  # a dict is not made a model
     run_timeout_seconds: int | None = None
     queue: str | None = None
     concurrency_key: str | None = None

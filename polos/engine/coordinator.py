@@ -11,7 +11,7 @@ from polos import serialization
 from polos.current import current_context
 from polos.engine.context import WorkflowContext, build_context
 from polos.engine.execution import Execution
-from polos.engine.outcomes import back_off, can_never_succeed, error_text
+from polos.engine.outcomes import back_off, can_never_succeed, error_text, exits_as_errors
 from polos.engine.runtime import Definition, Runtime, Slot
 from polos.engine.signals import Drained, Fenced, Parked
 from polos.errors import (
@@ -165,7 +165,8 @@ async def _body(definition: Definition, context: WorkflowContext, execution: Exe
     except ValueError as error:  # recorded input: another attempt cannot help
         raise InputError(str(error)) from error
     faultpoint("before_execute", f"{execution.claim.kind} {execution.claim.name}")
-    result = await definition.call(context, payload)
+    with exits_as_errors():
+        result = await definition.call(context, payload)
     faultpoint("after_execute", f"{execution.claim.kind} {execution.claim.name}")
     return result
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from polos import serialization
 from polos.engine.execution import Execution, shown
-from polos.engine.outcomes import back_off, can_never_succeed, completed, error_text, failed
+from polos.engine.outcomes import back_off, can_never_succeed, completed, error_text, exits_as_errors, failed
 from polos.engine.runtime import Runtime
 from polos.errors import PolosError, SerializationError, StepExecutionError, ValueTooLargeError
 from polos.faultpoints import faultpoint
@@ -82,7 +82,8 @@ async def _attempts(
         execution.check_open()
         faultpoint("before_execute", f"step {name}")
         try:
-            value = await call()
+            with exits_as_errors():
+                value = await call()
         except Exception as error:  # noqa: BLE001 - user code may raise anything
             execution.check_open()
             failures.append({"try": len(failures) + 1, "error": error_text(error), "at": time.time()})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from polos import serialization
@@ -27,6 +29,15 @@ def _text_of(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):  # of a task group: its own text names no cause
         return f"{text}: {'; '.join(_text_of(member) for member in error.exceptions)}"
     return text
+
+
+@contextmanager
+def exits_as_errors() -> Iterator[None]:
+    """Turn an exit of the interpreter that user code raises into an error: out of a task, it ends the loop."""
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise RuntimeError(f"The code raised {error!r}, which ends no worker") from error
 
 
 def completed(value: Any, settings: Settings, *, what: str, failures: str | None = None) -> Outcome:

@@ -20,6 +20,7 @@ RECONNECT_SECONDS = (0.1, 2.0)  # first and longest pause
 SOCKET_TIMEOUT_SECONDS = 5.0
 CANCEL_AGAIN_SECONDS = 0.1
 IDLE_CHANNEL = "idle"
+SUBSCRIBED = ""  # what a listener is told once it hears everything
 IDLE_SECONDS = 10.0  # without a message: then the connection is pinged
 MAX_WAITING_MESSAGES = 10_000  # while Redis is away; more are dropped, nothing rests on them
 _ERRORS = (RedisError, OSError, asyncio.TimeoutError)
@@ -66,7 +67,10 @@ class Bus:
             self.forget(channel, listener)
 
     def listen(self, channel: str, listener: Listener) -> None:
-        """Call `listener` with each message of `channel` from about now on."""
+        """Call `listener` with each message of `channel` from about now on.
+
+        With `SUBSCRIBED` at first, and again after each reconnection: what was said before may be missed.
+        """
         self._listeners.setdefault(self._prefix + channel, set()).add(listener)
         self._changed.set()
         if self._reader is None:
@@ -152,14 +156,16 @@ class Bus:
     async def _hand_out(self, pubsub: Any) -> None:
         while True:
             _heed_cancellation()
-            self._deliver(await pubsub.get_message(ignore_subscribe_messages=True, timeout=IDLE_SECONDS))
+            self._deliver(await pubsub.get_message(timeout=IDLE_SECONDS))
 
     def _deliver(self, message: dict[str, Any] | None) -> None:
         self._reachable = True
-        if message is None or message.get("type") != "message":
+        if message is None or message["type"] not in ("message", "subscribe"):
             return
+        # What happened before the server knew of a listener it has missed: being subscribed is news, too.
+        data = message["data"] if message["type"] == "message" else SUBSCRIBED
         for listener in tuple(self._listeners.get(message["channel"], ())):
-            listener(message["data"])
+            listener(data)
 
 
 def _own_task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

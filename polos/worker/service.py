@@ -95,7 +95,8 @@ class WorkerService:
         run_coroutine(self._start_on_loop(), timeout_seconds=30.0)
         self._heartbeat.start(self._heartbeat.worker_id)
         self._sweeper.start()
-        threading.Thread(target=_preload_models, name="polos-preload", daemon=True).start()
+        if any(kind == "agent" for kind, _ in offers()):
+            threading.Thread(target=_preload_models, name="polos-preload", daemon=True).start()
 
     def drain(self) -> None:
         """Hand every run back and take this worker out of the fleet."""
