@@ -215,8 +215,11 @@ class ClientBackend:
 
     @asynccontextmanager
     async def end_of_run(self, run_id: str, ended: asyncio.Event) -> AsyncIterator[None]:
-        """Set `ended` when somebody says that the run has ended."""
-        async with self._bus().listening(RUN_CHANNEL.format(run_id), lambda _: ended.set()):
+        """Set `ended` when somebody says that the run has ended, and once it would be heard."""
+        heard = self._bus().listening(
+            RUN_CHANNEL.format(run_id), lambda _: ended.set(), on_subscribed=ended.set
+        )
+        async with heard:
             yield
 
     def tell_cancelled(self, run_id: str, owner: str | None) -> None:

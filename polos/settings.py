@@ -76,9 +76,8 @@ class Settings:
     drain_seconds: float = _setting("POLOS_DRAIN_SECONDS", _seconds, 25.0)
     resident_max: int = _setting("POLOS_RESIDENT_MAX", _positive_int, 5000)
     resident_seconds: float = _setting("POLOS_RESIDENT_SECONDS", _seconds, 600.0)
-    wait_threshold_seconds: float = _setting("POLOS_WAIT_THRESHOLD_SECONDS", _seconds, 10.0)
     result_poll_seconds: float = _setting("POLOS_RESULT_POLL_SECONDS", _seconds, 2.0)
-    sync_threads: int = _setting("POLOS_SYNC_THREADS", _positive_int, 32)
+    sync_threads: int = _setting("POLOS_SYNC_THREADS", _positive_int, 64)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:

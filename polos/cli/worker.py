@@ -158,10 +158,15 @@ def _reap(living: dict[int, subprocess.Popen[bytes]], received: set[int]) -> boo
 
 @contextmanager
 def _passing_signals_on(living: Mapping[int, object]) -> Iterator[set[int]]:
-    """Send each stop signal that comes to every living process; yields those that came."""
+    """Tell every living process to stop when we are; yields the signals that were sent.
+
+    The second Ctrl-C stops them without waiting for what they do, as it does with a single worker.
+    """
     received: set[int] = set()
 
     def pass_on(number: int, _: object) -> None:
+        if number == signal.SIGINT:
+            number = signal.SIGQUIT if received else signal.SIGTERM
         received.add(number)
         for pid in list(living):
             with contextlib.suppress(ProcessLookupError):  # it has just ended

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from polos.errors import JournalUnavailableError
 from polos.journal.statements import Params, Part, Rows, Statement, Unit
 
 T = TypeVar("T")
+LOOK_AGAIN_SECONDS = 0.01
 BUSY_TIMEOUT_SECONDS = 10.0  # for programs that write the file without taking our turn
 _UNAVAILABLE = {
     sqlite3.SQLITE_BUSY,
@@ -36,11 +38,23 @@ class SqliteConnection:
             self._driver = sqlite3.connect(
                 path, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_SECONDS
             )
-            for pragma in ("journal_mode=WAL", f"synchronous={sync}"):
-                self._driver.execute(f"PRAGMA {pragma}")
+            self._log_ahead()
+            self._driver.execute(f"PRAGMA synchronous={sync}")
             self._turn = os.open(f"{path}.turn", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except (sqlite3.OperationalError, OSError) as error:
             raise JournalUnavailableError(str(error)) from error
+
+    def _log_ahead(self) -> None:
+        """Set WAL mode, kept in the file. While others open a new file SQLite refuses this without waiting."""
+        deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+        while True:
+            try:
+                self._driver.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            time.sleep(LOOK_AGAIN_SECONDS)
 
     def take_turn(self, *, blocking: bool = True) -> bool:
         """Take this folder's turn to write; False when another writer has it and `blocking` is off."""

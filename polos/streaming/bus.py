@@ -20,7 +20,6 @@ RECONNECT_SECONDS = (0.1, 2.0)  # first and longest pause
 SOCKET_TIMEOUT_SECONDS = 5.0
 CANCEL_AGAIN_SECONDS = 0.1
 IDLE_CHANNEL = "idle"
-SUBSCRIBED = ""  # what a listener is told once it hears everything
 IDLE_SECONDS = 10.0  # without a message: then the connection is pinged
 MAX_WAITING_MESSAGES = 10_000  # while Redis is away; more are dropped, nothing rests on them
 _ERRORS = (RedisError, OSError, asyncio.TimeoutError)
@@ -41,6 +40,7 @@ class Bus:
             decode_responses=True,
         )
         self._listeners: dict[str, set[Listener]] = {}
+        self._on_subscribed: dict[str, set[Callable[[], None]]] = {}
         self._outbox: list[tuple[str, str]] = []
         self._changed = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
@@ -58,19 +58,29 @@ class Bus:
             self._flusher = _own_task(self._flush())
 
     @asynccontextmanager
-    async def listening(self, channel: str, listener: Listener) -> AsyncIterator[None]:
-        """Call `listener` with each message of `channel` while the context lasts."""
+    async def listening(
+        self, channel: str, listener: Listener, *, on_subscribed: Callable[[], None] | None = None
+    ) -> AsyncIterator[None]:
+        """Call `listener` with each message of `channel` while the context lasts.
+
+        `on_subscribed` is called when the server knows of it, at first and after a reconnection: what was
+        said before that was missed.
+        """
+        heeds = self._on_subscribed.setdefault(self._prefix + channel, set())
+        if on_subscribed is not None:
+            heeds.add(on_subscribed)
         self.listen(channel, listener)
         try:
             yield
         finally:
             self.forget(channel, listener)
+            if on_subscribed is not None:
+                heeds.discard(on_subscribed)
+            if not heeds:
+                self._on_subscribed.pop(self._prefix + channel, None)
 
     def listen(self, channel: str, listener: Listener) -> None:
-        """Call `listener` with each message of `channel` from about now on.
-
-        With `SUBSCRIBED` at first, and again after each reconnection: what was said before may be missed.
-        """
+        """Call `listener` with each message of `channel` from about now on."""
         self._listeners.setdefault(self._prefix + channel, set()).add(listener)
         self._changed.set()
         if self._reader is None:
@@ -160,12 +170,14 @@ class Bus:
 
     def _deliver(self, message: dict[str, Any] | None) -> None:
         self._reachable = True
-        if message is None or message["type"] not in ("message", "subscribe"):
+        if message is None:
             return
-        # What happened before the server knew of a listener it has missed: being subscribed is news, too.
-        data = message["data"] if message["type"] == "message" else SUBSCRIBED
-        for listener in tuple(self._listeners.get(message["channel"], ())):
-            listener(data)
+        if message["type"] == "subscribe":
+            for heed in tuple(self._on_subscribed.get(message["channel"], ())):
+                heed()
+        elif message["type"] == "message":
+            for listener in tuple(self._listeners.get(message["channel"], ())):
+                listener(message["data"])
 
 
 def _own_task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

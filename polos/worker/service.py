@@ -33,6 +33,7 @@ from polos.models import call as models
 from polos.settings import Settings
 from polos.streaming.bus import Bus
 from polos.worker.audit import Audit
+from polos.worker.bridge import DaemonThreads
 from polos.worker.definitions import offers, resolve
 from polos.worker.drain import drain
 from polos.worker.heartbeat import Heartbeat
@@ -123,6 +124,10 @@ class WorkerService:
     async def _start_on_loop(self) -> None:
         loop = asyncio.get_running_loop()
         install_task_factory(loop)
+        threads = DaemonThreads(
+            "polos-sync", limit=self._settings.sync_threads, initializer=self._app.set_current
+        )
+        loop.set_default_executor(threads)  # for sync functions of users, which may block for long
         self._bus = Bus(self._connections.redis_url, prefix=self._settings.redis_prefix)
         self.runtime = Runtime(
             settings=self._settings,

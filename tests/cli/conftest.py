@@ -26,7 +26,7 @@ def wait_until(condition: Callable[[], object], *, seconds: float = 30) -> None:
 
 
 class Bench:
-    """A folder for a program and its `.polos` home, and the processes started in it, all with a mark of ours."""
+    """A folder for a program and its `.polos` home, and the processes started in it, which bear our mark."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -61,7 +61,7 @@ class Bench:
         return process.returncode, output
 
     def living(self) -> list[int]:
-        """Return the processes with our mark in their environment, the embedded server and its watcher too."""
+        """Return the processes with our mark in their environment, embedded server and watcher included."""
         mark, living = f"\0{self._mark}\0".encode(), []
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it has just ended, or is not ours to read

@@ -57,14 +57,14 @@ async def test_worker_serves_the_module_it_is_given_and_ends_with_0_on_sigterm(p
 async def test_worker_takes_its_modules_from_the_environment_when_none_is_given(program: Bench) -> None:
     worker = program.start("worker", POLOS_IMPORTS="numbers_program")
     assert await double(program.home, 4) == {"doubled": 8}
-    worker.send_signal(signal.SIGINT)
+    worker.terminate()
     assert worker.wait(timeout=20) == 0
 
 
 def test_all_processes_end_when_the_command_is_told_to(program: Bench) -> None:
     command = program.start("worker", "numbers_program", "--processes", "2")
     wait_until(lambda: len(registered(program.home)) == 2)
-    command.terminate()
+    command.send_signal(signal.SIGINT)
     assert command.wait(timeout=20) == 0
     wait_until(lambda: not program.living(), seconds=10)
 
