@@ -45,7 +45,7 @@ class SqliteConnection:
             raise JournalUnavailableError(str(error)) from error
 
     def _log_ahead(self) -> None:
-        """Set WAL mode, kept in the file. While others open a new file SQLite refuses this without waiting."""
+        """Set WAL mode, kept in the file. While others open a new file, SQLite refuses without waiting."""
         deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
         while True:
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from functools import cache
 from types import ModuleType
 
@@ -39,10 +40,13 @@ async def generate(request: ModelRequest) -> ModelAnswer:
 def preload() -> None:
     """Import LiteLLM, which blocks for seconds, so that the first call does not wait for it.
 
-    Meant for a background thread of a worker that has just started. Also makes one pretended call
-    of each kind, because LiteLLM imports half a second's worth of modules with its first ones.
+    Meant for a background thread of a worker that has just started; not a daemon, see `_loaded`. Also makes
+    one pretended call of each kind, because LiteLLM imports half a second's worth of modules with its first
+    ones, unless the program has ended meanwhile.
     """
     _adapter()
+    if not threading.main_thread().is_alive():
+        return
     from polos.models.warmup import warm_up  # noqa: PLC0415 - imports LiteLLM
 
     warm_up()
@@ -58,7 +62,13 @@ async def close() -> None:
 
 
 async def _loaded() -> ModuleType:
-    return _adapter() if _is_loaded() else await asyncio.to_thread(_adapter)
+    if not _is_loaded():
+        # Not a daemon: one that the end of the program freezes in an import keeps that module's lock, and
+        # LiteLLM's objects import when they are destroyed. The program would never end.
+        loader = threading.Thread(target=_adapter, name="polos-litellm", daemon=False)
+        loader.start()
+        await asyncio.to_thread(loader.join)
+    return _adapter()
 
 
 def _is_loaded() -> bool:

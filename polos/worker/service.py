@@ -97,7 +97,8 @@ class WorkerService:
         self._heartbeat.start(self._heartbeat.worker_id)
         self._sweeper.start()
         if any(kind == "agent" for kind, _ in offers()):
-            threading.Thread(target=_preload_models, name="polos-preload", daemon=True).start()
+            # No daemon: see `models.call`.
+            threading.Thread(target=_preload_models, name="polos-preload", daemon=False).start()
 
     def drain(self) -> None:
         """Hand every run back and take this worker out of the fleet."""
@@ -221,4 +222,5 @@ def _preload_models() -> None:
     try:
         models.preload()
     except Exception:
-        logger.exception("LiteLLM cannot be imported; turns will fail")
+        if threading.main_thread().is_alive():  # else the program ended, which broke the pretended calls
+            logger.exception("LiteLLM cannot be imported; turns will fail")

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -26,18 +25,18 @@ def wait_until(condition: Callable[[], object], *, seconds: float = 30) -> None:
 
 
 class Bench:
-    """A folder for a program and its `.polos` home, and the processes started in it, which bear our mark."""
+    """A folder for a program and its `.polos` home, and the processes that work in it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.home = folder / ".polos"
-        self._mark = f"BENCH={uuid.uuid4().hex}"
         self._started: list[subprocess.Popen[str]] = []
 
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("POLOS_", "OPENAI_"))}
-        name, _, value = self._mark.partition("=")
-        return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "200", name: value, **more}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("POLOS_", "OPENAI_"))
+        }
+        return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **more}
 
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
         """Start the command; its output goes to one pipe."""
@@ -61,12 +60,13 @@ class Bench:
         return process.returncode, output
 
     def living(self) -> list[int]:
-        """Return the processes with our mark in their environment, embedded server and watcher included."""
-        mark, living = f"\0{self._mark}\0".encode(), []
-        for folder in Path("/proc").glob("[0-9]*"):
+        """Return the processes that work in the folder: the embedded server and its watcher do, too."""
+        living = []
+        for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it has just ended, or is not ours to read
-                if mark in b"\0" + (folder / "environ").read_bytes():
-                    living.append(int(folder.name))
+                # Not by the environment: Celery and Valkey write their titles over it.
+                if os.readlink(process / "cwd").startswith(str(self.folder)):
+                    living.append(int(process.name))
         return living
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from polos.cli.main import app
 from polos.demo.ledger import FINISHED, STARTED, Entry
 from polos.demo.proof import Evidence, prove
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="finds processes in /proc")
 
 
 # -- the whole demo
@@ -158,7 +158,10 @@ def test_interrupted_tool_that_starts_again_is_no_problem() -> None:
         ({"ledger": (*LEDGER, entry(STARTED, "oslo", 2))}, "started again after it had finished"),
         ({"ledger": LEDGER[:-1]}, "started and never finished"),
         ({"ledger": LEDGER[:-2]}, "2 tool calls, but 1 finished"),
-        ({"ledger": (*LEDGER, entry(STARTED, "rome"), entry(FINISHED, "rome"))}, "2 tool calls, but 3 finished"),
+        (
+            {"ledger": (*LEDGER, entry(STARTED, "rome"), entry(FINISHED, "rome"))},
+            "2 tool calls, but 3 finished",
+        ),
         ({"requests": ("first", "first", "second")}, "1 model calls were made again"),
         ({"requests": ("first", "second", "third")}, "3 requests for 2 recorded answers"),
         ({"requests": None, "turns": (2, 1)}, "3 model calls for 2 answers"),

@@ -54,15 +54,8 @@ async def test_worker_serves_the_module_it_is_given_and_ends_with_0_on_sigterm(p
     assert worker.wait(timeout=20) == 0
 
 
-async def test_worker_takes_its_modules_from_the_environment_when_none_is_given(program: Bench) -> None:
-    worker = program.start("worker", POLOS_IMPORTS="numbers_program")
-    assert await double(program.home, 4) == {"doubled": 8}
-    worker.terminate()
-    assert worker.wait(timeout=20) == 0
-
-
-def test_all_processes_end_when_the_command_is_told_to(program: Bench) -> None:
-    command = program.start("worker", "numbers_program", "--processes", "2")
+def test_all_processes_end_with_0_on_ctrl_c(program: Bench) -> None:
+    command = program.start("worker", "--processes", "2", POLOS_IMPORTS="numbers_program")
     wait_until(lambda: len(registered(program.home)) == 2)
     command.send_signal(signal.SIGINT)
     assert command.wait(timeout=20) == 0

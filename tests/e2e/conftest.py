@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from models.servers import ModelServer, model_server
+from models.servers import ModelServer, Recorder, model_server, recorder
 from scripts import Folder
 
 from polos import Polos
@@ -62,6 +62,13 @@ def model(llmock: ModelServer) -> ModelServer:
     """The model's answers of one test."""
     llmock.reset()
     return llmock
+
+
+@pytest.fixture
+def told() -> Iterator[Recorder]:
+    """A provider that answers as told, word for word."""
+    with recorder() as running:
+        yield running
 
 
 @pytest.fixture

@@ -198,7 +198,9 @@ async def test_a_payload_that_does_not_fit_fails_the_child_at_once(polos: Polos)
     async def parent(ctx: WorkflowContext) -> None:
         await ctx.step.invoke_and_wait("child", child, {"m": 1})
 
-    with pytest.raises(RunFailedError, match=r"payload of workflow 'e2e-child' is not Number: n: Field required"):
+    with pytest.raises(
+        RunFailedError, match=r"payload of workflow 'e2e-child' is not Number: n: Field required"
+    ):
         await parent.run(polos)
 
 

@@ -11,7 +11,15 @@ from backends import on_both
 from gates import Gate
 from pydantic import BaseModel
 
-from polos import BatchWorkflowInput, ExecutionHandle, Polos, PolosClient, WorkflowContext, batch_invoke, workflow
+from polos import (
+    BatchWorkflowInput,
+    ExecutionHandle,
+    Polos,
+    PolosClient,
+    WorkflowContext,
+    batch_invoke,
+    workflow,
+)
 from polos.errors import IdempotencyError
 
 pytestmark = pytest.mark.timeout(30)
@@ -39,7 +47,13 @@ async def listed(ctx: WorkflowContext, payload: Number) -> list[Number]:
 @on_both
 async def test_a_record_has_every_documented_field(polos: Polos) -> None:
     handle = await double.invoke(
-        polos, Number(n=1), queue="q", concurrency_key="k", session_id="s", user_id="u", run_timeout_seconds=60
+        polos,
+        Number(n=1),
+        queue="q",
+        concurrency_key="k",
+        session_id="s",
+        user_id="u",
+        run_timeout_seconds=60,
     )
     record = await polos.wait(handle.id)
 
@@ -191,7 +205,10 @@ async def test_a_batch_with_one_unknown_id_starts_nothing(polos: Polos) -> None:
 
 
 async def test_a_batch_with_one_missing_payload_starts_nothing(polos: Polos) -> None:
-    items = [BatchWorkflowInput(id="e2e-client-double", payload={"n": 1}), BatchWorkflowInput(id="e2e-client-double")]
+    items = [
+        BatchWorkflowInput(id="e2e-client-double", payload={"n": 1}),
+        BatchWorkflowInput(id="e2e-client-double"),
+    ]
     with pytest.raises(ValueError, match="needs a payload"):
         await polos.batch_invoke(items)
 
@@ -220,8 +237,12 @@ async def test_an_idempotency_key_with_another_input_is_refused(polos: Polos) ->
 # -- names runs are filed under
 
 
-@pytest.mark.parametrize("name", ["session_id", "user_id", "concurrency_key", "queue_name", "idempotency_key"])
-@pytest.mark.parametrize(("label", "error"), [("a\x00b", ValueError), ("x" * 401, ValueError), (7, TypeError)])
+@pytest.mark.parametrize(
+    "name", ["session_id", "user_id", "concurrency_key", "queue_name", "idempotency_key"]
+)
+@pytest.mark.parametrize(
+    ("label", "error"), [("a\x00b", ValueError), ("x" * 401, ValueError), (7, TypeError)]
+)
 async def test_a_label_no_database_holds_is_refused_before_anything_starts(
     polos: Polos, name: str, label: Any, error: type[Exception]
 ) -> None:
