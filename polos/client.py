@@ -213,13 +213,16 @@ class PolosClient:
                 async with asyncio.timeout(pause):
                     await ended.wait()
             except TimeoutError:
-                if not told and record["status"] in {"queued", "waiting"}:
-                    told = await self._tell_if_nobody_serves(backend, record)
+                told = told or await self._tell_why_it_stands(backend, record)
                 pause = self.settings.result_poll_seconds
             ended.clear()
 
-    async def _tell_if_nobody_serves(self, backend: ClientBackend, record: dict[str, Any]) -> bool:
-        problem = await asyncio.to_thread(backend.why_unserved, record)
+    async def _tell_why_it_stands(self, backend: ClientBackend, record: dict[str, Any]) -> bool:
+        problem = None
+        if record["status"] == "blocked":
+            problem = f"Run {record['id']} is blocked until a person decides: {record['error']}"
+        elif record["status"] in {"queued", "waiting"}:
+            problem = await asyncio.to_thread(backend.why_unserved, record)
         if problem is not None:
             logger.warning(problem)
         return problem is not None

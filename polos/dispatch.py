@@ -71,6 +71,11 @@ def next_queue(route: str) -> str:
     return f"{route}.next"
 
 
+def route_of(queue_name: str) -> str:
+    """Return the route that a Celery queue belongs to."""
+    return queue_name.removesuffix(".next")
+
+
 def broker_settings(broker_url: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the Celery settings that make an unreachable broker fail fast instead of hanging a caller."""
     if urlsplit(broker_url).scheme.startswith(("redis", "sentinel")):

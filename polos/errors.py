@@ -1,24 +1,26 @@
 """Every error of the package, in one tree.
 
 PolosError
-├── ConfigurationError (ValueError)       you: settings, definitions, imports
-│   ├── SchemaVersionError                the database is older or newer than this version
-│   └── NotOnPath / import problems       are plain ConfigurationErrors with the module named
-├── ServiceUnavailableError               infrastructure: a server does not answer; safe to retry
-│   └── JournalUnavailableError           the database
-├── ModelError                            a provider refused, failed or answered nonsense
-│   └── MissingCredentialError (ValueError)
-├── StepExecutionError                    a step failed for good; fails the run unless caught
-├── WorkflowTimeoutError                  the caller's deadline passed
-├── RunFailedError (RuntimeError)         the run that was waited for failed or was cancelled
-├── NonDeterminismError                   a replay asked for other steps than it recorded
-├── SerializationError (TypeError)        a value cannot be stored as JSON
-├── ValueTooLargeError (ValueError)       a value exceeds POLOS_MAX_VALUE_BYTES
-└── IdempotencyError (ValueError)         the same key was used with another input
+├── ConfigurationError (ValueError)           you: settings, definitions, imports
+│   └── SchemaVersionError                    the database is older or newer than this version
+├── ServiceUnavailableError                   infrastructure: a server does not answer; safe to retry
+│   └── JournalUnavailableError               the database
+├── ModelError                                a provider refused, failed or answered nonsense
+│   └── MissingCredentialError (ValueError)   its key is not set
+├── StepExecutionError                        a step failed for good; fails the run unless caught
+├── InputError (ValueError)                   the input of a run does not fit its definition
+├── RunTimeoutError                           a run used up its own time
+├── WorkflowTimeoutError                      the caller's deadline passed
+├── RunFailedError (RuntimeError)             the run that was waited for failed or was cancelled
+├── NonDeterminismError                       a replay asked for other steps than it recorded
+├── SerializationError (TypeError)            a value cannot be stored as JSON
+├── ValueTooLargeError (ValueError)           a value exceeds POLOS_MAX_VALUE_BYTES
+└── IdempotencyError (ValueError)             the same key was used with another input
 
-Signals (BaseException, so that ``except Exception`` in user code cannot swallow them)
-├── ExecutionCancelledError               the run was cancelled
-└── WaitException                         the run's coroutine is being put away (parked, drained, fenced)
+Signals, which ``except Exception`` in user code cannot swallow:
+
+ExecutionCancelledError (BaseException)       the run was cancelled
+WaitException (BaseException)                 the run's coroutine is put away (parked, drained, fenced)
 """
 
 from __future__ import annotations

@@ -77,6 +77,7 @@ class Settings:
     resident_max: int = _setting("POLOS_RESIDENT_MAX", _positive_int, 5000)
     resident_seconds: float = _setting("POLOS_RESIDENT_SECONDS", _seconds, 600.0)
     result_poll_seconds: float = _setting("POLOS_RESULT_POLL_SECONDS", _seconds, 2.0)
+    preload_models: str = _setting("POLOS_PRELOAD_MODELS", _one_of("0", "1"), "1")  # LiteLLM, at the start
     sync_threads: int = _setting("POLOS_SYNC_THREADS", _positive_int, 64)
 
     @classmethod

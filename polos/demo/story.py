@@ -28,16 +28,21 @@ class Scene:
     """The run at one moment.
 
     Attributes:
-        owner_pid: Process of the worker that coordinates the run, None while nobody does.
+        pids: Process of each registered worker, by worker id.
         turns: Steps that are model calls, in order.
         recorded: Tool calls whose outcome the journal has.
     """
 
     run: dict[str, Any]
-    owner_pid: int | None
+    pids: dict[str | None, int]
     turns: list[dict[str, Any]]
     recorded: set[str]
     ledger: list[Entry]
+
+    @property
+    def owner_pid(self) -> int | None:
+        """The process that coordinates the run, None while none does."""
+        return self.pids.get(self.run["owner"])
 
     @property
     def has_ended(self) -> bool:
@@ -74,15 +79,14 @@ def _failures(turn: dict[str, Any]) -> int:
 
 def look(journal: Connection, stage: Stage, run_id: str) -> Scene:
     """Return the run as it is now."""
-    entries = read(stage.ledger)  # before the journal, which then has all that is finished in it
     run = run_record(journal.read(READ_RUN, {"run": run_id})[0])
     steps = [step_details(row) for row in journal.read(READ_STEP_DETAILS, {"run": run_id})]
     return Scene(
         run=run,
-        owner_pid=worker_pids(journal).get(run["owner"]),
+        pids=worker_pids(journal),
         turns=[step for step in steps if step["kind"] == "turn"],
         recorded={step["child_id"] for step in steps if step["child_id"] and step["status"] == "completed"},
-        ledger=entries,
+        ledger=read(stage.ledger),  # last: what the tools have finished and the journal lacks must be seen
     )
 
 
@@ -101,7 +105,10 @@ class Teller:
         self._began = time.monotonic()
         self._owner: int | None = None
         self._killed_at: float | None = None
-        self._told_turns = 0
+        self._pids: dict[str | None, int] = {}
+        self._asked_turns = 0
+        self._answered_turns = 0
+        self._asked_calls = 0
         self._told_entries = 0
         self._starts: Counter[str] = Counter()
 
@@ -112,7 +119,9 @@ class Teller:
 
     def tell(self, scene: Scene) -> None:
         """Print what happened since the last scene."""
+        self._pids.update(scene.pids)  # the killed one's is needed when its row has gone
         self._tell_owner(scene)
+        self._tell_tools(scene)
         self._tell_turns(scene)
         self._tell_tools(scene)
 
@@ -143,20 +152,29 @@ class Teller:
         )
 
     def _tell_turns(self, scene: Scene) -> None:
-        for number, answer in enumerate(scene.answers[self._told_turns :], self._told_turns + 1):
-            calls = len(answer["tool_calls"])
-            what = f"asks for {_tools(calls)}" if calls else "gives the answer"
-            self.say(f"turn {number}: the model {what}", "cyan")
-            self._told_turns = number
+        for number, turn in enumerate(scene.turns, 1):
+            worker = self._stage.worker_of(self._pids.get(turn["owner"]))
+            if number > self._asked_turns and worker is not None:
+                loading = ", once it has loaded LiteLLM" if number == 1 else ""
+                self.say(f"turn {number}: {_name(worker)} asks the model{loading}", "cyan")
+                self._asked_turns = number
+            if number > self._answered_turns and turn["status"] == "completed":
+                calls = len(scene.answers[number - 1]["tool_calls"])
+                what = f"asks for {_tools(calls)}" if calls else "gives the answer"
+                self.say(f"turn {number}: the model {what}", "cyan")
+                self._answered_turns = number
+                self._asked_calls += calls
 
     def _tell_tools(self, scene: Scene) -> None:
         for entry in scene.ledger[self._told_entries :]:
+            if entry.call not in self._starts and len(self._starts) == self._asked_calls:
+                return  # it was asked for in an answer that is still to be told
+            self._told_entries += 1
             self._starts[entry.call] += entry.event == STARTED
             again = " again" if entry.event == STARTED and self._starts[entry.call] > 1 else ""
             worker = self._stage.worker_of(entry.pid)
             where = "" if worker is None else f" on {_name(worker)}"
             self.say(f"  get_weather {entry.city}: {entry.event}{again}{where}", "yellow" if again else "")
-        self._told_entries = len(scene.ledger)
 
 
 def _name(worker: Worker) -> str:

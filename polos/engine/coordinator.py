@@ -74,7 +74,7 @@ async def _claim(runtime: Runtime, run_id: str) -> Claim | None:
         return None
     runtime.claiming.add(key)
     try:
-        faultpoint("before_claim")
+        faultpoint("before_claim", "run")
         unit = claim_run(run_id, runtime.worker_id, project=runtime.project, deployment=runtime.deployment)
         rows = await runtime.journal.do(unit)
     finally:
@@ -189,16 +189,24 @@ async def _deliver_until(body: asyncio.Task[Any], runtime: Runtime, execution: E
             await execution.news.wait()
             await slot.retake()
             execution.waiting_since = None
-        else:
-            await _news_or(body, execution)
+        elif not await _news_soon(execution) and execution.waits_for_others():
+            await _lend_slot(body, execution, slot)
 
 
-async def _news_or(body: asyncio.Task[Any], execution: Execution) -> None:
+async def _lend_slot(body: asyncio.Task[Any], execution: Execution, slot: Slot) -> None:
+    """Let others have the slot: what code awaits beside a child may come of it, as with a semaphore or queue."""
+    slot.yield_()
+    while not (body.done() or execution.only_waits() or await _news_soon(execution)):
+        pass
+    await slot.retake()
+
+
+async def _news_soon(execution: Execution) -> bool:
     try:
         async with asyncio.timeout(LOOK_AGAIN_SECONDS):
-            await execution.news.wait()
+            return await execution.news.wait()
     except TimeoutError:
-        return  # look again: code that was in a real await may now wait for the journal
+        return False  # look again: code that was in a real await may now wait for the journal
 
 
 # -- how a run ends
@@ -241,8 +249,7 @@ async def _fail_or_retry(
             runtime, execution, retry_run(claim.id, claim.attempt, error=error_text(error), delay=delay)
         )
         return RunStatus.QUEUED.value
-    ending = Ending(RunStatus.FAILED, error=error_text(error), final_state=_state(context))
-    return await _finish(runtime, execution, ending)
+    return await _finish(runtime, execution, _failure(context, error))
 
 
 def _may_retry(runtime: Runtime, claim: Claim, error: BaseException) -> bool:
@@ -254,10 +261,15 @@ def _may_retry(runtime: Runtime, claim: Claim, error: BaseException) -> bool:
 async def _time_out(
     runtime: Runtime, execution: Execution, context: WorkflowContext, error: RunTimeoutError
 ) -> str:
-    ending = Ending(
-        RunStatus.FAILED, error=error_text(error), final_state=_state(context), cancelled_by="timeout"
-    )
-    return await _finish(runtime, execution, ending)
+    return await _finish(runtime, execution, replace(_failure(context, error), cancelled_by="timeout"))
+
+
+def _failure(context: WorkflowContext, error: BaseException) -> Ending:
+    try:
+        state = _state(context)
+    except (TypeError, ValueError):  # what cannot be stored matters less than why the run failed
+        state = None
+    return Ending(RunStatus.FAILED, error=error_text(error), final_state=state)
 
 
 async def _finish(runtime: Runtime, execution: Execution, ending: Ending) -> str:
@@ -305,6 +317,8 @@ async def _unit(runtime: Runtime, execution: Execution, unit: Unit) -> Rows:
 
 async def park(runtime: Runtime, execution: Execution) -> bool:
     """Throw a waiting run's coroutine away; False when something has happened for it meanwhile."""
+    if execution.moving.locked():
+        return False
     async with execution.moving:
         return await _park(runtime, execution)
 

@@ -109,6 +109,7 @@ class Execution:
         self.check_open()
         answer = await self.journal.do(unit)
         if not answer:
+            self.look_again()  # should the code swallow what is raised here
             raise Fenced(self.run_id)
         return int(answer[0][0])
 
@@ -156,6 +157,9 @@ class Execution:
 
     def completed_here(self, step: StepRow) -> None:
         """Take note of an outcome that this very process committed for the run: no need to read it."""
+        known = self._known.get(step.name)
+        if step.seq is None or step.seq <= self._complete_until or (known is not None and known.has_outcome):
+            return  # read meanwhile, and its wake with it: counted twice, it would hide the next one
         self.seen_wakes += 1
         self.record(step)
 
@@ -261,8 +265,8 @@ class Execution:
         A step was asked for in an earlier pass by outcomes that are all delivered now, so once every task
         waits for the journal, what was not asked for stays so.
         """
-        if not self.only_waits():
-            return
+        if all(task.done() for task in self.tasks) or not self.only_waits():
+            return  # how the code ended says more
         asked = sorted(shown(name) for name, waiter in self._asked.items() if not waiter.done())
         raise NonDeterminismError(
             f"The journal holds steps that the code no longer asks for: {self.left_over()}; "
@@ -272,6 +276,13 @@ class Execution:
     def only_waits(self) -> bool:
         """Whether nothing but the journal can make the run go on."""
         return only_waits(self.tasks)
+
+    def waits_for_others(self) -> bool:
+        """Whether code asked for a turn or child that is under way."""
+        return any(
+            not waiter.done() and (step := self._known.get(name)) is not None and not step.has_outcome
+            for name, waiter in self._asked.items()
+        )
 
     def left_over(self) -> list[str]:
         """Return recorded steps the code never asked for, once its body has ended."""

@@ -6,22 +6,23 @@ Only then may its coroutine be thrown away: code in a real await, such as a paym
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Iterator
 from contextvars import Context, ContextVar, copy_context
+from types import FrameType
 from typing import Any
 
 Task = asyncio.Task[Any]
 run_tasks: ContextVar[set[Task] | None] = ContextVar("polos_run_tasks", default=None)
 
 # Helpers of asyncio that wait for tasks by a plain future: (module, name) of the innermost coroutine.
-_WAITING_FOR_TASKS = {
-    ("asyncio.tasks", "_wait"),
-    ("asyncio.taskgroups", "TaskGroup.__aexit__"),
-    ("asyncio.taskgroups", "TaskGroup._aexit"),
-}
+_WAIT = ("asyncio.tasks", "_wait")
+_WAIT_FOR = ("asyncio.tasks", "wait_for")
+_TASK_GROUPS = {("asyncio.taskgroups", "TaskGroup.__aexit__"), ("asyncio.taskgroups", "TaskGroup._aexit")}
 _AS_COMPLETED = "_wait_for_one"
 _SETTLING_TURNS = 100  # loop turns given to a task that keeps going before pauses begin
 _SETTLING_PAUSE_SECONDS = 0.001
+# Through gather, wait or a task group the end of one task reaches another by callbacks, one loop turn each.
+_QUIET_TURNS = 6
 
 
 class DurableFuture(asyncio.Future[Any]):
@@ -62,11 +63,28 @@ def only_waits(tasks: Iterable[Task]) -> bool:
 
 
 async def settled(tasks: set[Task]) -> None:
-    """Return when every task is done or suspended."""
-    turns = 0
-    while not all(is_suspended(task) for task in tasks):
+    """Return when every task is done or suspended, and nothing is on its way to one."""
+    turns = quiet = 0
+    while quiet < _QUIET_TURNS and not all(_is_stuck(task) for task in tasks):
         turns += 1
         await asyncio.sleep(0 if turns < _SETTLING_TURNS else _SETTLING_PAUSE_SECONDS)
+        quiet = quiet + 1 if all(is_suspended(task) for task in tasks) else 0
+
+
+def _is_stuck(task: Task) -> bool:
+    """Whether the task awaits what wakes it directly, and that has not happened."""
+    waiter = _waiter(task)
+    return task.done() or (waiter is not None and _is_untouched(waiter))
+
+
+def _is_untouched(waiter: asyncio.Future[Any]) -> bool:
+    """Whether nothing has happened to what is awaited: it is of a kind that tells so."""
+    if waiter.done():
+        return False
+    if isinstance(waiter, DurableFuture | asyncio.Task):
+        return True
+    children = getattr(waiter, "_children", None)  # of asyncio.gather
+    return children is not None and all(_is_untouched(child) for child in children)
 
 
 def _waiter(task: Task) -> asyncio.Future[Any] | None:
@@ -77,7 +95,10 @@ def _waits_durably(task: Task, known: set[Task]) -> bool:
     waiter = _waiter(task)
     if waiter is None or waiter.done():
         return False
-    return _is_durable(waiter, known) or _waits_for_tasks(task)
+    frames = list(_frames(task))
+    if any(_place(frame) == _WAIT_FOR for frame in frames):
+        return False  # its time limit goes on with the code, too
+    return _is_durable(waiter, known) or _waits_for_tasks(task, frames, known)
 
 
 def _is_durable(waiter: asyncio.Future[Any], known: set[Task]) -> bool:
@@ -87,15 +108,31 @@ def _is_durable(waiter: asyncio.Future[Any], known: set[Task]) -> bool:
     return children is not None and all(child.done() or _is_durable(child, known) for child in children)
 
 
-def _waits_for_tasks(task: Task) -> bool:
-    """Whether the task is inside a helper of asyncio that waits for tasks it was given."""
-    innermost: Any = task.get_coro()
-    while (inner := getattr(innermost, "cr_await", None)) is not None:
-        if getattr(innermost, "__qualname__", "").endswith(_AS_COMPLETED):
-            return True
-        if not hasattr(inner, "cr_code"):
+def _waits_for_tasks(task: Task, frames: list[FrameType], known: set[Task]) -> bool:
+    """Whether the task is inside a helper of asyncio that waits, without limit, for tasks among `known`."""
+    for frame in reversed(frames):
+        if frame.f_code.co_name == _AS_COMPLETED:
+            return any(other is not task and not other.done() for other in known)
+        if _place(frame) == _WAIT:
+            given = frame.f_locals
+            waits_for = given["fs"] if given["timeout"] is None else ()
+            return bool(waits_for) and all(each.done() or _is_durable(each, known) for each in waits_for)
+        if _place(frame) in _TASK_GROUPS:
+            return True  # a group waits for tasks of the run only
+        if not frame.f_globals["__name__"].startswith("asyncio."):
             break
-        innermost = inner
-    frame = getattr(innermost, "cr_frame", None)
-    module = frame.f_globals.get("__name__") if frame is not None else None
-    return (module, getattr(innermost, "__qualname__", "")) in _WAITING_FOR_TASKS
+    return False
+
+
+def _frames(task: Task) -> Iterator[FrameType]:
+    """Return the frames of a suspended task's coroutines, the outermost first."""
+    waiting: Any = task.get_coro()
+    while waiting is not None:
+        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None)
+        if frame is not None:
+            yield frame
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+
+
+def _place(frame: FrameType) -> tuple[str, str]:
+    return frame.f_globals.get("__name__", ""), frame.f_code.co_qualname

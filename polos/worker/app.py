@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery, bootsteps
+from celery.utils.nodenames import worker_direct
 from click import ClickException
 from kombu import Queue
 
 from polos.connections import Connections, configured_app
-from polos.dispatch import DEFAULT_ROUTE, next_queue
+from polos.dispatch import DEFAULT_ROUTE, next_queue, route_of
 from polos.errors import ConfigurationError, ServiceUnavailableError
 from polos.journal import schema
 from polos.settings import Settings
@@ -106,6 +107,7 @@ class ServeRuns(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships 
             hostname=worker.hostname,
             kind="embedded" if embedded else "celery",
             concurrency=worker.concurrency,
+            routes=_routes(worker),
             drain_seconds=EMBEDDED_DRAIN_SECONDS if embedded else settings.drain_seconds,
         )
         self._service.start(pool.loop, pool.run_coroutine)
@@ -122,3 +124,9 @@ class ServeRuns(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships 
         service, self._service = self._service, None
         if service is not None:
             service.drain()
+
+
+def _routes(worker: Any) -> set[str]:
+    """Return the routes whose queues a worker consumes."""
+    own = worker_direct(worker.hostname).name
+    return {route_of(name) for name in worker.app.amqp.queues.consume_from if name != own}

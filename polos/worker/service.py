@@ -7,13 +7,13 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from celery import Celery
 
 from polos.connections import Connections
-from polos.dispatch import DEFAULT_ROUTE, DispatchThread, Sender
+from polos.dispatch import DispatchThread, Sender
 from polos.engine.runtime import Runtime, worker_channel
 from polos.engine.signals import Fenced
 from polos.engine.tasks import install_task_factory, start_apart
@@ -54,6 +54,7 @@ class WorkerService:
         hostname: str,
         kind: str,
         concurrency: int,
+        routes: Collection[str],
         drain_seconds: float,
     ) -> None:
         self._app = app
@@ -62,6 +63,7 @@ class WorkerService:
         self._hostname = hostname
         self._kind = kind
         self._concurrency = concurrency
+        self._routes = routes
         self._drain_seconds = drain_seconds
         self._liveness = liveness_for(connections.database)
         self._dispatcher = DispatchThread(Sender(app), connections.broker_url)
@@ -96,7 +98,7 @@ class WorkerService:
         run_coroutine(self._start_on_loop(), timeout_seconds=30.0)
         self._heartbeat.start(self._heartbeat.worker_id)
         self._sweeper.start()
-        if any(kind == "agent" for kind, _ in offers()):
+        if self._settings.preload_models == "1" and any(kind == "agent" for kind, _ in offers()):
             # No daemon: see `models.call`.
             threading.Thread(target=_preload_models, name="polos-preload", daemon=False).start()
 
@@ -165,7 +167,7 @@ class WorkerService:
             project=settings.project_id,
             deployment=settings.deployment_id,
             kind=self._kind,
-            routes=DEFAULT_ROUTE,
+            routes=",".join(sorted(self._routes)),
             concurrency=self._concurrency,
         )
         offered = offers()

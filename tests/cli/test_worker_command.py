@@ -9,6 +9,7 @@ from conftest import Bench, wait_until
 
 from polos import PolosClient
 from polos.demo.story import worker_pids
+from polos.journal import schema
 from polos.journal.database import Database
 from polos.settings import Settings
 
@@ -38,7 +39,7 @@ async def double(home: Path, number: int) -> object:
 def registered(home: Path) -> set[int]:
     """Return the process ids of the workers in a home's journal."""
     database = Database(f"sqlite:///{home}/polos.db")
-    if not database.path.exists():
+    if schema.current_version(database) is None:
         return set()
     connection = database.connect()
     try:

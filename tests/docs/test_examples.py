@@ -1,0 +1,68 @@
+"""Each example runs as its README says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from models.servers import ModelServer
+from programs import ROOT, celery, environment, run
+
+pytestmark = pytest.mark.timeout(240)
+
+EXAMPLES = ROOT / "examples"
+
+
+def test_the_quickstart_answers(server: ModelServer, home: Path) -> None:
+    server.calls(("get_weather", {"city": "New York"}), ("get_weather", {"city": "London"}))
+    server.says("Both are sunny.")
+
+    printed = run("weather.py", EXAMPLES / "quickstart", environment(server, home))
+
+    assert "Both are sunny." in printed
+    assert "2 turns" in printed
+
+
+def test_the_tool_of_the_quickstart_is_asked_for_both_cities(server: ModelServer, home: Path) -> None:
+    """What the tool returned is what the model reads next."""
+    server.calls(("get_weather", {"city": "New York"}), ("get_weather", {"city": "London"}))
+    server.says("Both are sunny.")
+
+    run("weather.py", EXAMPLES / "quickstart", environment(server, home))
+
+    told = str(server.requests[-1].body)
+    assert "New York" in told
+    assert "21.5" in told
+
+
+def test_the_workflow_mails_the_agents_answer(server: ModelServer, home: Path) -> None:
+    server.says("Click on 'forgot password'.")
+
+    printed = run("support.py", EXAMPLES / "workflow", environment(server, home))
+
+    assert "mail to ada@example.com: Click on 'forgot password'." in printed
+    assert "mail-ada@example.com" in printed
+
+
+def test_plain_celery_workers_serve_a_program_of_its_own(server: ModelServer, home: Path) -> None:
+    """The worker executes the runs; the program that asks has no worker in it."""
+    server.says("It is explained in the library.", times=2)
+    variables = environment(server, home)
+    folder = EXAMPLES / "celery_workers"
+
+    with celery("worker", "--loglevel", "info", folder=folder, variables=variables, until=" ready.") as lines:
+        printed = run("ask.py", folder, {**variables, "POLOS_EMBEDDED_WORKER": "0"})
+
+    assert "tides: It is explained in the library." in printed
+    assert "rainbows: It is explained in the library." in printed
+    assert sum("Task research-agent[" in line and "succeeded" in line for line in lines) == 2
+
+
+@pytest.mark.parametrize("folder", sorted(path for path in EXAMPLES.iterdir() if path.is_dir()), ids=lambda p: p.name)
+def test_each_example_says_how_to_run_it(folder: Path) -> None:
+    """Every program that a README names is there, and every program is named."""
+    text = (folder / "README.md").read_text()
+    programs = {path.name for path in folder.glob("*.py") if "__main__" in path.read_text()}
+
+    assert programs
+    assert {name for name in programs if f"python {name}" in text} == programs

@@ -1,0 +1,64 @@
+"""Forks `celery -A polos worker` processes from one that has imported, once, what takes a second each time.
+
+Nothing of polos is imported before the fork: a worker reads its settings and fault as a fresh process does.
+Orders come as JSON lines on stdin: {"arguments", "environment", "folder", "log"}; each is answered with a pid.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+SLOW = (
+    "celery.__main__",
+    "celery.apps.worker",
+    "celery.bin.celery",
+    "celery.worker.consumer",
+    "dotenv",
+    "kombu.transport.redis",
+    "litellm",
+    "psycopg",
+    "pydantic",
+    "redis.asyncio",
+    "sqlalchemy.dialects.postgresql",
+    "sqlmodel",
+)
+
+
+def main() -> None:
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    for name in SLOW:
+        importlib.import_module(name)
+    assert not [name for name in sys.modules if name.split(".")[0] == "polos"]
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them: they leave no zombies
+    print("ready", flush=True)
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            _become_worker(json.loads(line))
+        print(pid, flush=True)
+
+
+def _become_worker(order: dict[str, Any]) -> None:
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.chdir(order["folder"])
+    os.environ.update(order["environment"])
+    sys.path[:0] = order["environment"]["PYTHONPATH"].split(os.pathsep)
+    sys.argv = ["celery", *order["arguments"]]
+    from celery.__main__ import main as celery
+
+    celery()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""One database with its survivor, and the course of a case: a run begins, the victim dies, the survivor ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cases import REFERENCES, Case
+from ledger import Entry, Ledger
+from model import Model
+from processes import Nursery, Survivor, Victim
+from sqlalchemy import bindparam, select
+
+from polos.client import PolosClient
+from polos.dispatch import Sender
+from polos.journal.database import Connection, Database
+from polos.journal.runs import READ_RUN, RUNS, R, run_record
+from polos.journal.statements import Statement
+from polos.journal.steps import READ_STEP_DETAILS, STEP_DETAILS
+from polos.journal.workers import READ_WORKERS
+from polos.settings import Settings
+
+BOOT_SECONDS = 45.0
+STRIKE_SECONDS = 45.0
+RECOVERY_SECONDS = 15.0  # the promise is much shorter; this is a loaded machine's
+READ_TREE = Statement(select(*RUNS.c).where(R.root_id == bindparam("run")))
+
+
+@dataclass
+class Report:
+    """What became of a case."""
+
+    case: Case
+    struck: bool = False
+    ended: bool = False
+    recovery_seconds: float = 0.0
+    run: dict[str, Any] = field(default_factory=dict)
+    tree: list[dict[str, Any]] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    ledger: list[Entry] = field(default_factory=list)
+    calls: dict[str, int] = field(default_factory=dict)
+    workers: list[str] = field(default_factory=list)
+    victim: str = ""
+    logs: str = ""
+
+
+class Stage:
+    """A database, a broker, a survivor. Use `open_stage`."""
+
+    def __init__(self, name: str, environment: dict[str, str], folder: Path, model: Model) -> None:
+        self.name = name
+        self.environment = environment
+        self.model = model
+        self.ledger = Ledger(environment["FAULT_LEDGER"])
+        self.references: dict[str, Report] = {}
+        self._folder = folder
+        self._client = PolosClient(settings=Settings.from_environment(environment))
+        self._database = Database(environment["POLOS_DATABASE_URL"])
+        self._journal: Connection = self._database.connect()
+        self.survivor = Survivor(f"survivor-{name}@here", environment, folder)
+
+    async def begin(self) -> None:
+        """Wait for the survivor, and run each kind of work once without a fault."""
+        await self._until(lambda: self.survivor.name in self._worker_names(), BOOT_SECONDS, "no survivor")
+        for kind, case in REFERENCES.items():
+            await self._survivor_takes([*case.queues["victim"], *case.queues["survivor"]])
+            self.references[kind] = await self._to_its_end(Report(case), await self._invoke(case))
+
+    async def end(self) -> None:
+        await self._client.close()
+        await asyncio.to_thread(self.survivor.end)
+        self._journal.close()
+
+    async def play(self, case: Case, nursery: Nursery) -> Report:
+        """Run a case and report, whatever goes wrong."""
+        marker = self._folder / f"{case.id}.struck"
+        report = Report(case, victim=f"{case.id}-{self.name}@here")
+        await self._survivor_takes(case.queues["survivor"])
+        victim = nursery.worker(report.victim, case.queues["victim"], self._of_victim(case, marker))
+        try:
+            await self._until(lambda: report.victim in self._worker_names(), BOOT_SECONDS, "no victim")
+            run_id = await self._invoke(case)
+            await self._until(lambda: marker.exists() and not victim.lives, STRIKE_SECONDS, "no strike")
+            report.struck = True
+            await self._survivor_takes(case.queues["victim"])
+            await self._to_its_end(report, run_id)
+            report.recovery_seconds = float(report.run["finished_at"]) - marker.stat().st_mtime
+        except TimeoutError as error:
+            report.logs = f"{error}\n{self._tails(victim)}"
+        finally:
+            victim.end()
+        return report
+
+    # -- parts of a case
+
+    def _of_victim(self, case: Case, marker: Path) -> dict[str, str]:
+        fault = {"POLOS_FAULT": case.fault, "POLOS_FAULT_FILE": str(marker)}
+        return {**self.environment, **fault, "POLOS_PRELOAD_MODELS": "0"}
+
+    async def _invoke(self, case: Case) -> str:
+        from fault_program import definitions
+
+        definition = definitions[case.id]
+        payload = {"input": "Charge it", "streaming": False} if definition.workflow_type == "agent" else None
+        handle = await self._client.invoke(definition.id, payload)
+        return handle.id
+
+    async def _to_its_end(self, report: Report, run_id: str) -> Report:
+        await self._until(
+            lambda: self._run(run_id)["finished_at"] is not None, RECOVERY_SECONDS, f"run {run_id} goes on"
+        )
+        report.ended = True
+        report.run = self._run(run_id)
+        rows = self._journal.read(READ_TREE, {"run": run_id})
+        report.tree = [run_record(row) for row in rows]
+        for run in report.tree:
+            found = self._journal.read(READ_STEP_DETAILS, {"run": run["id"]})
+            names = [column.name for column in STEP_DETAILS]
+            report.steps += [dict(zip(names, row, strict=True)) for row in found]
+        report.ledger = self.ledger.of(run_id)
+        report.calls = self.model.calls_of(run_id)
+        report.workers = self._worker_names()
+        return report
+
+    async def _survivor_takes(self, queues: list[str]) -> None:
+        """Make the survivor consume more Celery queues, and return once it does."""
+        app = self._client._backend and self._client._backend._app
+        for queue in queues:
+            replies = await asyncio.to_thread(
+                app.control.add_consumer, queue, reply=True, destination=[self.survivor.name], timeout=10
+            )
+            assert replies, f"the survivor did not answer; see {self.survivor.log}"
+
+    def _run(self, run_id: str) -> dict[str, Any]:
+        [row] = self._journal.read(READ_RUN, {"run": run_id})
+        return run_record(row)
+
+    def _worker_names(self) -> list[str]:
+        return [row[1] for row in self._journal.read(READ_WORKERS, {})]
+
+    def _tails(self, victim: Victim) -> str:
+        logs = (victim.log, self.survivor.log)
+        return "\n".join(f"--- {log}\n" + "\n".join(log.read_text().splitlines()[-15:]) for log in logs)
+
+    async def _until(self, condition: Callable[[], object], seconds: float, problem: str) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{problem} after {seconds:g} s")
+            await asyncio.sleep(0.03)
+
+
+@asynccontextmanager
+async def open_stage(
+    name: str, environment: dict[str, str], folder: Path, model: Model
+) -> AsyncIterator[Stage]:
+    """Run a stage while the context lasts."""
+    stage = Stage(name, environment, folder, model)
+    try:
+        await stage.begin()
+        yield stage
+    finally:
+        await stage.end()
+
+
+__all__ = ["Report", "Sender", "Stage", "open_stage"]
