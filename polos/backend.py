@@ -196,7 +196,8 @@ class ClientBackend:
         if self._offering(record["project_id"], deployment, kind, name):
             return None
         return (
-            f"No live worker serves {kind or 'workflow'} {name!r} of deployment {deployment!r}: run {record['id']} waits. "
+            f"No live worker serves {kind or 'workflow'} {name!r} of deployment {deployment!r}: "
+            f"run {record['id']} waits. "
             f"Start one with 'polos worker MODULE', where MODULE defines {name!r}, or "
             "'POLOS_IMPORTS=MODULE celery -A polos worker'."
         )

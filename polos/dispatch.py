@@ -176,6 +176,8 @@ class DispatchThread:
                     error,
                 )
             self._reachable = False
+        except Exception:  # must not end the thread: nothing of this process would ring again
+            logger.exception("%d doorbells could not be sent; the sweeper rings them again", len(batch))
         else:
             if not self._reachable:
                 logger.warning("The broker %s answers again", self._broker)

@@ -6,6 +6,7 @@ Agents and tools are workflows too. How a run goes is the engine's business; her
 from __future__ import annotations
 
 import functools
+import logging
 import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, Protocol, overload
@@ -14,7 +15,7 @@ from pydantic import BaseModel
 
 from polos.cron import CronSchedule, cron_schedule
 from polos.current import refuse_inside_run
-from polos.errors import RunFailedError, WorkflowTimeoutError
+from polos.errors import ConfigurationError, RunFailedError, WorkflowTimeoutError
 from polos.functions import (
     UserFunction,
     call_function,
@@ -35,6 +36,9 @@ WorkflowType = Literal["workflow", "agent", "tool"]
 Schedule = bool | str | dict[str, Any] | None
 
 __all__ = ["Workflow", "WorkflowState", "get_all_workflows", "get_workflow", "register", "workflow"]
+
+
+logger = logging.getLogger(__name__)
 
 
 class RunStarter(Protocol):
@@ -107,6 +111,22 @@ class Workflow:
         self.on_end = hook_list(on_end, "on_end")
         self.route = route
         self.defined_at = defined_at()
+        self._mind_what_is_not_there_yet()
+
+    def _mind_what_is_not_there_yet(self) -> None:
+        """Refuse what would change results if it were left out; warn of what only limits or starts runs."""
+        if self.on_start or self.on_end:
+            raise ConfigurationError(
+                f"{self.what} has hooks (on_start, on_end), which this version of polos cannot run; leave them out"
+            )
+        without_effect = {
+            "schedule": self.schedule,
+            "trigger_on_event": self.trigger_on_event,
+            "a concurrency limit": self.queue_concurrency_limit,
+        }
+        for option, value in without_effect.items():
+            if value:
+                logger.warning("%s: %s has no effect in this version of polos", self.what, option)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id!r}>"

@@ -290,11 +290,6 @@ def _checked_tools(agent_id: str, tools: list[Any] | None) -> list[Tool | dict[s
     for tool in checked:
         if not isinstance(tool, Tool | dict):
             raise TypeError(f"Agent {agent_id!r}: {tool!r} is not a tool; decorate the function with @tool")
-        if isinstance(tool, Tool) and tool.needs_approval:
-            raise ConfigurationError(
-                f"Agent {agent_id!r}: this version of polos cannot ask for the approval that tool {tool.id!r} "
-                "wants (approval='always') and never runs it without; leave the tool out"
-            )
     names = [tool.id for tool in checked if isinstance(tool, Tool)]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"Agent {agent_id!r} has several tools named {doubled}; give each its own id")

@@ -74,7 +74,10 @@ async def _execute(runtime: Runtime, claim: TurnClaim) -> str:
     agent = runtime.resolve("agent", run["name"], run["caller"])
     if not isinstance(agent, Agent):
         return await _hand_back(runtime, claim)
-    request = await _request(runtime, claim, agent)
+    try:
+        request = await _request(runtime, claim, agent)
+    except Exception as error:  # noqa: BLE001 - made from recorded values: another attempt cannot help
+        return await _failed(runtime, claim, agent, error, run)
     await runtime.may_start()
     if runtime.draining:
         return await _hand_back(runtime, claim)

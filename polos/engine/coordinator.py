@@ -54,7 +54,7 @@ async def coordinate(runtime: Runtime, run_id: str, slot: Slot) -> str:
     execution = Execution(claim, runtime.journal, worker_id=runtime.worker_id)
     runtime.executions[run_id] = execution
     try:
-        return await _run_to_its_end(runtime, execution, slot)
+        return await _run_or_fail(runtime, execution, slot)
     except Fenced as fenced:
         reason = ExecutionCancelledError(f"run {run_id} was cancelled") if fenced.cancelled else fenced
         await execution.put_away(reason, patience_seconds=UNWIND_SECONDS)
@@ -92,6 +92,15 @@ def _with_kind(runtime: Runtime, claim: Claim) -> Claim:
         return claim
     definition = runtime.resolve(claim.kind, claim.name, claim.caller)
     return claim if definition is None else replace(claim, kind=definition.workflow_type)
+
+
+async def _run_or_fail(runtime: Runtime, execution: Execution, slot: Slot) -> str:
+    """Execute; an error of the engine or of the journal counts as a failed attempt, not as a lost run."""
+    try:
+        return await _run_to_its_end(runtime, execution, slot)
+    except Exception as error:
+        logger.exception("Run %s (%s) cannot be executed", execution.run_id, execution.claim.name)
+        return await _fail_or_retry(runtime, execution, None, error)
 
 
 async def _run_to_its_end(runtime: Runtime, execution: Execution, slot: Slot) -> str:
@@ -232,7 +241,7 @@ async def _complete(runtime: Runtime, execution: Execution, context: WorkflowCon
 
 
 async def _fail_or_retry(
-    runtime: Runtime, execution: Execution, context: WorkflowContext, error: BaseException
+    runtime: Runtime, execution: Execution, context: WorkflowContext | None, error: BaseException
 ) -> str:
     claim = execution.claim
     await execution.put_away(error_signal(execution), patience_seconds=UNWIND_SECONDS)
@@ -264,7 +273,7 @@ async def _time_out(
     return await _finish(runtime, execution, replace(_failure(context, error), cancelled_by="timeout"))
 
 
-def _failure(context: WorkflowContext, error: BaseException) -> Ending:
+def _failure(context: WorkflowContext | None, error: BaseException) -> Ending:
     try:
         state = _state(context)
     except (TypeError, ValueError):  # what cannot be stored matters less than why the run failed
@@ -355,8 +364,12 @@ def error_signal(execution: Execution) -> BaseException:
     return Fenced(execution.run_id)
 
 
-def _state(context: WorkflowContext) -> str | None:
-    return None if context.state is None else serialization.dumps(context.state, what="workflow state")
+def _state(context: WorkflowContext | None) -> str | None:
+    return (
+        None
+        if context is None or context.state is None
+        else serialization.dumps(context.state, what="workflow state")
+    )
 
 
 def _tokens(result: Any) -> dict[str, Any]:

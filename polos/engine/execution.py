@@ -129,11 +129,15 @@ class Execution:
             await self._caught_up()
         if name not in self._known:
             if self.hold_back:
-                self.is_held_back = True
-            else:
-                await begin(self._next_position())
+                await self.held_back()
+            await begin(self._next_position())
         step: StepRow = await waiter
         return step
+
+    async def held_back(self) -> None:
+        """Keep a step from going on here, without an outcome: the worker ends and hands the run back."""
+        self.is_held_back = True
+        await DurableFuture()
 
     def is_recorded(self, name: str) -> bool:
         """Whether the journal has a row for step `name`."""

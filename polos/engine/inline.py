@@ -86,6 +86,8 @@ async def _attempts(
                 value = await call()
         except Exception as error:  # noqa: BLE001 - user code may raise anything
             execution.check_open()
+            if runtime.draining:  # what is raised while the process closes says nothing about the step
+                await execution.held_back()
             failures.append({"try": len(failures) + 1, "error": error_text(error), "at": time.time()})
             if len(failures) > retries.max_retries or can_never_succeed(error):
                 return failed(_message(error, retries), failures=_text(failures)), len(failures), error

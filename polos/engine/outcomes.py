@@ -33,7 +33,7 @@ def _text_of(error: BaseException) -> str:
 
 @contextmanager
 def exits_as_errors() -> Iterator[None]:
-    """Turn an exit of the interpreter that user code raises into an error: out of a task, it ends the loop."""
+    """Turn an exit of the interpreter that user code raises into an error: in a task, it ends the loop."""
     try:
         yield
     except (SystemExit, KeyboardInterrupt) as error:

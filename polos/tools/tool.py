@@ -12,6 +12,7 @@ from typing import Any, Literal, get_origin, is_typeddict, overload
 from pydantic import BaseModel
 
 from polos.current import refuse_inside_run
+from polos.errors import ConfigurationError
 from polos.functions import (
     UserFunction,
     check_signature,
@@ -70,6 +71,11 @@ class Tool(Workflow):
         if approval not in ("always", "none", None):
             raise ValueError(
                 f"approval={approval!r} of tool {id!r} cannot be used: give 'always', 'none' or None"
+            )
+        if approval == "always":
+            raise ConfigurationError(
+                f"tool {id!r}: this version of polos cannot ask for approval (approval='always') and never runs "
+                "such a tool without it; leave approval= out to let it run unasked"
             )
         self.approval = approval
         self._parameters = parameters

@@ -62,17 +62,17 @@ class Audit:
         owned = await runtime.journal.read(READ_OWNED, worker=worker_id)
         if worker_id != runtime.worker_id:
             return  # declared dead meanwhile: everything is being dropped
-        for execution in held.values():
-            self._compare(execution, owned)
-        strays = [(row[0], "", int(row[1])) for row in owned if row[0] not in runtime.executions]
+        rows = {row[0]: row for row in owned}
+        for run_id, execution in held.items():
+            self._compare(execution, rows.get(run_id))
+        strays = [(row[0], "", int(row[1])) for row in owned if self._is_stray(row[0], "")]
         strays += await self._stray_turns(worker_id)
         await self._hand_back(strays)
         await self._relieve()
 
     @staticmethod
-    def _compare(execution: Execution, owned: list[Row]) -> None:
+    def _compare(execution: Execution, found: Row | None) -> None:
         """Make a run read its row again when that is not as it should be: it then goes on, or is dropped."""
-        found = next((row for row in owned if row[0] == execution.run_id), None)
         if found is None or (found[1], found[2]) != (execution.claim.attempt, execution.seen_wakes):
             execution.look_again()
 
@@ -82,14 +82,20 @@ class Audit:
         for key, call in list(self._runtime.turns.items()):
             if key not in owned and call is not None and not call.done():
                 call.cancel()  # cancelled or taken over: nobody wants this answer
-        return [(row[0], row[1], int(row[2])) for row in rows if (row[0], row[1]) not in self._runtime.turns]
+        return [(row[0], row[1], int(row[2])) for row in rows if self._is_stray(row[0], row[1])]
+
+    def _is_stray(self, run_id: str, step: str) -> bool:
+        """Whether a run, or a turn where `step` is given, is neither executed nor being claimed here."""
+        runtime = self._runtime
+        executed = (run_id, step) in runtime.turns if step else run_id in runtime.executions
+        return not executed and (run_id, step) not in runtime.claiming
 
     async def _hand_back(self, strays: list[tuple[str, str, int]]) -> None:
         """Return what this worker owns without executing it: the answer to its claim was lost."""
         counted = {stray: self._strays.get(stray, 0) + 1 for stray in strays}
         self._strays = counted
         for (run_id, step, attempt), times in counted.items():
-            if times < STRAYS_AFTER_AUDITS:
+            if times < STRAYS_AFTER_AUDITS or not self._is_stray(run_id, step):
                 continue
             ring_again = self._runtime.settings.ring_again_seconds
             if step:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from polos.agents.loop import turn_label
 from polos.dispatch import Doorbell
 from polos.engine.coordinator import hand_back, park
+from polos.engine.execution import Execution
 from polos.engine.runtime import Runtime
 from polos.journal.recovery import put_back_turns
+from polos.journal.runs import READ_RUN, run_record
 
 logger = logging.getLogger("polos.worker")
 
@@ -19,26 +22,28 @@ async def drain(runtime: Runtime, *, grace_seconds: float) -> None:
     """Leave nothing owned by this worker. Nothing is recorded as an outcome that only the end caused."""
     runtime.draining = True
     deadline = asyncio.get_running_loop().time() + grace_seconds
-    while runtime.executions or runtime.turns:
+    while runtime.executions or runtime.turns or runtime.claiming:
         await _put_residents_away(runtime)
         if asyncio.get_running_loop().time() >= deadline:
             break
         await asyncio.sleep(LOOK_AGAIN_SECONDS)
-    for execution in list(runtime.executions.values()):
-        logger.warning("Run %s is cut off and handed back", execution.run_id)
-        await hand_back(runtime, execution)
+    await asyncio.gather(*(_cut_off(runtime, execution) for execution in list(runtime.executions.values())))
     await _hand_back_turns(runtime)
 
 
+async def _cut_off(runtime: Runtime, execution: Execution) -> None:
+    logger.warning("Run %s is cut off and handed back", execution.run_id)
+    await hand_back(runtime, execution)
+
+
 async def _put_residents_away(runtime: Runtime) -> None:
-    for execution in list(runtime.executions.values()):
+    executions = list(runtime.executions.values())
+    for execution in executions:
         execution.hold_back = True
-        if execution.waiting_since is None:
-            continue
-        if execution.is_held_back:
-            await hand_back(runtime, execution)
-        else:
-            await park(runtime, execution)
+    waiting = [execution for execution in executions if execution.waiting_since is not None]
+    await asyncio.gather(
+        *((hand_back if execution.is_held_back else park)(runtime, execution) for execution in waiting)
+    )
 
 
 async def _hand_back_turns(runtime: Runtime) -> None:
@@ -46,7 +51,14 @@ async def _hand_back_turns(runtime: Runtime) -> None:
     for call in list(runtime.turns.values()):
         if call is not None:
             call.cancel()
-    rows = await runtime.journal.do(put_back_turns(runtime.worker_id, crashed=False))
-    for run_id, step in rows:
-        logger.warning("Turn %s of run %s is cut off and handed back", step, run_id)
-        runtime.dispatcher.ring(Doorbell(run_id, "turn", step=step, begun=True))
+    while rows := await runtime.journal.do(put_back_turns(runtime.worker_id, crashed=False)):
+        for run_id, step in rows:
+            logger.warning("Turn %s of run %s is cut off and handed back", step, run_id)
+        await asyncio.gather(*(_ring_turn(runtime, run_id, step) for run_id, step in rows))
+
+
+async def _ring_turn(runtime: Runtime, run_id: str, step: str) -> None:
+    for row in await runtime.journal.read(READ_RUN, run=run_id):
+        run = run_record(row)
+        bell = Doorbell(run_id, turn_label(run["name"]), run["route"], step=step, begun=True)
+        runtime.dispatcher.ring(bell)

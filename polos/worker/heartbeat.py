@@ -86,6 +86,12 @@ class Heartbeat:
         worker_id = self.worker_id
         try:
             [rows] = self.connect().commit([beat(worker_id)])
+            if rows:
+                self._acknowledged = sent
+            elif not self._stop.is_set():
+                self._acknowledged = 0.0
+                self._disconnect()
+                self._on_declared_dead()
         except JournalUnavailableError as error:
             logger.warning("Worker %s cannot beat: %s", worker_id, error)
             self._disconnect()
@@ -94,12 +100,6 @@ class Heartbeat:
             logger.exception("A beat of worker %s failed; the next one tries again", worker_id)
             self._disconnect()
             return RETRY_SECONDS
-        if rows:
-            self._acknowledged = sent
-        elif not self._stop.is_set() and worker_id == self.worker_id:
-            self._acknowledged = 0.0
-            self._disconnect()
-            self._on_declared_dead()
         return self._beat_seconds
 
     def _disconnect(self) -> None:

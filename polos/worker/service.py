@@ -14,6 +14,7 @@ from celery import Celery
 
 from polos.connections import Connections
 from polos.dispatch import DispatchThread, Sender
+from polos.engine.execution import Execution
 from polos.engine.runtime import Runtime, worker_channel
 from polos.engine.signals import Fenced
 from polos.engine.tasks import install_task_factory, start_apart
@@ -192,28 +193,36 @@ class WorkerService:
             self._audit.look_at(run_id)
 
     def _on_declared_dead(self) -> None:
-        """Go on as a new worker: what the old one owned is executed elsewhere."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(lambda: start_apart(self._be_reborn()))
+        """Go on as a new worker, on the heartbeat's thread: what the old one owned is executed elsewhere.
 
-    async def _be_reborn(self) -> None:
+        Raises:
+            JournalUnavailableError: Not yet; the next beat, of a worker nobody knows, brings us here again.
+        """
+        if self._loop is None or self.runtime is None:
+            return
+        logger.warning("Worker %s was declared dead; it goes on under a new id", self.runtime.worker_id)
+        self._liveness.release()
+        self._heartbeat.worker_id = worker_id = _new_worker_id()
+        self._register()
+        self._loop.call_soon_threadsafe(lambda: start_apart(self._be_reborn(worker_id)))
+
+    async def _be_reborn(self, worker_id: str) -> None:
+        """Take the new id, and drop what belongs to the old one."""
         runtime = self.runtime
         if runtime is None or runtime.draining or self._bus is None:
             return
-        logger.warning("Worker %s was declared dead; it goes on under a new id", runtime.worker_id)
         self._bus.forget(worker_channel(runtime.worker_id), self._nudged)
-        self._liveness.release()
-        self._heartbeat.worker_id = _new_worker_id()
-        await asyncio.to_thread(self._register)
-        runtime.worker_id = self._heartbeat.worker_id
-        self._bus.listen(worker_channel(runtime.worker_id), self._nudged)
-        self._heartbeat.start(runtime.worker_id)
-        for execution in list(runtime.executions.values()):
-            await execution.put_away(Fenced(execution.run_id), patience_seconds=0.2)
-            execution.news.set()
+        runtime.worker_id = worker_id
+        self._bus.listen(worker_channel(worker_id), self._nudged)
         for call in list(runtime.turns.values()):
             if call is not None:
                 call.cancel()
+        await asyncio.gather(*(_dropped(execution) for execution in list(runtime.executions.values())))
+
+
+async def _dropped(execution: Execution) -> None:
+    await execution.put_away(Fenced(execution.run_id), patience_seconds=0.2)
+    execution.news.set()
 
 
 def _new_worker_id() -> str:

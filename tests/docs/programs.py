@@ -1,4 +1,4 @@
-"""Runs programs as a reader of the documentation would: in their folder, as processes, with a model that is played."""
+"""Runs programs as a reader of the documentation would: in their folder, with a model that is played."""
 
 from __future__ import annotations
 

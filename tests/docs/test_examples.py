@@ -58,7 +58,9 @@ def test_plain_celery_workers_serve_a_program_of_its_own(server: ModelServer, ho
     assert sum("Task research-agent[" in line and "succeeded" in line for line in lines) == 2
 
 
-@pytest.mark.parametrize("folder", sorted(path for path in EXAMPLES.iterdir() if path.is_dir()), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "folder", sorted(path for path in EXAMPLES.iterdir() if path.is_dir()), ids=lambda p: p.name
+)
 def test_each_example_says_how_to_run_it(folder: Path) -> None:
     """Every program that a README names is there, and every program is named."""
     text = (folder / "README.md").read_text()

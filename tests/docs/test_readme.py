@@ -81,7 +81,9 @@ def test_each_setting_is_documented_with_its_default(variable: str) -> None:
     ]
 
     shown = row.split("|")[2].strip().strip("`")
-    assert shown == ("" if default in ("", ()) else f"{default:g}" if isinstance(default, float) else str(default))
+    assert shown == (
+        "" if default in ("", ()) else f"{default:g}" if isinstance(default, float) else str(default)
+    )
 
 
 def test_no_setting_is_documented_that_does_not_exist() -> None:

@@ -1,4 +1,4 @@
-"""One program for the whole folder, with a worker in this process, on SQLite and where asked on PostgreSQL."""
+"""One program for the folder, with a worker in this process, on SQLite and where asked on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from models.servers import ModelServer, Recorder, model_server, recorder
 from scripts import Folder
 
 from polos import Polos
+from polos.models.call import preload
 
 HERE = Path(__file__).parent
 QUICK = {
@@ -52,6 +53,7 @@ async def polos(llmock: ModelServer, database_url: str | None) -> AsyncIterator[
         given = {"POLOS_DATABASE_URL": database_url} if database_url else {}
         for name, value in {**llmock.environment, **QUICK, **given, "POLOS_HOME": str(home)}.items():
             patch.setenv(name, value)
+        preload()  # in this thread: pytest and an import in another must not parse at the same time
         async with Polos() as program:
             yield program
     shutil.rmtree(home, ignore_errors=True)  # its server may still be ending

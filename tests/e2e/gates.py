@@ -10,7 +10,7 @@ from collections.abc import Callable
 async def until(condition: Callable[[], object], *, seconds: float = 15) -> None:
     """Return once the condition holds."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - the change comes from another thread
+        while not condition():
             await asyncio.sleep(0.005)
 
 

@@ -348,7 +348,7 @@ async def test_a_provider_that_refuses_fails_the_run_at_once_with_advice(
     polos: Polos, model: ModelServer
 ) -> None:
     model.fails(401, times=None)
-    with pytest.raises(RunFailedError, match="HTTP 401.*OPENAI_API_KEY"):
+    with pytest.raises(RunFailedError, match=r"HTTP 401.*OPENAI_API_KEY"):
         await agent.run(polos, "hi")
     assert len(model.requests) == 1
 

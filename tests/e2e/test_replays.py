@@ -12,7 +12,17 @@ from gates import Gate, until
 from models.servers import ModelServer
 from pydantic import BaseModel
 
-from polos import Agent, AgentResult, Polos, StepExecutionError, WorkflowContext, WorkflowState, tool, workflow
+from polos import (
+    Agent,
+    AgentResult,
+    Polos,
+    StepExecutionError,
+    WorkflowContext,
+    WorkflowState,
+    tool,
+    workflow,
+)
+from polos.engine.children import child_id_of
 
 pytestmark = pytest.mark.timeout(40)
 
@@ -32,6 +42,30 @@ async def double(ctx: WorkflowContext, payload: Number) -> Number:
     return Number(n=payload.n * 2)
 
 
+@workflow(id="e2e-nowhere", route="nowhere")
+async def nowhere(ctx: WorkflowContext) -> None:
+    """Never runs: no worker consumes its route."""
+
+
+async def wait_outside(ctx: WorkflowContext) -> str:
+    """Wait without executing anything, until `let_in`."""
+    return await reason_of(ctx.step.invoke_and_wait("gate", nowhere))
+
+
+async def waits_outside(polos: Polos, run_id: str) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await polos.get_execution(child_id_of(run_id, "gate"))
+                return
+            except ValueError:
+                await asyncio.sleep(0.01)
+
+
+async def let_in(polos: Polos, run_id: str) -> None:
+    assert await polos.cancel_execution(child_id_of(run_id, "gate"))
+
+
 async def restart(polos: Polos) -> None:
     await polos.stop()
     await polos.start()
@@ -47,7 +81,6 @@ async def reason_of(step: Any) -> str:
 
 @on_both
 async def test_a_replay_finds_every_value_of_the_first_pass(polos: Polos) -> None:
-    gate = Gate()
     passes: list[str] = []
     calls: list[str] = []
 
@@ -58,10 +91,6 @@ async def test_a_replay_finds_every_value_of_the_first_pass(polos: Polos) -> Non
         calls.append("fails")
         raise ValueError("no stock")
 
-    @workflow(id="e2e-replay-gate")
-    async def waits(ctx: WorkflowContext) -> None:
-        await gate.passed()
-
     @workflow(id="e2e-replay-values", state_schema=Counts)
     async def values(ctx: WorkflowContext) -> int:
         ctx.state.passes += 1
@@ -69,7 +98,10 @@ async def test_a_replay_finds_every_value_of_the_first_pass(polos: Polos) -> Non
             await ctx.step.uuid("uuid"),
             await ctx.step.now("now"),
             await ctx.step.random("random"),
-            *[await ctx.step.run(f"falsy {value!r}", once(value)) for value in (False, 0, 0.0, "", [], {}, None)],
+            *[
+                await ctx.step.run(f"falsy {value!r}", once(value))
+                for value in (False, 0, 0.0, "", [], {}, None)
+            ],
             await ctx.step.run("model", once(Number(n=1))),
             await ctx.step.run("models", once([Number(n=1)])),
             await ctx.step.run("tuple", once((1, {2: "two"}))),
@@ -82,14 +114,14 @@ async def test_a_replay_finds_every_value_of_the_first_pass(polos: Polos) -> Non
             await asyncio.gather(*(ctx.step.run(f"gathered {n}", once(n)) for n in range(3))),
         ]
         passes.append(repr(seen))
-        await ctx.step.invoke_and_wait("gate", waits)
+        await wait_outside(ctx)
         return int(ctx.state.passes)
 
     handle = await values.invoke(polos)
-    await gate.reached()
+    await waits_outside(polos, handle.id)
     recorded = list(calls)
     await restart(polos)
-    gate.open()
+    await let_in(polos, handle.id)
     record = await polos.wait(handle.id, timeout_seconds=10)
 
     assert record["status"] == "completed", record["error"]
@@ -153,16 +185,11 @@ async def test_an_agent_goes_on_without_repeating_calls_or_tools(polos: Polos, m
 
 
 async def test_the_same_choice_is_made_between_steps_that_raced(polos: Polos) -> None:
-    gate = Gate()
     winners: list[str] = []
 
     async def late() -> str:
         await asyncio.sleep(0.05)
         return "late"
-
-    @workflow(id="e2e-replay-race-gate")
-    async def waits(ctx: WorkflowContext) -> None:
-        await gate.passed()
 
     @workflow(id="e2e-replay-race")
     async def race(ctx: WorkflowContext) -> str:
@@ -173,13 +200,13 @@ async def test_the_same_choice_is_made_between_steps_that_raced(polos: Polos) ->
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         winners.append(done.pop().result())
         await asyncio.gather(*tasks)
-        await ctx.step.invoke_and_wait("gate", waits)
+        await wait_outside(ctx)
         return winners[-1]
 
     handle = await race.invoke(polos)
-    await gate.reached()
+    await waits_outside(polos, handle.id)
     await restart(polos)
-    gate.open()
+    await let_in(polos, handle.id)
     assert (await polos.wait(handle.id, timeout_seconds=10))["result"] == "early"
     assert winners == ["early", "early"]
 
@@ -188,25 +215,19 @@ async def test_the_same_choice_is_made_between_steps_that_raced(polos: Polos) ->
 
 
 async def blocked_after(polos: Polos, first: Any, second: Any) -> str:
-    """Run `first` to its gate, go on with `second`, and return why the run is blocked."""
-    gate = Gate()
-
-    @workflow(id="e2e-changed-gate")
-    async def waits(ctx: WorkflowContext) -> None:
-        await gate.passed()
+    """Run `first` until it waits, go on with `second`, and return why the run is blocked."""
 
     async def begin(ctx: WorkflowContext) -> str:
         await first(ctx)
-        await ctx.step.invoke_and_wait("gate", waits)
-        return "ended"
+        return await wait_outside(ctx)
 
     changed = workflow(id="e2e-changed")(begin)
     handle = await changed.invoke(polos)
-    await gate.reached()
+    await waits_outside(polos, handle.id)
     await polos.stop()
     workflow(id="e2e-changed")(second)
     await polos.start()
-    gate.open()
+    await let_in(polos, handle.id)
     async with asyncio.timeout(15):
         while (record := await polos.get_execution(handle.id))["status"] in {"queued", "running", "waiting"}:
             await asyncio.sleep(0.02)
@@ -221,7 +242,7 @@ async def test_code_that_dropped_a_step_blocks_the_run_and_names_it(polos: Polos
         await ctx.step.run("charge", lambda: 1)
 
     async def second(ctx: WorkflowContext) -> None:
-        await ctx.step.invoke_and_wait("gate", "e2e-changed-gate")
+        await wait_outside(ctx)
 
     error = await blocked_after(polos, first, second)
     assert "no longer asks for: ['charge']" in error
@@ -283,15 +304,13 @@ async def test_a_deviation_that_the_code_swallows_still_blocks_the_run(polos: Po
 async def test_a_client_that_waits_is_told_that_the_run_is_blocked(
     polos: Polos, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gate = Gate()
-
     @workflow(id="e2e-told-blocked")
     async def first(ctx: WorkflowContext) -> None:
         await ctx.step.uuid("charge")
-        await gate.passed()
+        await wait_outside(ctx)
 
     handle = await first.invoke(polos)
-    await gate.reached()
+    await waits_outside(polos, handle.id)
     await polos.stop()
 
     @workflow(id="e2e-told-blocked")
@@ -299,6 +318,7 @@ async def test_a_client_that_waits_is_told_that_the_run_is_blocked(
         await ctx.step.run("charge", lambda: 1)
 
     await polos.start()
+    await let_in(polos, handle.id)
     waiting = asyncio.create_task(polos.wait(handle.id))
     await until(lambda: f"Run {handle.id} is blocked" in caplog.text)
     await polos.cancel_execution(handle.id)

@@ -1,4 +1,4 @@
-"""Workers without Celery: real journal, coordinator and slots; a doorbell starts the task at once, or is lost."""
+"""Workers without Celery: real journal, coordinator, slots; a doorbell starts the task at once, or is lost."""
 
 from __future__ import annotations
 
@@ -140,7 +140,14 @@ class Fleet:
         run_id = f"run-{next(self._numbers)}"
         fixed = {"project": "default", "deployment": "default", "queue": name, "route": "polos"}
         new = NewRun(
-            id=run_id, kind="workflow", name=name, root_id=run_id, root_name=name, input=payload, **fixed, **values
+            id=run_id,
+            kind="workflow",
+            name=name,
+            root_id=run_id,
+            root_name=name,
+            input=payload,
+            **fixed,
+            **values,
         )
         self._control.commit([create_run(new, ring_again=0.0)])
         return run_id

@@ -1,4 +1,4 @@
-"""Every place a worker is killed at: what kind of work passes it, on whose queue, and what may happen twice."""
+"""Every place a worker is killed at: what work passes it, on whose queue, and what may happen twice."""
 
 from __future__ import annotations
 

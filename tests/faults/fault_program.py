@@ -1,4 +1,4 @@
-"""The program under test: for each case a workflow or agent of its own, whose side effects go to the ledger."""
+"""The program under test: for each case its own workflow or agent, whose side effects go to the ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What side effects write down, outside of anything that could be rolled back: one line each, appended whole."""
+"""What side effects write down, outside of all that could be rolled back: one line each, appended whole."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from model_servers import Answer, Recorder, Seen, chat_answer, recorder
+from servers import Answer, Recorder, Seen, chat_answer, recorder
 
 TOKENS = 18  # of each call
 

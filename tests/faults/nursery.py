@@ -1,7 +1,7 @@
 """Forks `celery -A polos worker` processes from one that has imported, once, what takes a second each time.
 
 Nothing of polos is imported before the fork: a worker reads its settings and fault as a fresh process does.
-Orders come as JSON lines on stdin: {"arguments", "environment", "folder", "log"}; each is answered with a pid.
+Orders come as JSON lines on stdin: {"arguments", "environment", "folder", "log"}; a pid answers each.
 """
 
 from __future__ import annotations

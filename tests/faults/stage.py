@@ -1,4 +1,4 @@
-"""One database with its survivor, and the course of a case: a run begins, the victim dies, the survivor ends it."""
+"""One database with its survivor, and the course of a case: a run begins, a victim dies, the run ends."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from cases import REFERENCES, Case
+from celery import Celery
 from ledger import Entry, Ledger
 from model import Model
 from processes import Nursery, Survivor, Victim
 from sqlalchemy import bindparam, select
 
 from polos.client import PolosClient
-from polos.dispatch import Sender
 from polos.journal.database import Connection, Database
 from polos.journal.runs import READ_RUN, RUNS, R, run_record
 from polos.journal.statements import Statement
@@ -60,8 +60,8 @@ class Stage:
         self.references: dict[str, Report] = {}
         self._folder = folder
         self._client = PolosClient(settings=Settings.from_environment(environment))
-        self._database = Database(environment["POLOS_DATABASE_URL"])
-        self._journal: Connection = self._database.connect()
+        self._journal: Connection = Database(environment["POLOS_DATABASE_URL"]).connect()
+        self._app = Celery("faults", broker=environment["POLOS_BROKER_URL"], set_as_current=False)
         self.survivor = Survivor(f"survivor-{name}@here", environment, folder)
 
     async def begin(self) -> None:
@@ -129,10 +129,13 @@ class Stage:
 
     async def _survivor_takes(self, queues: list[str]) -> None:
         """Make the survivor consume more Celery queues, and return once it does."""
-        app = self._client._backend and self._client._backend._app
         for queue in queues:
             replies = await asyncio.to_thread(
-                app.control.add_consumer, queue, reply=True, destination=[self.survivor.name], timeout=10
+                self._app.control.add_consumer,
+                queue,
+                reply=True,
+                destination=[self.survivor.name],
+                timeout=10,
             )
             assert replies, f"the survivor did not answer; see {self.survivor.log}"
 
@@ -166,6 +169,3 @@ async def open_stage(
         yield stage
     finally:
         await stage.end()
-
-
-__all__ = ["Report", "Sender", "Stage", "open_stage"]

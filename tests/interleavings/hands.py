@@ -149,9 +149,7 @@ class Together:
         """Begin to commit `units` and return once that waits for an open transaction."""
         done: Future[list[Rows]] = self.start(lambda: waiter.commit(*units))
         wait_until(lambda: waiter.waits() or done.done(), "the commit neither waited nor ended")
-        assert not done.done(), (
-            f"it did not wait for the open transaction: {done.result()!r}"
-        )
+        assert not done.done(), f"it did not wait for the open transaction: {done.result()!r}"
         return done
 
     def join(self) -> None:

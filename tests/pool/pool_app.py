@@ -38,7 +38,7 @@ marks = store()
 async def opened(gate: str) -> None:
     """Return when the test has opened the gate."""
     # Not through redis.asyncio, which swallows a cancellation now and then.
-    while not marks.exists(gate):  # noqa: ASYNC110 - what it waits for is in another process
+    while not marks.exists(gate):
         await asyncio.sleep(0.01)
 
 

@@ -225,7 +225,7 @@ async def test_it_works_beside_the_loop_of_the_host(host: Host) -> None:
     assert pool.loop is not asyncio.get_running_loop()
     host.send("note", "ran")
     async with asyncio.timeout(10):
-        while not host.seen:  # noqa: ASYNC110 - noted by another thread
+        while not host.seen:
             await asyncio.sleep(0.01)
     await asyncio.to_thread(host.worker.stop)
 

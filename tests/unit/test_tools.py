@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from polos import registry
+from polos.errors import ConfigurationError
 from polos.tools.tool import Tool, tool
 from polos.workflows import Workflow, get_workflow
 
@@ -95,10 +96,14 @@ def test_a_missing_description_is_an_empty_string_for_the_model():
     assert tool(id="t")(lambda ctx: 1).definition_for_model()["description"] == ""
 
 
-@pytest.mark.parametrize(("approval", "needed"), [(None, False), ("none", False), ("always", True)])
-def test_approval_is_kept(approval, needed):
-    t = tool(id="t", approval=approval)(lambda ctx: 1)
-    assert (t.approval, t.needs_approval) == (approval, needed)
+@pytest.mark.parametrize("approval", [None, "none"])
+def test_a_tool_without_approval_is_accepted(approval):
+    assert tool(id="t", approval=approval)(lambda ctx: 1).approval == approval
+
+
+def test_a_tool_that_needs_approval_is_refused_rather_than_run_without():
+    with pytest.raises(ConfigurationError, match="cannot ask for approval"):
+        tool(id="t", approval="always")(lambda ctx: 1)
 
 
 def test_another_approval_is_refused():

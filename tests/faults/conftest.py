@@ -1,0 +1,75 @@
+"""The rounds of a session, and the table they leave behind."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from services import Postgres
+
+sys.path.append(str(Path(__file__).parents[1] / "models"))  # for its model servers
+from cases import CASES, KINDS, Case
+from rounds import Rounds, playing
+
+DATABASES = ("sqlite", "postgresql")
+ROUNDS = pytest.StashKey[Rounds]()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "case" in metafunc.fixturenames:
+        each = [(database, case) for case in CASES for database in DATABASES]
+        ids = [f"{case.id}-{database}" for database, case in each]
+        metafunc.parametrize(("database_name", "case"), each, ids=ids)
+
+
+@pytest.fixture(scope="session")
+def rounds(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres_server: Postgres,
+    valkey_url: str,
+) -> Iterator[Rounds]:
+    """Every case that the session asks for, under way from now on."""
+    calls = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    wanted = list(dict.fromkeys((call["database_name"], call["case"]) for call in calls if "case" in call))
+    folder = tmp_path_factory.mktemp("faults")
+    with playing(wanted, folder=folder, postgres_server=postgres_server, valkey_url=valkey_url) as running:
+        request.config.stash[ROUNDS] = running
+        yield running
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    rounds = terminalreporter.config.stash.get(ROUNDS, None)
+    if rounds is None:
+        return
+    reports = {
+        key: done.result() for key, done in rounds.reports.items() if done.done() and not done.exception()
+    }
+    terminalreporter.section("kill -9 at every fault point: seconds from the kill to the end of the run")
+    for kind in KINDS:
+        for case in [case for case in CASES if case.kind == kind]:
+            cells = "  ".join(_cell(database, reports.get((database, case))) for database in DATABASES)
+            if any((database, case) in rounds.reports for database in DATABASES):
+                terminalreporter.line(f"{_name(case):64} {cells}")
+    times = sorted(report.recovery_seconds for report in reports.values() if report.ended)
+    misses = len(rounds.reports) - sum(report.struck for report in reports.values())
+    if times:
+        median = statistics.median(times)
+        terminalreporter.line(
+            f"{len(times)} of {len(rounds.reports)} recovered; {misses} faults missed; "
+            f"median {median:.1f} s, slowest {times[-1]:.1f} s"
+        )
+
+
+def _name(case: Case) -> str:
+    nth = f" no. {case.nth}" if case.nth > 1 else ""
+    return f"{case.kind}: {case.point}{nth} ({case.match or 'any'}), victim has {case.placement}"
+
+
+def _cell(database: str, report: object) -> str:
+    seconds = getattr(report, "recovery_seconds", 0.0)
+    text = f"{seconds:5.1f}" if getattr(report, "ended", False) else "    -"
+    return f"{database} {text}"

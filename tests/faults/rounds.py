@@ -1,0 +1,110 @@
+"""All cases of a session, a few at a time, on both databases, in a thread beside the tests that read the reports."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+
+from cases import Case
+from model import model
+from processes import PATHS, Nursery
+from services import Postgres, sqlite_url
+from stage import Report, Stage, open_stage
+
+AT_ONCE = 6  # victims; most of their time is waiting until they are known to be dead
+Wanted = tuple[str, Case]
+
+
+class Rounds:
+    """The reports, as they come."""
+
+    def __init__(self, wanted: Sequence[Wanted]) -> None:
+        self.reports: dict[Wanted, Future[Report]] = {each: Future() for each in wanted}
+        self.references: dict[str, dict[str, Report]] = {}
+        self.stages: dict[str, Stage] = {}
+
+    def fail(self, error: BaseException) -> None:
+        """Let nobody wait for what will not come."""
+        for report in self.reports.values():
+            if not report.done():
+                report.set_exception(error)
+
+    async def play(self, settings: dict[str, dict[str, str]], folder: Path) -> None:
+        """Play all cases on the databases of `settings`."""
+        with model() as billed:
+            os.environ.update(FAULT_MODEL_URL=billed.url)
+            nursery = Nursery(folder)
+            try:
+                async with AsyncExitStack() as stack:
+                    for name, environment in settings.items():
+                        complete = {**environment, "FAULT_MODEL_URL": billed.url}
+                        stage = open_stage(name, complete, folder, billed)
+                        self.stages[name] = await stack.enter_async_context(stage)
+                        self.references[name] = self.stages[name].references
+                    await asyncio.to_thread(nursery.wait_ready)
+                    turns = asyncio.Semaphore(AT_ONCE)
+                    await asyncio.gather(*(self._one(each, turns, nursery) for each in self.reports))
+            finally:
+                nursery.end()
+
+    async def _one(self, wanted: Wanted, turns: asyncio.Semaphore, nursery: Nursery) -> None:
+        name, case = wanted
+        async with turns:
+            try:
+                report = await self.stages[name].play(case, nursery)
+            except Exception as error:
+                self.reports[wanted].set_exception(error)
+            else:
+                self.reports[wanted].set_result(report)
+
+
+@contextmanager
+def playing(
+    wanted: Sequence[Wanted], *, folder: Path, postgres_server: Postgres, valkey_url: str
+) -> Iterator[Rounds]:
+    """Play the wanted cases in a thread while the context lasts."""
+    rounds = Rounds(wanted)
+    settings = {
+        name: _environment(name, number, folder, postgres_server, valkey_url)
+        for number, name in enumerate(sorted({name for name, _ in wanted}))
+    }
+    os.environ["FAULT_LEDGER"] = str(
+        folder / "nobody.ledger"
+    )  # this process imports the program, to start runs
+
+    def play() -> None:
+        try:
+            asyncio.run(rounds.play(settings, folder))
+        except BaseException as error:
+            rounds.fail(error)
+
+    thread = threading.Thread(target=play, name="faults", daemon=True)
+    thread.start()
+    try:
+        yield rounds
+    finally:
+        thread.join(60)
+
+
+def _environment(
+    name: str, number: int, folder: Path, postgres_server: Postgres, valkey_url: str
+) -> dict[str, str]:
+    place = folder / name
+    place.mkdir()
+    url = sqlite_url(place) if name == "sqlite" else postgres_server.create_database()
+    return {
+        "POLOS_HOME": str(place / "home"),
+        "POLOS_DATABASE_URL": url,
+        "POLOS_BROKER_URL": f"{valkey_url}/{number}",
+        "POLOS_REDIS_PREFIX": f"{name}:",
+        "POLOS_IMPORTS": "fault_program",
+        "POLOS_EMBEDDED_WORKER": "0",
+        "FAULT_LEDGER": str(place / "ledger"),
+        "OPENAI_API_KEY": "sk-test-0123456789",
+        "PYTHONPATH": PATHS,
+    }

@@ -1,0 +1,94 @@
+"""A worker is killed with SIGKILL at every fault point: each run ends as if nothing had happened."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from cases import EFFECTS, Case
+from model import TOKENS
+from rounds import Rounds
+from stage import RECOVERY_SECONDS, Report
+
+WAIT_SECONDS = 280.0  # for a report: cases are played a few at a time
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def report(rounds: Rounds, database_name: str, case: Case) -> Report:
+    return rounds.reports[database_name, case].result(WAIT_SECONDS)
+
+
+@pytest.fixture
+def reference(rounds: Rounds, report: Report, database_name: str, case: Case) -> Report:
+    """What the same kind of run came to without a fault."""
+    return rounds.references[database_name][case.kind]
+
+
+def test_a_run_survives_the_death_of_its_worker(report: Report, reference: Report, case: Case) -> None:
+    assert report.struck, f"the fault did not strike\n{report.logs}"
+    assert report.ended, f"the run did not end\n{report.logs}"
+    assert report.recovery_seconds < RECOVERY_SECONDS
+    assert report.run["status"] == "completed", report.run["error"]
+
+    _nothing_is_left_behind(report)
+    _each_step_is_recorded_once(report, reference)
+    _recorded_effects_did_not_run_again(report, case)
+    _recorded_calls_were_not_made_again(report, reference, case)
+
+
+def _nothing_is_left_behind(report: Report) -> None:
+    assert {run["status"] for run in report.tree} == {"completed"}
+    assert not [run["id"] for run in report.tree if run["owner"] or run["ring_at"]]
+    assert not [step["name"] for step in report.steps if step["status"] != "completed" or step["ring_at"]]
+    assert report.victim not in report.workers
+
+
+def _each_step_is_recorded_once(report: Report, reference: Report) -> None:
+    """Same steps, same values, same output; agents name their run in the output."""
+    assert _shape(report) == _shape(reference)
+    for run in report.tree:
+        seqs = [step["seq"] for step in report.steps if step["run_id"] == run["id"]]
+        assert None not in seqs
+        assert len(set(seqs)) == len(seqs)
+
+
+def _shape(report: Report) -> list[tuple[object, ...]]:
+    output = report.run["output"].replace(report.run["id"], "the run")
+    steps = [(step["name"], step["kind"], step["status"], _plain(step["output"])) for step in report.steps]
+    kinds = [(run["kind"], run["status"]) for run in report.tree]
+    return [("output", _plain(output)), *sorted(steps), *sorted(kinds)]
+
+
+def _plain(text: str | None) -> str | None:
+    """Return a value without the name of the case in it."""
+    import re
+
+    return text and re.sub(r'"tool-[a-z0-9-]+"', '"tool"', text)
+
+
+def _recorded_effects_did_not_run_again(report: Report, case: Case) -> None:
+    began = Counter(entry.name for entry in report.ledger if entry.phase == "start")
+    expected = dict.fromkeys(EFFECTS[case.kind], 1)
+    if case.twice is not None:
+        expected[case.twice] = 2
+    assert began == expected
+    firsts = list(dict.fromkeys(entry.name for entry in report.ledger))
+    assert firsts == EFFECTS[case.kind]  # in the order of the code
+
+
+def _recorded_calls_were_not_made_again(report: Report, reference: Report, case: Case) -> None:
+    expected = dict(reference.calls)
+    if case.calls_again is not None:
+        expected[f"$turn:{case.calls_again}"] += 1
+    assert report.calls == expected
+    assert report.run["total_tokens"] == TOKENS * len(reference.calls)
+
+
+def test_the_survivor_lives_and_had_no_trouble(rounds: Rounds) -> None:
+    for report in rounds.reports.values():
+        report.exception(WAIT_SECONDS)
+    for stage in rounds.stages.values():
+        log = stage.survivor.log.read_text()
+        assert stage.survivor.name
+        assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:4000]
