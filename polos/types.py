@@ -3,6 +3,7 @@
 All are Pydantic models; their field names and defaults are part of the public API.
 """
 
+import sys
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
@@ -139,3 +140,9 @@ class BatchStepResult(BaseModel):
     success: bool
     result: Any | None = None
     error: str | None = None
+
+
+def __getattr__(name: str) -> Any:
+    if name == "types":  # programs written for another layout say polos.types.types
+        return sys.modules[f"{__name__}.types"]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

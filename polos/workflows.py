@@ -117,7 +117,8 @@ class Workflow:
         """Refuse what would change results if it were left out; warn of what only limits or starts runs."""
         if self.on_start or self.on_end:
             raise ConfigurationError(
-                f"{self.what} has hooks (on_start, on_end), which this version of polos cannot run; leave them out"
+                f"{self.what} has hooks (on_start, on_end), which this version of polos cannot run; "
+                "leave them out"
             )
         without_effect = {
             "schedule": self.schedule,

@@ -74,8 +74,8 @@ class Tool(Workflow):
             )
         if approval == "always":
             raise ConfigurationError(
-                f"tool {id!r}: this version of polos cannot ask for approval (approval='always') and never runs "
-                "such a tool without it; leave approval= out to let it run unasked"
+                f"tool {id!r}: this version of polos cannot ask for approval (approval='always') and never "
+                "runs such a tool without it; leave approval= out to let it run unasked"
             )
         self.approval = approval
         self._parameters = parameters

@@ -16,6 +16,7 @@ from polos.journal.workers import beat
 logger = logging.getLogger("polos.worker")
 
 LOOK_AGAIN_SECONDS = 0.05  # for whoever waits until this worker has been heard of
+NEVER = float("-inf")
 RETRY_SECONDS = 0.5  # while the database is away
 
 
@@ -36,7 +37,7 @@ class Heartbeat:
         self._beat_seconds = beat_seconds
         self._may_start_within = silence_limit_seconds / 2
         self._on_declared_dead = on_declared_dead
-        self._acknowledged = 0.0
+        self._acknowledged = NEVER
         self._stop = threading.Event()
         self._connection: Connection | None = None
         self._thread: threading.Thread | None = None
@@ -89,7 +90,7 @@ class Heartbeat:
             if rows:
                 self._acknowledged = sent
             elif not self._stop.is_set():
-                self._acknowledged = 0.0
+                self._acknowledged = NEVER
                 self._disconnect()
                 self._on_declared_dead()
         except JournalUnavailableError as error:

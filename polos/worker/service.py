@@ -65,6 +65,7 @@ class WorkerService:
         self._kind = kind
         self._concurrency = concurrency
         self._routes = routes
+        self._routes = routes
         self._drain_seconds = drain_seconds
         self._liveness = liveness_for(connections.database)
         self._dispatcher = DispatchThread(Sender(app), connections.broker_url)
@@ -203,7 +204,11 @@ class WorkerService:
         logger.warning("Worker %s was declared dead; it goes on under a new id", self.runtime.worker_id)
         self._liveness.release()
         self._heartbeat.worker_id = worker_id = _new_worker_id()
-        self._register()
+        try:
+            self._register()
+        except Exception:
+            self._heartbeat.worker_id = _new_worker_id()  # the other may be half registered: leave it alone
+            raise
         self._loop.call_soon_threadsafe(lambda: start_apart(self._be_reborn(worker_id)))
 
     async def _be_reborn(self, worker_id: str) -> None:

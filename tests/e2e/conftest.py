@@ -33,6 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def llmock() -> Iterator[ModelServer]:
+    preload()  # here, for pytest's parsing of imports does not stand another thread that parses
     with model_server() as server:
         yield server
 
@@ -53,7 +54,6 @@ async def polos(llmock: ModelServer, database_url: str | None) -> AsyncIterator[
         given = {"POLOS_DATABASE_URL": database_url} if database_url else {}
         for name, value in {**llmock.environment, **QUICK, **given, "POLOS_HOME": str(home)}.items():
             patch.setenv(name, value)
-        preload()  # in this thread: pytest and an import in another must not parse at the same time
         async with Polos() as program:
             yield program
     shutil.rmtree(home, ignore_errors=True)  # its server may still be ending

@@ -163,6 +163,11 @@ class Folder:
             return pid
         return 0
 
+    def kill_server(self) -> None:
+        pid = self.server_pid()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not is_running(pid))
+
     def end(self) -> None:
         self.server_pid()
         for script in self.scripts:

@@ -130,14 +130,13 @@ class Stage:
     async def _survivor_takes(self, queues: list[str]) -> None:
         """Make the survivor consume more Celery queues, and return once it does."""
         for queue in queues:
-            replies = await asyncio.to_thread(
-                self._app.control.add_consumer,
-                queue,
-                reply=True,
-                destination=[self.survivor.name],
-                timeout=10,
-            )
-            assert replies, f"the survivor did not answer; see {self.survivor.log}"
+            async with asyncio.timeout(BOOT_SECONDS):
+                while not await asyncio.to_thread(self._ask_to_consume, queue):
+                    continue  # it has not connected yet
+
+    def _ask_to_consume(self, queue: str) -> object:
+        everyone = self._app.control
+        return everyone.add_consumer(queue, reply=True, destination=[self.survivor.name], timeout=1)
 
     def _run(self, run_id: str) -> dict[str, Any]:
         [row] = self._journal.read(READ_RUN, {"run": run_id})
