@@ -203,7 +203,7 @@ async def _deliver_until(body: asyncio.Task[Any], runtime: Runtime, execution: E
 
 
 async def _lend_slot(body: asyncio.Task[Any], execution: Execution, slot: Slot) -> None:
-    """Let others have the slot: what code awaits beside a child may come of it, as with a semaphore or queue."""
+    """Let others have the slot: what code awaits beside a child may come of it, as with a semaphore."""
     slot.yield_()
     while not (body.done() or execution.only_waits() or await _news_soon(execution)):
         pass

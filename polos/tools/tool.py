@@ -77,18 +77,13 @@ class Tool(Workflow):
                 f"tool {id!r}: this version of polos cannot ask for approval (approval='always') and never "
                 "runs such a tool without it; leave approval= out to let it run unasked"
             )
-        self.approval = approval
+        self.approval: ToolApproval | None = approval
         self._parameters = parameters
         register(self)
 
     async def _default_execute(self, ctx: Any, payload: dict[str, Any] | None = None) -> Any:
         """Do what the tool does; for subclasses that are given no `func`."""
         raise NotImplementedError(f"tool {self.id!r} has no func and does not override _default_execute")
-
-    @property
-    def needs_approval(self) -> bool:
-        """Whether a person must agree before each call."""
-        return self.approval == "always"
 
     @functools.cached_property
     def parameters(self) -> dict[str, Any]:

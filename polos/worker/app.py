@@ -130,9 +130,3 @@ def _routes(worker: Any) -> set[str]:
     """Return the routes whose queues a worker consumes."""
     own = worker_direct(worker.hostname).name
     return {route_of(name) for name in worker.app.amqp.queues.consume_from if name != own}
-
-
-def _routes(app: Celery) -> list[str]:
-    """Return the routes whose Celery queues this worker consumes."""
-    consumed = set(app.amqp.queues.consume_from)
-    return sorted(name for name in consumed if next_queue(name) in consumed)

@@ -65,7 +65,6 @@ class WorkerService:
         self._kind = kind
         self._concurrency = concurrency
         self._routes = routes
-        self._routes = routes
         self._drain_seconds = drain_seconds
         self._liveness = liveness_for(connections.database)
         self._dispatcher = DispatchThread(Sender(app), connections.broker_url)

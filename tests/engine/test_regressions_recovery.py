@@ -14,7 +14,7 @@ from fleet import SETTINGS, Fleet, until
 from fleet import fleet as open_fleet
 
 from polos import WorkflowContext, workflow
-from polos.dispatch import Doorbell, DispatchThread
+from polos.dispatch import DispatchThread, Doorbell
 from polos.engine.execution import Execution
 from polos.journal.database import Database
 from polos.journal.runs import claim_from, claim_run
@@ -175,7 +175,9 @@ async def test_every_turn_of_a_worker_that_ends_is_handed_back(fleet: Fleet) -> 
     claim = claim_from(fleet.do(claim_run(run_id, "other", **PLACE))[0])
     for number in range(205):
         name = f"$turn:{number}"
-        fleet.do(schedule_turn(run_id, claim.attempt, name, position=number, input_text="{}", ring_again=60.0))
+        fleet.do(
+            schedule_turn(run_id, claim.attempt, name, position=number, input_text="{}", ring_again=60.0)
+        )
         fleet.do(claim_turn(run_id, name, runtime.worker_id, **PLACE))
     await drain(runtime, grace_seconds=0)
     [(left,)] = _count(fleet, "SELECT count(*) FROM step WHERE status = 'running'")

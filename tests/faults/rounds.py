@@ -1,4 +1,4 @@
-"""All cases of a session, a few at a time, on both databases, in a thread beside the tests that read the reports."""
+"""All cases of a session, a few at a time, on both databases, beside the tests that read the reports."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -62,8 +63,6 @@ def _shape(report: Report) -> list[tuple[object, ...]]:
 
 def _plain(text: str | None) -> str | None:
     """Return a value without the name of the case in it."""
-    import re
-
     return text and re.sub(r'"tool-[a-z0-9-]+"', '"tool"', text)
 
 
