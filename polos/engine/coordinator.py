@@ -155,7 +155,7 @@ async def _drive(
     if body.cancelled():
         raise RuntimeError("The body of the run cancelled itself (asyncio.CancelledError)")
     error = body.exception()
-    if execution.left_over() and not isinstance(error, NonDeterminismError):
+    if execution.left_over() and execution.has_ended() and not isinstance(error, NonDeterminismError):
         raise NonDeterminismError(
             f"The code ended without asking for steps the journal holds: {execution.left_over()}"
         ) from error

@@ -288,6 +288,10 @@ class Execution:
             for name, waiter in self._asked.items()
         )
 
+    def has_ended(self) -> bool:
+        """Whether no task of the code is left that could still ask for a step."""
+        return all(task.done() for task in self.tasks)
+
     def left_over(self) -> list[str]:
         """Return recorded steps the code never asked for, once its body has ended."""
         return sorted(shown(name) for name in self._unasked)

@@ -41,7 +41,7 @@ async def forward(runtime: Runtime, run_id: str, step: str | None = None) -> str
     if not offering:
         logger.warning(
             "No live worker serves %s %r of deployment %r; run %s waits until one starts",
-            run["kind"],
+            run["kind"] or "workflow",
             run["name"],
             run["deployment"],
             run_id,

@@ -172,12 +172,14 @@ class Folder:
         self.server_pid()
         for script in self.scripts:
             script.kill()
-        for pid in self._others:
+        pids = {*self._others, *self._watchers()}
+        for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not any(is_running(pid) for pid in self._others))
-        wait_until(lambda: not self._watchers())
+        wait_until(lambda: not any(is_running(pid) for pid in pids))
 
-    def _watchers(self) -> list[str]:
-        listing = subprocess.run(["ps", "-axww", "-o", "args="], capture_output=True, text=True, check=True)
-        return [line for line in listing.stdout.splitlines() if f"watcher.py {self.home} " in line]
+    def _watchers(self) -> set[int]:
+        command = ["ps", "-axww", "-o", "pid=,args="]
+        listing = subprocess.run(command, capture_output=True, text=True, check=True)
+        lines = [line for line in listing.stdout.splitlines() if f"watcher.py {self.home} " in line]
+        return {int(line.split()[0]) for line in lines}

@@ -71,7 +71,8 @@ def test_an_agent_runs_with_nothing_but_a_key(folder: Folder, llmock: ModelServe
 async def main():
     client = PolosClient()
     response = await agent.run(client, "Compare Paris and Oslo.")
-    say(response.result, [found.result["city"] for found in response.tool_results], response.usage.total_tokens > 0)
+    cities = [found.result["city"] for found in response.tool_results]
+    say(response.result, cities, response.usage.total_tokens > 0)
     say((await agent.run("And again?")).result)
 
 asyncio.run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import count
@@ -137,7 +138,7 @@ class Fleet:
         self._control.commit([put_back_runs(worker.runtime.worker_id)])
 
     def create(self, name: str, payload: str | None = None, **values: Any) -> str:
-        run_id = f"run-{next(self._numbers)}"
+        run_id = uuid.uuid4().hex
         fixed = {"project": "default", "deployment": "default", "queue": name, "route": "polos"}
         new = NewRun(
             id=run_id,

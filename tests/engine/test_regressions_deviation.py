@@ -128,9 +128,10 @@ async def failing_sooner(ctx: WorkflowContext) -> Any:
         first_pass["stay"].set()
 
     log.append("attempt")
-    task = asyncio.create_task(beside())
+    running = [asyncio.create_task(beside())]
     if len(log) == 1:
         await first_pass["stay"].wait()
+    assert running
     raise StepExecutionError("refused") if len(log) > 2 else OSError("refused")
 
 

@@ -7,14 +7,14 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from cases import Case
 from model import model
 from processes import PATHS, Nursery
 from services import Postgres, sqlite_url
-from stage import Report, Stage, open_stage
+from stage import Report, Stage
 
 AT_ONCE = 6  # victims; most of their time is waiting until they are known to be dead
 Wanted = tuple[str, Case]
@@ -25,7 +25,6 @@ class Rounds:
 
     def __init__(self, wanted: Sequence[Wanted]) -> None:
         self.reports: dict[Wanted, Future[Report]] = {each: Future() for each in wanted}
-        self.references: dict[str, dict[str, Report]] = {}
         self.stages: dict[str, Stage] = {}
 
     def fail(self, error: BaseException) -> None:
@@ -40,17 +39,16 @@ class Rounds:
             os.environ.update(FAULT_MODEL_URL=billed.url)
             nursery = Nursery(folder)
             try:
-                async with AsyncExitStack() as stack:
-                    for name, environment in settings.items():
-                        complete = {**environment, "FAULT_MODEL_URL": billed.url}
-                        stage = open_stage(name, complete, folder, billed)
-                        self.stages[name] = await stack.enter_async_context(stage)
-                        self.references[name] = self.stages[name].references
-                    await asyncio.to_thread(nursery.wait_ready)
-                    turns = asyncio.Semaphore(AT_ONCE)
-                    await asyncio.gather(*(self._one(each, turns, nursery) for each in self.reports))
+                for name, environment in settings.items():
+                    complete = {**environment, "FAULT_MODEL_URL": billed.url}
+                    self.stages[name] = Stage(name, complete, folder, billed)
+                await asyncio.gather(*(stage.begin() for stage in self.stages.values()))
+                await asyncio.to_thread(nursery.wait_ready)
+                turns = asyncio.Semaphore(AT_ONCE)
+                await asyncio.gather(*(self._one(each, turns, nursery) for each in self.reports))
             finally:
                 nursery.end()
+                await asyncio.gather(*(stage.end() for stage in self.stages.values()))
 
     async def _one(self, wanted: Wanted, turns: asyncio.Semaphore, nursery: Nursery) -> None:
         name, case = wanted

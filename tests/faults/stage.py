@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ class Report:
 
 
 class Stage:
-    """A database, a broker, a survivor. Use `open_stage`."""
+    """A database, a broker, a survivor. `begin` and `end` it."""
 
     def __init__(self, name: str, environment: dict[str, str], folder: Path, model: Model) -> None:
         self.name = name
@@ -78,7 +77,7 @@ class Stage:
 
     async def play(self, case: Case, nursery: Nursery) -> Report:
         """Run a case and report, whatever goes wrong."""
-        marker = self._folder / f"{case.id}.struck"
+        marker = self._folder / f"{case.id}-{self.name}.struck"
         report = Report(case, victim=f"{case.id}-{self.name}@here")
         await self._survivor_takes(case.queues["survivor"])
         victim = nursery.worker(report.victim, case.queues["victim"], self._of_victim(case, marker))
@@ -155,16 +154,3 @@ class Stage:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{problem} after {seconds:g} s")
             await asyncio.sleep(0.03)
-
-
-@asynccontextmanager
-async def open_stage(
-    name: str, environment: dict[str, str], folder: Path, model: Model
-) -> AsyncIterator[Stage]:
-    """Run a stage while the context lasts."""
-    stage = Stage(name, environment, folder, model)
-    try:
-        await stage.begin()
-        yield stage
-    finally:
-        await stage.end()

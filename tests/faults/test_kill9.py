@@ -23,7 +23,7 @@ def report(rounds: Rounds, database_name: str, case: Case) -> Report:
 @pytest.fixture
 def reference(rounds: Rounds, report: Report, database_name: str, case: Case) -> Report:
     """What the same kind of run came to without a fault."""
-    return rounds.references[database_name][case.kind]
+    return rounds.stages[database_name].references[case.kind]
 
 
 def test_a_run_survives_the_death_of_its_worker(report: Report, reference: Report, case: Case) -> None:

@@ -45,8 +45,8 @@ async def busy_in_thread() -> None:
 
 @app.task(shared=False)
 async def quick() -> None:
-    started.set()
     say("ran")
+    started.set()
 
 
 def main(mode: str) -> None:
