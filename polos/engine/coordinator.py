@@ -198,8 +198,12 @@ async def _deliver_until(body: asyncio.Task[Any], runtime: Runtime, execution: E
             await execution.news.wait()
             await slot.retake()
             execution.waiting_since = None
-        elif not await _news_soon(execution) and execution.waits_for_others():
+        elif execution.waits_for_others() and (
+            execution.waits_indirectly() or not await _news_soon(execution)
+        ):
             await _lend_slot(body, execution, slot)
+        else:
+            await _news_soon(execution)
 
 
 async def _lend_slot(body: asyncio.Task[Any], execution: Execution, slot: Slot) -> None:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from polos import serialization
 from polos.engine.signals import Fenced
-from polos.engine.tasks import DurableFuture, Task, only_waits, run_tasks, settled
+from polos.engine.tasks import DurableFuture, Task, only_waits, run_tasks, settled, waits_indirectly
 from polos.errors import NonDeterminismError, StepExecutionError
 from polos.journal.runs import READ_FENCE, Claim
 from polos.journal.statements import Unit
@@ -280,6 +280,10 @@ class Execution:
     def only_waits(self) -> bool:
         """Whether nothing but the journal can make the run go on."""
         return only_waits(self.tasks)
+
+    def waits_indirectly(self) -> bool:
+        """Whether the code awaits, perhaps through locks and queues of its own, nothing but the journal."""
+        return waits_indirectly(self.tasks)
 
     def waits_for_others(self) -> bool:
         """Whether code asked for a turn or child that is under way."""

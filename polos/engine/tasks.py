@@ -19,6 +19,7 @@ _WAIT = ("asyncio.tasks", "_wait")
 _WAIT_FOR = ("asyncio.tasks", "wait_for")
 _TASK_GROUPS = {("asyncio.taskgroups", "TaskGroup.__aexit__"), ("asyncio.taskgroups", "TaskGroup._aexit")}
 _AS_COMPLETED = "_wait_for_one"
+_BETWEEN_TASKS = {"asyncio.locks", "asyncio.queues"}  # modules whose waits are mostly for other tasks
 _SETTLING_TURNS = 100  # loop turns given to a task that keeps going before pauses begin
 _SETTLING_PAUSE_SECONDS = 0.001
 # Through gather, wait or a task group the end of one task reaches another by callbacks, one loop turn each.
@@ -35,8 +36,8 @@ def install_task_factory(loop: asyncio.AbstractEventLoop) -> None:
 
     def create(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> Any:
         task: Any = inner(loop, work, **options) if inner else asyncio.Task(work, loop=loop, **options)
-        context: Context = options.get("context") or copy_context()
-        tasks = context.get(run_tasks)
+        given: Context | None = options.get("context")
+        tasks = (copy_context() if given is None else given).get(run_tasks)  # an empty context is falsy
         if tasks is not None:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
@@ -60,6 +61,17 @@ def only_waits(tasks: Iterable[Task]) -> bool:
     """Whether each task awaits a durable future, or tasks among `tasks`."""
     known = set(tasks)
     return all(task.done() or _waits_durably(task, known) for task in known)
+
+
+def waits_indirectly(tasks: Iterable[Task]) -> bool:
+    """Whether each task awaits as in `only_waits`, or a lock, queue or time limit of asyncio beside it."""
+    known = set(tasks)
+    return all(task.done() or _waits_durably(task, known) or _waits_beside(task) for task in known)
+
+
+def _waits_beside(task: Task) -> bool:
+    places = [_place(frame) for frame in _frames(task)]
+    return bool(places) and (places[-1][0] in _BETWEEN_TASKS or _WAIT_FOR in places)
 
 
 async def settled(tasks: set[Task]) -> None:

@@ -25,6 +25,7 @@ _LOST = (
     psycopg.InterfaceError,
     sql_errors.ReadOnlySqlTransaction,
 )
+_LIMIT_EXCEEDED = "54"  # class of errors of content, such as a value too long for an index; no outage
 Command = tuple[str, Any]
 
 
@@ -64,7 +65,7 @@ def translated(error: psycopg.Error) -> Exception:
     """Return our error for one of the driver's: lost, transient, or itself when the content is at fault."""
     if error.sqlstate in {"40001", "40P01"}:
         return TransientConflictError(str(error))
-    if isinstance(error, _LOST):
+    if isinstance(error, _LOST) and not (error.sqlstate or "").startswith(_LIMIT_EXCEEDED):
         return JournalUnavailableError(str(error).strip() or type(error).__name__)
     return error
 

@@ -16,6 +16,8 @@ from polos.journal.steps import STEPS, S
 from polos.journal.workers import D, W
 
 P = bindparam
+# Asked once a statement: an index cannot be searched for what a volatile function may answer row by row.
+_MOMENT = select(now()).scalar_subquery()
 MAX_ROWS = 200  # per duty and sweep: a bounded number of doorbells a second
 
 _under_way = exists().where(S.run_id == R.id, one_of(S.status, (StepStatus.SCHEDULED, StepStatus.RUNNING)))
@@ -91,7 +93,7 @@ _RING_SOON = Statement(
     .where(
         _some_runs(
             lambda c: c.status == RunStatus.QUEUED.value,
-            lambda c: c.ring_at > now(),
+            lambda c: c.ring_at > _MOMENT,
             lambda c: c.not_before.is_(None),
             lambda c: c.route == P("route"),
         )
@@ -104,7 +106,7 @@ _RING_TURNS_SOON = Statement(
     .where(
         _some_turns(
             lambda c: c.status == StepStatus.SCHEDULED.value,
-            lambda c: c.ring_at > now(),
+            lambda c: c.ring_at > _MOMENT,
             lambda c: c.not_before.is_(None),
         )
     )
@@ -120,13 +122,34 @@ def ring_soon(route: str) -> Unit:
     )
 
 
+_parent = RUNS.alias("parent")
+_RING_CHILDREN = Statement(
+    update(RUNS)
+    .where(
+        _some_runs(
+            lambda c: c.status == RunStatus.QUEUED.value,
+            lambda c: c.ring_at > now(),
+            lambda c: c.not_before.is_(None),
+            lambda c: c.parent_id.in_(select(_parent.c.id).where(_parent.c.owner == P("worker"))),
+        )
+    )
+    .values(ring_at=now())
+    .returning(R.id)
+)
+
+
+def ring_children(worker_id: str) -> Unit:
+    """Make due at once what runs of a dead worker started, of any route: it may have died before it rang."""
+    return Unit((Part(_RING_CHILDREN, {"worker": worker_id}),), ())
+
+
 _offered_names = select(D.name).where(D.worker_id == P("worker"))
 _RING_OFFERED = Statement(
     update(RUNS)
     .where(
         _some_runs(
             lambda c: c.status == RunStatus.QUEUED.value,
-            lambda c: c.ring_at > now(),
+            lambda c: c.ring_at > _MOMENT,
             lambda c: c.not_before.is_(None),
             lambda c: c.project == P("project"),
             lambda c: c.deployment == P("deployment"),
@@ -154,7 +177,7 @@ def _backed_off(rings: Any) -> Any:
 _DUE_RUNS = Statement(
     update(RUNS)
     .where(
-        _some_runs(lambda c: c.ring_at <= now(), lambda c: c.status == RunStatus.QUEUED.value),
+        _some_runs(lambda c: c.ring_at <= _MOMENT, lambda c: c.status == RunStatus.QUEUED.value),
         R.status == RunStatus.QUEUED.value,
     )
     .values(ring_at=_backed_off(R.rings), rings=R.rings + 1)
@@ -163,7 +186,7 @@ _DUE_RUNS = Statement(
 _DUE_TURNS = Statement(
     update(STEPS)
     .where(
-        _some_turns(lambda c: c.ring_at <= now(), lambda c: c.status == StepStatus.SCHEDULED.value),
+        _some_turns(lambda c: c.ring_at <= _MOMENT, lambda c: c.status == StepStatus.SCHEDULED.value),
         S.status == StepStatus.SCHEDULED.value,
     )
     .values(ring_at=_backed_off(S.rings), rings=S.rings + 1)
@@ -190,8 +213,8 @@ def due_turns(*, ring_again: float, ring_again_max: float) -> Unit:
 
 READ_ANY_DUE = Statement(
     select(
-        exists(select(R.id).where(R.ring_at <= now())),
-        exists(select(S.run_id).where(S.ring_at <= now())),
+        exists(select(R.id).where(R.ring_at <= _MOMENT)),
+        exists(select(S.run_id).where(S.ring_at <= _MOMENT)),
     )
 )
 READ_LOST_OWNERS = Statement(
@@ -212,7 +235,7 @@ _ended = exists().where(R.id == S.run_id, R.finished_at.is_not(None))
 _DROP_TURNS = Statement(
     update(STEPS)
     .where(
-        _some_turns(lambda c: c.ring_at <= now(), lambda c: c.status == StepStatus.SCHEDULED.value),
+        _some_turns(lambda c: c.ring_at <= _MOMENT, lambda c: c.status == StepStatus.SCHEDULED.value),
         S.status == StepStatus.SCHEDULED.value,
         _ended,
     )

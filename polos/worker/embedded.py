@@ -7,6 +7,7 @@ import threading
 
 from celery import Celery
 
+from polos.dispatch import quietly
 from polos.settings import Settings
 from polos.worker.app import build_app
 from polos.worker.service import WorkerService
@@ -26,8 +27,10 @@ class EmbeddedWorker:
     def start(self) -> None:
         """Serve, including definitions that are new since the last call.
 
+        While the broker does not answer, the worker keeps trying in the background.
+
         Raises:
-            RuntimeError: The worker could not start; the cause is chained.
+            ServiceUnavailableError: The worker could not start; the cause is chained.
         """
         with self._lock:
             if self._thread is None or not self._thread.is_alive:
@@ -58,4 +61,12 @@ class EmbeddedWorker:
             queues=None,
             name=f"polos-embedded-{os.getpid()}",
         )
-        self._thread.start(timeout_seconds=15.0)
+        if quietly(self._reach_broker) is None:
+            self._thread.start(timeout_seconds=15.0)
+        else:
+            self._thread.launch()  # runs are accepted meanwhile; they start when the broker is back
+
+    def _reach_broker(self) -> None:
+        assert self._app is not None
+        with self._app.connection_for_read() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)

@@ -20,6 +20,7 @@ from polos.journal.recovery import (
     due_turns,
     put_back_runs,
     put_back_turns,
+    ring_children,
     ring_soon,
 )
 from polos.journal.statements import Rows, Statement, Unit
@@ -108,6 +109,7 @@ class Sweeper:
         logger.warning(
             "Worker %s (%s) is dead: silent for %.1f s", worker.hostname, worker.id, worker.silent_seconds
         )
+        self._do(ring_children(worker.id))  # while the runs that started them are known to be its own
         self._put_back(worker.id)
         for route in worker.routes.split(","):
             self._do(ring_soon(route))

@@ -135,15 +135,8 @@ class WorkerThread:
         Raises:
             ServiceUnavailableError: It did not consume in time, mostly because no broker answers.
         """
-        with self._lock:
-            if self.is_alive:
-                return
-            self._error = None
-            self._ready.clear()
-            state.should_stop = state.should_terminate = None
-            self._drain_at_exit()
-            self._thread = threading.Thread(target=self._run, name="polos-worker", daemon=True)
-            self._thread.start()
+        if not self.launch():
+            return
         if self._ready.wait(timeout_seconds) and self._error is None:
             return
         error = self._error
@@ -153,6 +146,19 @@ class WorkerThread:
             f"The worker thread {self._name!r} {reason}; is the broker at "
             f"{self._app.connection_for_read().as_uri()!r} running?"
         ) from error
+
+    def launch(self) -> bool:
+        """Start the worker and return at once, False when it runs; it consumes when its broker answers."""
+        with self._lock:
+            if self.is_alive:
+                return False
+            self._error = None
+            self._ready.clear()
+            state.should_stop = state.should_terminate = None
+            self._drain_at_exit()
+            self._thread = threading.Thread(target=self._run, name="polos-worker", daemon=True)
+            self._thread.start()
+            return True
 
     def stop(self, timeout_seconds: float = 2.0) -> None:
         """Drain and end the worker; a second call, or one before `start`, does nothing.

@@ -146,7 +146,7 @@ class Folder:
     def start_worker(self, modules: str, **environment: str) -> Script:
         """Run a worker as users do, and return once it serves."""
         celery = str(Path(sys.executable).with_name("celery"))
-        command = [celery, "-A", "polos", "worker", "-c", "4"]
+        command = [celery, "-A", "polos", "worker", "-c", "4", "-l", "INFO"]
         worker = self.command(*command, POLOS_IMPORTS=modules, **environment)
         worker.wait_for(" ready.")
         return worker

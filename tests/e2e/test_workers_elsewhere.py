@@ -104,7 +104,7 @@ def test_a_run_of_something_nobody_knows_waits_until_a_worker_does(folder: Folde
             async with PolosClient() as client:
                 handle = await client.invoke("where", None)
                 record = await client.wait(handle.id)
-                say(record["status"], record["workflow_type"], record["result"]["pid"])
+                say(record["status"], record["result"]["pid"])
 
         asyncio.run(main())
         """,
@@ -113,4 +113,4 @@ def test_a_run_of_something_nobody_knows_waits_until_a_worker_does(folder: Folde
     script = folder.start("prog.py")
     script.wait_for("No live worker serves")
     worker = folder.start_worker("defs")
-    assert script.ends().splitlines()[-1] == f"completed workflow {worker.process.pid}"
+    assert script.ends().splitlines()[-1] == f"completed {worker.process.pid}"

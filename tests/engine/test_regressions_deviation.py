@@ -12,6 +12,7 @@ from fleet import Fleet, until
 
 from polos import StepExecutionError, WorkflowContext, workflow
 from polos.engine.coordinator import park
+from polos.engine.tasks import run_tasks, start_apart
 
 log: list[str] = []
 payments: dict[str, threading.Event] = {}
@@ -140,3 +141,12 @@ async def test_a_body_that_fails_sooner_than_before_has_failed(fleet: Fleet) -> 
     run_id = fleet.create("deviation-failing-sooner")
     run = await fleet.until_ended(run_id)
     assert (run["status"], run["error"]) == ("failed", "refused")
+
+
+async def test_a_task_of_the_engine_belongs_to_no_run(fleet: Fleet) -> None:
+    tasks: set[asyncio.Task[Any]] = set()
+    token = run_tasks.set(tasks)
+    start_apart(asyncio.sleep(0))
+    own = asyncio.create_task(asyncio.sleep(0))
+    run_tasks.reset(token)
+    assert tasks == {own}

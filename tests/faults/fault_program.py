@@ -69,4 +69,9 @@ def define_agent(case: Case) -> Agent:
 
 
 DEFINE = {"plain": define_plain, "child": define_child, "turn": define_agent, "tool": define_agent}
-definitions = {case.id: DEFINE[case.kind](case) for case in (*CASES, *REFERENCES.values())}
+mine = os.environ.get("FAULT_CASE")  # a victim offers nothing but its own
+definitions = {
+    case.id: DEFINE[case.kind](case)
+    for case in (*CASES, *REFERENCES.values())
+    if mine is None or case.id == mine
+}

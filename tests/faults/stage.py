@@ -27,6 +27,7 @@ from polos.settings import Settings
 BOOT_SECONDS = 45.0
 STRIKE_SECONDS = 45.0
 RECOVERY_SECONDS = 15.0  # the promise is much shorter; this is a loaded machine's
+BURIAL_SECONDS = 15.0  # until the victim is no longer in the list of workers
 READ_TREE = Statement(select(*RUNS.c).where(R.root_id == bindparam("run")))
 
 
@@ -37,13 +38,13 @@ class Report:
     case: Case
     struck: bool = False
     ended: bool = False
+    buried: bool = False
     recovery_seconds: float = 0.0
     run: dict[str, Any] = field(default_factory=dict)
     tree: list[dict[str, Any]] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
     ledger: list[Entry] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)
-    workers: list[str] = field(default_factory=list)
     victim: str = ""
     logs: str = ""
 
@@ -88,7 +89,9 @@ class Stage:
             report.struck = True
             await self._survivor_takes(case.queues["victim"])
             await self._to_its_end(report, run_id)
-            report.recovery_seconds = float(report.run["finished_at"]) - marker.stat().st_mtime
+            report.recovery_seconds = max(float(report.run["finished_at"]) - marker.stat().st_mtime, 0.0)
+            await self._until(lambda: report.victim not in self._worker_names(), BURIAL_SECONDS, "not buried")
+            report.buried = True
         except TimeoutError as error:
             report.logs = f"{error}\n{self._tails(victim)}"
         finally:
@@ -98,7 +101,7 @@ class Stage:
     # -- parts of a case
 
     def _of_victim(self, case: Case, marker: Path) -> dict[str, str]:
-        fault = {"POLOS_FAULT": case.fault, "POLOS_FAULT_FILE": str(marker)}
+        fault = {"POLOS_FAULT": case.fault, "POLOS_FAULT_FILE": str(marker), "FAULT_CASE": case.id}
         return {**self.environment, **fault, "POLOS_PRELOAD_MODELS": "0"}
 
     async def _invoke(self, case: Case) -> str:
@@ -123,7 +126,6 @@ class Stage:
             report.steps += [dict(zip(names, row, strict=True)) for row in found]
         report.ledger = self.ledger.of(run_id)
         report.calls = self.model.calls_of(run_id)
-        report.workers = self._worker_names()
         return report
 
     async def _survivor_takes(self, queues: list[str]) -> None:

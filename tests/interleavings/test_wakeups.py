@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hands import Together, result
-from scenes import RING_AGAIN, Scene, claim, finishing, parking, turn_completion
+from scenes import RING_AGAIN, Scene, child_of, claim, creation, finishing, parking, turn_completion
 
 from polos.journal.children import cancel_run
+from polos.journal.recovery import ring_children
 from polos.journal.runs import Claim
 from polos.journal.statements import Unit
 
@@ -122,3 +124,14 @@ def test_a_woken_run_is_claimed_once(scene: Scene, together: Together) -> None:
 
     assert won
     assert result(late) == []
+
+
+def test_children_of_a_dead_worker_s_runs_are_due_at_once_on_whatever_route(scene: Scene) -> None:
+    """It may have died between the commit that created them and their doorbell."""
+    lost, alive = scene.running("a"), scene.running("b")
+    child, other = replace(child_of(lost), route="elsewhere"), child_of(alive)
+    scene.do(creation(lost, child))
+    scene.do(creation(alive, other))
+
+    assert scene.do(ring_children("a")) == [(child.id,)]
+    assert scene.run(child.id)["ring_at"] < scene.run(other.id)["ring_at"]
