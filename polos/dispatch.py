@@ -26,6 +26,7 @@ RUN_TASK = "polos.run"
 TURN_TASK = "polos.turn"
 MAX_WAITING_DOORBELLS = 10_000  # while the broker is away; more are left to the sweeper
 CONNECT_TIMEOUT_SECONDS = 2.0
+RECONNECT = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2}  # the sweeper rings again
 _ERRORS = (OperationalError, OSError)
 
 
@@ -78,8 +79,9 @@ def route_of(queue_name: str) -> str:
 
 def broker_settings(broker_url: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the Celery settings that make an unreachable broker fail fast instead of hanging a caller."""
+    options = {**RECONNECT, **(options or {})}
     if urlsplit(broker_url).scheme.startswith(("redis", "sentinel")):
-        options = {"socket_connect_timeout": CONNECT_TIMEOUT_SECONDS, **(options or {})}
+        options = {"socket_connect_timeout": CONNECT_TIMEOUT_SECONDS, **options}
     return {
         "broker_url": broker_url,
         "broker_connection_timeout": CONNECT_TIMEOUT_SECONDS,

@@ -14,18 +14,13 @@ from polos.cli.run_view import print_run
 from polos.errors import ConfigurationError
 from polos.journal.children import READ_TREE, tree_record
 from polos.journal.database import Connection
-from polos.journal.runs import READ_RUN, run_record
+from polos.journal.runs import READ_RUN, run_record, unblock_run
 from polos.journal.steps import READ_STEP_DETAILS, step_details
 from polos.journal.workers import READ_WORKER_DETAILS, worker_details
 
-app = typer.Typer(help="Look at runs.", no_args_is_help=True)
+app = typer.Typer(help="Look at runs, and queue blocked ones again.", no_args_is_help=True)
 
 _VALUES = ("input", "initial_state", "final_state", "output", "failures")  # JSON text in the journal
-
-
-@app.callback()
-def _group() -> None:
-    """Look at runs."""  # keeps `show` a subcommand while it is the only one
 
 
 @app.command("show")
@@ -40,6 +35,19 @@ def show(
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
     else:
         print_run(Console(), found)
+
+
+@app.command("unblock")
+def unblock(
+    run_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the run, its execution_id.")],
+) -> None:
+    """Queue a blocked run again, after its code was mended."""
+    with reading() as journal:
+        [rows] = journal.commit([unblock_run(run_id)])
+        if not rows:
+            status = read_run(journal, run_id)["run"]["status"]
+            raise ConfigurationError(f"Run {run_id} is {status}, not blocked; nothing was changed")
+    typer.echo(f"Run {run_id} is queued again.")
 
 
 def read_run(journal: Connection, run_id: str) -> dict[str, Any]:

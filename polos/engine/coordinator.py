@@ -396,5 +396,5 @@ def _lost_too_often(claim: Claim) -> Ending:
 def _unknown(claim: Claim) -> str:
     return (
         f"No {claim.kind} named {claim.name!r} is defined in this worker. Import the module that defines it "
-        "(POLOS_IMPORTS, or imports in celeryconfig.py), then queue the run again."
+        f"(POLOS_IMPORTS, or imports in celeryconfig.py), then: polos runs unblock {claim.id}"
     )

@@ -274,7 +274,7 @@ class Execution:
         asked = sorted(shown(name) for name, waiter in self._asked.items() if not waiter.done())
         raise NonDeterminismError(
             f"The journal holds steps that the code no longer asks for: {self.left_over()}; "
-            f"it now asks for {asked}. Deploy code that asks for recorded steps, then queue the run again."
+            f"it now asks for {asked}. Deploy code that asks for them, then: polos runs unblock {self.run_id}"
         )
 
     def only_waits(self) -> bool:

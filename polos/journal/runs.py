@@ -253,6 +253,19 @@ def hand_back_run(run_id: str, attempt: int, *, ring_again: float) -> Unit:
     return Unit((Part(_HAND_BACK, params),), (run_id,), order=(run_id,))
 
 
+_UNBLOCK = Statement(
+    update(RUNS)
+    .where(R.id == P("run"), R.status == RunStatus.BLOCKED.value)
+    .values(status=RunStatus.QUEUED.value, error=None, ring_at=now(), rings=0)
+    .returning(R.id)
+)
+
+
+def unblock_run(run_id: str) -> Unit:
+    """Queue a blocked run again, once a person has mended the code; a sweeper rings within a second."""
+    return Unit((Part(_UNBLOCK, {"run": run_id}),), (run_id,), order=(run_id,))
+
+
 def retry_run(run_id: str, attempt: int, *, error: str, delay: float) -> Unit:
     """Queue a failed attempt again after `delay` seconds; the sweeper rings."""
     params = {"run": run_id, "attempt": attempt, "error": error, "delay": delay}

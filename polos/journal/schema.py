@@ -123,7 +123,10 @@ class _connection:  # noqa: N801 - reads as a function
     def __enter__(self) -> Connection:
         database = self._database
         if database.is_sqlite:
-            database.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                database.path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise database.unreachable(error) from error
             self._engine = create_engine(database.url, connect_args={"timeout": 30, "isolation_level": None})
         else:
             self._engine = create_engine(

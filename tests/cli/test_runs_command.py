@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -134,3 +136,20 @@ def test_folder_without_database_is_left_as_it_is(
     monkeypatch.chdir(tmp_path)
     assert show(run_id).exit_code == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_blocked_run_is_queued_again(home: tuple[Bench, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, run_id = home
+    monkeypatch.setenv("POLOS_HOME", str(bench.home))
+    changed(bench, "UPDATE run SET status = 'blocked', error = 'x' WHERE id = ?", run_id)
+    answer = CliRunner().invoke(app, ["runs", "unblock", run_id])
+    assert (answer.exit_code, answer.output) == (0, f"Run {run_id} is queued again.\n")
+    assert changed(bench, "SELECT status, error FROM run WHERE id = ?", run_id) == [("queued", None)]
+    again = CliRunner().invoke(app, ["runs", "unblock", run_id])
+    assert again.exit_code == 2
+    changed(bench, "UPDATE run SET status = 'completed', ring_at = NULL WHERE id = ?", run_id)
+
+
+def changed(bench: Bench, statement: str, run_id: str) -> list[tuple[object, ...]]:
+    with closing(sqlite3.connect(bench.home / "polos.db", isolation_level=None)) as journal:
+        return journal.execute(statement, (run_id,)).fetchall()

@@ -354,7 +354,7 @@ async def test_a_provider_that_refuses_fails_the_run_at_once_with_advice(
 
 
 async def test_a_provider_that_is_busy_is_asked_again(polos: Polos, model: ModelServer) -> None:
-    model.fails(429)
+    model.fails(429, retry_after=0.05)
     model.fails(503)
     model.says("hello")
     assert (await agent.run(polos, "hi")).result == "hello"

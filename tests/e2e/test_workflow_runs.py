@@ -12,7 +12,7 @@ import pytest
 from backends import on_both
 from pydantic import BaseModel
 
-from polos import Polos, StepExecutionError, WorkflowContext, WorkflowState, workflow
+from polos import Polos, StepExecutionError, WorkflowContext, WorkflowState, tool, workflow
 from polos.errors import RunFailedError
 
 pytestmark = pytest.mark.timeout(30)
@@ -113,7 +113,6 @@ async def test_a_result_that_is_not_json_fails_the_run_and_names_its_type(polos:
     assert "lock at ['lock']" in record["error"]
 
 
-@on_both
 async def test_a_run_that_raises_is_tried_again_from_its_records(polos: Polos) -> None:
     steps: list[str] = []
     attempts: list[int] = []
@@ -151,15 +150,26 @@ async def test_a_run_that_keeps_raising_fails_with_its_last_error(polos: Polos) 
     assert (await polos.get_execution(handle.id))["final_state"] == {"seen": 1}
 
 
-async def test_exit_of_the_interpreter_in_a_workflow_is_a_failure_like_any_other(polos: Polos) -> None:
-    @workflow(id="e2e-exits")
+async def test_an_exit_of_the_interpreter_is_a_failure_and_ends_no_worker(polos: Polos) -> None:
+    @tool(id="e2e_exits")
     async def exits(ctx: WorkflowContext) -> None:
         raise SystemExit(3)
 
-    handle = await exits.invoke(polos)
-    record = await polos.wait(handle.id, timeout_seconds=12)
-    assert record["status"] == "failed"
-    assert await double.run(polos, Number(n=1)) == Number(n=2)  # the worker lives
+    with pytest.raises(RunFailedError, match=r"SystemExit\(3\)"):
+        await exits.run(polos, timeout=10)
+    assert await double.run(polos, Number(n=1)) == Number(n=2)
+
+
+async def test_an_exit_of_the_interpreter_in_a_step_fails_the_step(polos: Polos) -> None:
+    def leaves() -> None:
+        raise SystemExit(3)
+
+    @workflow(id="e2e-step-exits")
+    async def exits(ctx: WorkflowContext) -> None:
+        await ctx.step.run("leaves", leaves, max_retries=0)
+
+    with pytest.raises(RunFailedError, match=r"Step execution failed after 0 retries: .*SystemExit\(3\)"):
+        await exits.run(polos, timeout=10)
 
 
 # -- state
