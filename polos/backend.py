@@ -234,6 +234,8 @@ class ClientBackend:
         loop = asyncio.get_running_loop()
         if (bus := self._buses.get(loop)) is None:
             assert self._connections is not None, "connect() comes first"
+            for ended in [known for known in self._buses if known.is_closed()]:
+                del self._buses[ended]  # a bus refers to its loop, which would keep both for ever
             bus = self._buses[loop] = Bus(self._connections.redis_url, prefix=self._settings.redis_prefix)
         return bus
 

@@ -67,6 +67,7 @@ class Execution:
             str, StepRow
         ] = {}  # rows without delivered outcome, and all recorded ones on replay
         self._asked: dict[str, DurableFuture] = {}
+        self._under_way: set[str] = set()  # names of rows without an outcome
         self._unasked: set[str] = set()  # recorded names the code has not asked for yet
         self._undelivered: list[tuple[int, str]] = []
         self._complete_until = claim.seq  # every outcome up to here is known
@@ -89,7 +90,9 @@ class Execution:
             self._known[step.name] = step
             self._unasked.add(step.name)
             self._position = max(self._position, step.position + 1)
-            if step.seq is not None:
+            if step.seq is None:
+                self._under_way.add(step.name)
+            else:
                 heapq.heappush(self._undelivered, (step.seq, step.name))
                 self._complete_until = max(self._complete_until, step.seq)
 
@@ -148,6 +151,7 @@ class Execution:
         if step.seq is None or ((known := self._known.get(step.name)) is not None and known.has_outcome):
             return
         self._known[step.name] = step
+        self._under_way.discard(step.name)
         heapq.heappush(self._undelivered, (step.seq, step.name))
         self.scheduled(step.seq)
 
@@ -169,7 +173,8 @@ class Execution:
 
     def under_way(self, step: StepRow) -> None:
         """Take note of a step that was scheduled and has no outcome yet."""
-        self._known.setdefault(step.name, step)
+        if not self._known.setdefault(step.name, step).has_outcome:
+            self._under_way.add(step.name)
 
     def _ask(self, name: str, kind: str) -> DurableFuture:
         if name in self._asked:
@@ -287,10 +292,7 @@ class Execution:
 
     def waits_for_others(self) -> bool:
         """Whether code asked for a turn or child that is under way."""
-        return any(
-            not waiter.done() and (step := self._known.get(name)) is not None and not step.has_outcome
-            for name, waiter in self._asked.items()
-        )
+        return any(name in self._asked and not self._asked[name].done() for name in self._under_way)
 
     def has_ended(self) -> bool:
         """Whether no task of the code is left that could still ask for a step."""

@@ -31,8 +31,10 @@ class DurableFuture(asyncio.Future[Any]):
 
 
 def install_task_factory(loop: asyncio.AbstractEventLoop) -> None:
-    """Make `loop` note every task a run creates, keeping the factory it has."""
+    """Make `loop` note every task a run creates, keeping the factory it has; harmless when done before."""
     inner = loop.get_task_factory()
+    if getattr(inner, "notes_run_tasks", False):
+        return
 
     def create(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> Any:
         task: Any = inner(loop, work, **options) if inner else asyncio.Task(work, loop=loop, **options)
@@ -43,6 +45,7 @@ def install_task_factory(loop: asyncio.AbstractEventLoop) -> None:
             task.add_done_callback(tasks.discard)
         return task
 
+    create.notes_run_tasks = True  # type: ignore[attr-defined]
     loop.set_task_factory(create)
 
 

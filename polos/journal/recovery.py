@@ -217,16 +217,23 @@ def _is_due(ring_at: Any) -> Any:
 
 
 READ_ANY_DUE = Statement(select(_is_due(R.ring_at), _is_due(S.ring_at)))
+
+
+def _lost_owners(owner: Any, *conditions: Any) -> Any:
+    """Walk an index from owner to owner, however many rows each has; return those that are no workers."""
+    first = (
+        select(func.min(owner).label("owner"))
+        .where(*conditions)
+        .cte(f"{owner.table.name}_owners", recursive=True)
+    )
+    following = select(func.min(owner)).where(owner > first.c.owner, *conditions).scalar_subquery()
+    owners = first.union_all(select(following).where(first.c.owner.is_not(None)))
+    return select(owners.c.owner).where(owners.c.owner.is_not(None), ~exists().where(W.id == owners.c.owner))
+
+
 READ_LOST_OWNERS = Statement(
-    select(R.owner)
-    .where(R.owner.is_not(None), R.status == RunStatus.RUNNING.value, ~exists().where(W.id == R.owner))
-    .union(
-        select(S.owner).where(
-            S.owner.is_not(None),
-            S.status == StepStatus.RUNNING.value,
-            S.kind == "turn",
-            ~exists().where(W.id == S.owner),
-        )
+    _lost_owners(R.owner, R.owner.is_not(None)).union(  # only running runs have an owner
+        _lost_owners(S.owner, S.owner.is_not(None), one_of(S.status, [StepStatus.RUNNING]))
     )
 )
 COUNT_LIVE = Statement(select(func.count()).select_from(RUNS).where(R.finished_at.is_(None)))

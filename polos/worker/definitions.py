@@ -19,7 +19,7 @@ def import_modules(names: Iterable[str]) -> None:
     for name in names:
         try:
             importlib.import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigurationError(
                 f"The module {name!r} cannot be imported ({type(error).__name__}: {error}). "
                 "Mend it, or correct POLOS_IMPORTS (comma separated module names)."

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from celery import Celery
@@ -41,6 +41,8 @@ from polos.worker.heartbeat import Heartbeat
 from polos.worker.sweeper import Sweeper
 
 logger = logging.getLogger("polos.worker")
+
+STOP_SECONDS = 5.0  # for each part of the end of a worker, while the database is away
 
 
 class WorkerService:
@@ -110,14 +112,22 @@ class WorkerService:
         runtime, self.runtime = self.runtime, None
         worker_id = runtime.worker_id
         runtime.draining = True
-        self._run_coroutine(runtime.journal.do(start_draining(worker_id)))
-        self._run_coroutine(drain(runtime, grace_seconds=self._drain_seconds))
+        self._within(STOP_SECONDS, runtime.journal.do(start_draining(worker_id)))
+        self._within(self._drain_seconds + STOP_SECONDS, drain(runtime, grace_seconds=self._drain_seconds))
         self._sweeper.stop()
         self._heartbeat.stop()
-        self._run_coroutine(self._stop_on_loop(runtime, worker_id))
+        self._within(STOP_SECONDS, self._stop_on_loop(runtime, worker_id))
         self._dispatcher.stop()
         self._liveness.release()
         self._liveness.forget(worker_id)
+
+    def _within(self, seconds: float, work: Coroutine[Any, Any, Any]) -> None:
+        """Do a part of the end; while the database is away it would wait, and the process with it."""
+        assert self._run_coroutine is not None
+        try:
+            self._run_coroutine(work, timeout_seconds=seconds)
+        except TimeoutError:
+            logger.warning("The database does not answer: what this worker owns is put back by another")
 
     def offer_new_definitions(self) -> None:
         """Offer what was defined since this worker started."""

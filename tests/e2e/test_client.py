@@ -275,6 +275,36 @@ async def test_a_label_no_database_holds_is_refused_before_anything_starts(
         await polos.invoke("e2e-client-double", {"n": 1}, **{name: label})
 
 
+# -- the program
+
+
+async def test_starting_again_is_harmless(polos: Polos) -> None:
+    await polos.start()
+    await polos.start()
+    assert await double.run(polos, Number(n=1)) == Number(n=2)
+
+
+async def test_a_run_may_be_waited_for_without_a_limit(polos: Polos) -> None:
+    handle = await double.invoke(polos, Number(n=1))
+    assert await double.run(polos, Number(n=1), timeout=None) == Number(n=2)
+    assert (await polos.get_execution(handle.id))["run_timeout_seconds"] is None
+
+
+async def test_serve_returns_when_it_is_stopped(polos: Polos) -> None:
+    serving = asyncio.create_task(polos.serve())
+    await asyncio.sleep(0)
+    await polos.stop()
+    await asyncio.wait_for(serving, 10)
+    await polos.stop()
+    await polos.start()
+    assert await double.run(polos, Number(n=1)) == Number(n=2)
+
+
+def test_channels_are_refused_as_not_supported() -> None:
+    with pytest.raises(ValueError, match="not supported by this version"):
+        Polos(channels=[object()])
+
+
 # -- loops
 
 

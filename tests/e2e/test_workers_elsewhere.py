@@ -22,8 +22,10 @@ ASKS = (
     + """
 async def main():
     async with PolosClient() as client:
-        say("asking")
-        found = await where.run(client, timeout=30)
+        handle = await where.invoke(client)
+        say("accepted")
+        await client.wait(handle.id, timeout_seconds=30)
+        found = (await handle.get(client))["result"]
         say(type(found).__module__, "here" if found.pid == os.getpid() else f"at {found.pid}")
 
 if __name__ == "__main__":
@@ -50,10 +52,10 @@ def test_auto_starts_a_worker_when_the_live_one_does_not_offer_the_workflow(fold
 def test_without_an_embedded_worker_run_says_soon_what_is_missing_and_goes_on_waiting(folder: Folder) -> None:
     folder.write("prog.py", ASKS)
     script = folder.start("prog.py", POLOS_EMBEDDED_WORKER="0")
-    script.wait_for("asking")
-    asked = time.monotonic()
+    script.wait_for("accepted")
+    accepted = time.monotonic()
     script.wait_for("No live worker serves workflow 'where'")
-    assert time.monotonic() - asked < 2.5  # half a second of it is the start of the embedded services
+    assert time.monotonic() - accepted < 2
     [line] = [line for line in script.lines if "No live worker" in line]
     assert "'polos worker MODULE'" in line
     assert "POLOS_IMPORTS=MODULE celery -A polos worker" in line
@@ -75,7 +77,7 @@ async def main():
 asyncio.run(main())
 """,
     )
-    assert folder.start("prog.py", POLOS_EMBEDDED_WORKER="1").ends().splitlines()[-1] == "['embedded']"
+    assert "['embedded']" in folder.start("prog.py", POLOS_EMBEDDED_WORKER="1").ends()
 
 
 def test_a_run_of_something_nobody_knows_waits_until_a_worker_does(folder: Folder) -> None:

@@ -1,4 +1,4 @@
-"""Workers without Celery: real journal, coordinator, slots; a doorbell starts its task at once or is lost."""
+"""Workers without Celery: real journal, coordinator, slots; a doorbell starts its task at once."""
 
 from __future__ import annotations
 

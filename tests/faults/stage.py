@@ -66,7 +66,7 @@ class Stage:
 
     async def begin(self) -> None:
         """Wait for the survivor, and run each kind of work once without a fault."""
-        await self._until(lambda: self.survivor.name in self._worker_names(), BOOT_SECONDS, "no survivor")
+        await self._registered(self.survivor, self.survivor.name)
         for kind, case in REFERENCES.items():
             await self._survivor_takes([*case.queues["victim"], *case.queues["survivor"]])
             self.references[kind] = await self._to_its_end(Report(case), await self._invoke(case))
@@ -83,10 +83,10 @@ class Stage:
         await self._survivor_takes(case.queues["survivor"])
         victim = nursery.worker(report.victim, case.queues["victim"], self._of_victim(case, marker))
         try:
-            await self._until(lambda: report.victim in self._worker_names(), BOOT_SECONDS, "no victim")
+            await self._registered(victim, report.victim)
             run_id = await self._invoke(case)
-            await self._until(lambda: marker.exists() and not victim.lives, STRIKE_SECONDS, "no strike")
-            report.struck = True
+            await self._until(lambda: not victim.lives, STRIKE_SECONDS, "no strike")
+            report.struck = marker.exists()
             await self._survivor_takes(case.queues["victim"])
             await self._to_its_end(report, run_id)
             report.recovery_seconds = max(float(report.run["finished_at"]) - marker.stat().st_mtime, 0.0)
@@ -99,6 +99,12 @@ class Stage:
         return report
 
     # -- parts of a case
+
+    async def _registered(self, worker: Survivor | Victim, name: str) -> None:
+        await self._until(
+            lambda: name in self._worker_names() or not worker.lives, BOOT_SECONDS, f"{name} is not there"
+        )
+        assert worker.lives, f"{name} ended:\n{worker.log.read_text()[-3000:]}"
 
     def _of_victim(self, case: Case, marker: Path) -> dict[str, str]:
         fault = {"POLOS_FAULT": case.fault, "POLOS_FAULT_FILE": str(marker), "FAULT_CASE": case.id}
