@@ -12,7 +12,8 @@ from polos.journal.recovery import READ_ANY_DUE
 
 FILL = """
 INSERT INTO run (id, project, deployment, kind, name, status, attempt, seq, wakes, awaited, root_id,
-    root_name, depth, queue, route, running_seconds, crashes, retries, rings, input_tokens, output_tokens, total_tokens,
+    root_name, depth, queue, route, running_seconds, crashes, retries, rings, input_tokens, output_tokens,
+    total_tokens,
     created_at, ring_at, finished_at)
 SELECT 'run' || i, 'p', 'd', 'workflow', 'f', CASE WHEN i % 100 = 0 THEN 'queued' ELSE 'completed' END,
     1, 1, 0, 0, 'run' || i, 'f', 0, 'f', 'polos', 0, 0, 0, 0, 0, 0, 0, i,
