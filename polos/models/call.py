@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from functools import cache
 from types import ModuleType
 
 from polos.models.providers import PROVIDERS, check_llm_api, check_provider, find_endpoint
 from polos.models.request import ModelAnswer, ModelRequest
+
+logger = logging.getLogger("polos.models")
+
+# One thread loads at a time. Modules are per process, so what guards their loading is too.
+_loading = threading.Lock()
 
 
 async def generate(request: ModelRequest) -> ModelAnswer:
@@ -42,14 +48,11 @@ def preload() -> None:
 
     Meant for a background thread of a worker that has just started; not a daemon, see `_loaded`. Also makes
     one pretended call of each kind, because LiteLLM imports half a second's worth of modules with its first
-    ones, unless the program has ended meanwhile.
+    ones, unless the program has ended meanwhile. Calls wait until that is done: a module that two threads
+    import at once is seen half made, and the answer to a call that was paid for would be lost.
     """
-    _adapter()
-    if not threading.main_thread().is_alive():
-        return
-    from polos.models.warmup import warm_up  # noqa: PLC0415 - imports LiteLLM
-
-    warm_up()
+    with _loading:
+        _warm()
 
 
 async def close() -> None:
@@ -62,10 +65,10 @@ async def close() -> None:
 
 
 async def _loaded() -> ModuleType:
-    if not _is_loaded():
+    if _loading.locked() or not _is_warm():
         # Not a daemon: one that the end of the program freezes in an import keeps that module's lock, and
         # LiteLLM's objects import when they are destroyed. The program would never end.
-        loader = threading.Thread(target=_adapter, name="polos-litellm", daemon=False)
+        loader = threading.Thread(target=preload, name="polos-litellm", daemon=False)
         loader.start()
         await asyncio.to_thread(loader.join)
     return _adapter()
@@ -73,6 +76,24 @@ async def _loaded() -> ModuleType:
 
 def _is_loaded() -> bool:
     return _adapter.cache_info().currsize == 1
+
+
+def _is_warm() -> bool:
+    return _warm.cache_info().currsize == 1
+
+
+@cache
+def _warm() -> None:
+    _adapter()
+    if not threading.main_thread().is_alive():
+        return
+    from polos.models.warmup import warm_up  # noqa: PLC0415 - imports LiteLLM
+
+    try:
+        warm_up()
+    except Exception:
+        if threading.main_thread().is_alive():  # else the program ended, which broke the pretended calls
+            logger.exception("LiteLLM could not be warmed up; the first calls take longer")
 
 
 @cache
