@@ -30,6 +30,7 @@ def counted(name):
 async def long(ctx: WorkflowContext, payload: dict) -> list:
     first = await ctx.step.run("first", counted, "first")
     if not Path("go-on").exists():
+        Path("run-id").write_text(ctx.execution_id)
         say("begun", ctx.execution_id)
     while not Path("go-on").exists():
         await asyncio.sleep(0.01)
@@ -41,7 +42,6 @@ BEGINS = (
 async def main():
     async with PolosClient() as client:
         handle = await long.invoke(client, {})
-        Path("run-id").write_text(handle.id)
         await client.wait(handle.id)
 
 asyncio.run(main())
