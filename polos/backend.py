@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
-from polos.connections import Connections, configured_app
-from polos.dispatch import DEFAULT_ROUTE, Doorbell, Sender, quietly
+from polos.connections import Connections, configured_app, installed_app
+from polos.dispatch import Doorbell, Sender, quietly
 from polos.errors import JournalUnavailableError
 from polos.journal import schema
 from polos.journal.children import READ_LIVE_CHILDREN, cancel_run
@@ -25,7 +25,8 @@ from polos.journal.runs import READ_RUN, READ_RUN_BY_KEY, NewRun, create_run, ru
 from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.journal.states import RunStatus
 from polos.journal.workers import READ_NEWEST_DEPLOYMENT, READ_OFFERING, READ_OFFERS
-from polos.settings import Settings, hide_password
+from polos.routes import Routes
+from polos.settings import Settings
 from polos.streaming.bus import Bus
 
 if TYPE_CHECKING:
@@ -71,7 +72,6 @@ class ClientBackend:
         self._journal: Connection | None = None
         self._worker: EmbeddableWorker | None = None
         self._buses: WeakKeyDictionary[asyncio.AbstractEventLoop, Bus] = WeakKeyDictionary()
-        self._broker_warned = False
 
     # -- life
 
@@ -79,14 +79,27 @@ class ClientBackend:
         """Reach the journal, and create its schema in an empty database.
 
         Raises:
+            ConfigurationError: Broker or Redis are there, but not as they are configured.
             JournalUnavailableError: The database does not answer; names URL and variable.
         """
         with self._lock:
             if self._connections is None:
-                self._app, self._connections = configured_app(self._settings, {"task_ignore_result": True})
+                self._app, self._connections = self._configured()
             if self._journal is None:
                 schema.prepare(self._connections.database)
                 self._journal = self._connections.database.connect()
+
+    def _configured(self) -> tuple[Celery, Connections]:
+        if (own := installed_app()) is not None:
+            return own, own.polos[1]
+        app, connections = configured_app(self._settings, {"task_ignore_result": True})
+        connections.refuse_wrong(app)
+        return app, connections
+
+    @property
+    def rings_through_own_app(self) -> bool:
+        """Whether the program has a Celery app of its own, hence workers, that polos is installed in."""
+        return self._app is not None and self._app is installed_app()
 
     async def close(self) -> None:
         """Drain an embedded worker and give all connections up."""
@@ -101,9 +114,8 @@ class ClientBackend:
                 self._worker.stop()
             if self._journal is not None:
                 self._journal.close()
-            if self._app is not None:
+            if self._app is not None and self._connections is not None and not self.rings_through_own_app:
                 self._app.close()
-            if self._connections is not None:
                 self._connections.close()
             self._worker = self._journal = self._app = self._connections = None
 
@@ -111,19 +123,21 @@ class ClientBackend:
         """Serve this process's definitions from a thread of it, including those defined since."""
         with self._lock:
             if self._worker is None:
-                self._worker = pkgutil.resolve_name(EMBEDDED_WORKER)(self._settings)
+                self._worker = pkgutil.resolve_name(EMBEDDED_WORKER)(self._settings, self._connections)
             self._worker.start()
 
     # -- runs
 
     def create_runs(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Create runs in one transaction and ring; return them as they stand, new or found by their key."""
-        new = [NewRun(**{**request, "route": request["route"] or DEFAULT_ROUTE}) for request in requests]
+        routes = Routes(self._app)
+        new = [
+            NewRun(**{**request, "route": routes.of_run(request["name"], request["route"])})
+            for request in requests
+        ]
         self._commit([create_run(run, ring_again=self._settings.ring_again_seconds) for run in new])
         runs = [self._created(run) for run in new]
-        self._ring(
-            [Doorbell(run["id"], run["name"], run["route"]) for run in runs if run["status"] == "queued"]
-        )
+        self._ring([_doorbell(run) for run in runs if run["status"] == RunStatus.QUEUED])
         return runs
 
     def _created(self, new: NewRun) -> dict[str, Any]:
@@ -164,7 +178,7 @@ class ClientBackend:
         if parent_id is None:
             return
         if status == RunStatus.QUEUED and (parent := self.read_run(parent_id)) is not None:
-            self._ring([Doorbell(parent_id, parent["name"], parent["route"], begun=True)])
+            self._ring([_doorbell(parent, begun=True)])
         # A parent that runs is not nudged from here: its worker's audit sees the change within a second.
 
     # -- who serves what
@@ -236,7 +250,11 @@ class ClientBackend:
             assert self._connections is not None, "connect() comes first"
             for ended in [known for known in self._buses if known.is_closed()]:
                 del self._buses[ended]  # a bus refers to its loop, which would keep both for ever
-            bus = self._buses[loop] = Bus(self._connections.redis_url, prefix=self._settings.redis_prefix)
+            bus = self._buses[loop] = Bus(
+                self._connections.redis,
+                prefix=self._settings.redis_prefix,
+                report=self._connections.redis_outage.report("notices"),
+            )
         return bus
 
     # -- the journal and the broker
@@ -244,17 +262,10 @@ class ClientBackend:
     def _ring(self, doorbells: Sequence[Doorbell]) -> None:
         assert self._app is not None, "connect() comes first"
         assert self._connections is not None
-        error = quietly(lambda: Sender(self._app).send(doorbells)) if doorbells else None
-        if error is not None and not self._broker_warned:
-            self._broker_warned = True
-            logger.warning(
-                "The broker %s does not answer (%s). The run is accepted and starts when the broker is back; "
-                "check POLOS_BROKER_URL.",
-                hide_password(self._connections.broker_url),
-                error,
+        if doorbells:
+            self._connections.broker_outage.report("doorbells")(
+                quietly(lambda: Sender(self._app).send(doorbells))
             )
-        elif error is None:
-            self._broker_warned = False
 
     def _read(self, statement: Statement, params: Params) -> Rows:
         return self._again(lambda journal: journal.read(statement, params))
@@ -286,3 +297,7 @@ class ClientBackend:
         journal, self._journal = self._journal, None
         if journal is not None:
             journal.close()
+
+
+def _doorbell(run: dict[str, Any], *, begun: bool = False) -> Doorbell:
+    return Doorbell(run["id"], run["name"], run["route"], run["deployment"], begun=begun)

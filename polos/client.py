@@ -296,7 +296,8 @@ class PolosClient:
         await asyncio.to_thread(backend.start_worker)
 
     async def _embed_worker(self) -> None:
-        if self.settings.embedded_worker != "0":
+        backend = await self._ready()
+        if self.settings.embedded_worker == "auto" and not backend.rings_through_own_app:
             await self.start_worker()
 
     async def _ready(self) -> ClientBackend:

@@ -1,8 +1,11 @@
-"""Which run the current task belongs to, if any; and the refusal to start runs past its journal."""
+"""Which run and step the current task belongs to, if any; and the refusal to start runs past its journal."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Protocol
 
 
@@ -27,6 +30,27 @@ class RunningContext(Protocol):
 
 # A variable of the task, not of the process: each run, and each thread it starts, sees its own.
 current_context: ContextVar[RunningContext | None] = ContextVar("polos_current_context", default=None)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is being executed, for log lines. The step is named as people see it."""
+
+    run_id: str
+    step: str | None = None
+
+
+current_place: ContextVar[Place | None] = ContextVar("polos_current_place", default=None)
+
+
+@contextmanager
+def at_place(run_id: str, step: str | None = None) -> Iterator[None]:
+    """Have log lines say that they come from this run and step."""
+    token = current_place.set(Place(run_id, step))
+    try:
+        yield
+    finally:
+        current_place.reset(token)
 
 
 def inside_run() -> bool:

@@ -14,20 +14,20 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from celery import Celery
-from celery.utils.nodenames import worker_direct
 from kombu.exceptions import OperationalError
 
-from polos.settings import hide_password
+from polos.routes import DEFAULT_ROUTE, RUN_TASK, TURN_TASK, declared_queue, direct_queue, queue_name
+from polos.settings import DEFAULT_DEPLOYMENT
 
 logger = logging.getLogger("polos.dispatch")
 
-DEFAULT_ROUTE = "polos"
-RUN_TASK = "polos.run"
-TURN_TASK = "polos.turn"
 MAX_WAITING_DOORBELLS = 10_000  # while the broker is away; more are left to the sweeper
 CONNECT_TIMEOUT_SECONDS = 2.0
 RECONNECT = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2}  # the sweeper rings again
+SOCKET_TIMEOUT_SECONDS = 5.0  # a broker that stands still is noticed; its pops return each second
+HEALTH_SECONDS = 10
 _ERRORS = (OperationalError, OSError)
+Report = Callable[[BaseException | None], None]
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class Doorbell:
 
     Attributes:
         label: What Flower shows, such as ``weather-agent`` or ``weather-agent.turn``.
-        route: Celery queue of the fleet that serves it.
-        begun: Part of a run that is under way; rung on ``{route}.next``, so that it does not stand behind a
+        route: The fleet that serves it.
+        deployment: The version of the code it is pinned to.
+        begun: Part of a run that is under way; rung on a queue of its own, so that it does not stand behind a
             backlog of new runs.
         hostname: Celery node name of the one worker to ring, None for any.
     """
@@ -45,6 +46,7 @@ class Doorbell:
     run_id: str
     label: str
     route: str = DEFAULT_ROUTE
+    deployment: str = DEFAULT_DEPLOYMENT
     step: str | None = None
     begun: bool = False
     hostname: str | None = None
@@ -67,23 +69,21 @@ class Dispatcher(Protocol):
         """Ring soon; a doorbell that cannot be sent is left to the sweeper."""
 
 
-def next_queue(route: str) -> str:
-    """Return the Celery queue for what is already under way on `route`."""
-    return f"{route}.next"
-
-
-def route_of(queue_name: str) -> str:
-    """Return the route that a Celery queue belongs to."""
-    return queue_name.removesuffix(".next")
-
-
 def broker_settings(broker_url: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the Celery settings that make an unreachable broker fail fast instead of hanging a caller."""
     options = {**RECONNECT, **(options or {})}
     if urlsplit(broker_url).scheme.startswith(("redis", "sentinel")):
-        options = {"socket_connect_timeout": CONNECT_TIMEOUT_SECONDS, **options}
+        timeouts = {
+            "socket_connect_timeout": CONNECT_TIMEOUT_SECONDS,
+            "socket_timeout": SOCKET_TIMEOUT_SECONDS,
+            "health_check_interval": HEALTH_SECONDS,
+        }
+        options = {**timeouts, **options}
     return {
         "broker_url": broker_url,
+        # Explicitly, for CELERY_BROKER_URL comes before `broker_url`.
+        "broker_read_url": broker_url,
+        "broker_write_url": broker_url,
         "broker_connection_timeout": CONNECT_TIMEOUT_SECONDS,
         "broker_transport_options": dict(options or {}),
     }
@@ -106,9 +106,6 @@ class Sender:
                 self._publish(producer, doorbell)
 
     def _publish(self, producer: Any, doorbell: Doorbell) -> None:
-        target: dict[str, Any] = {"queue": next_queue(doorbell.route) if doorbell.begun else doorbell.route}
-        if doorbell.hostname is not None:
-            target = {"queue": worker_direct(doorbell.hostname)}
         self._app.send_task(
             doorbell.task,
             doorbell.args,
@@ -116,18 +113,25 @@ class Sender:
             shadow=doorbell.label,
             ignore_result=True,
             retry=False,
-            **target,
+            serializer="json",
+            queue=self._queue(doorbell),
         )
+
+    def _queue(self, doorbell: Doorbell) -> Any:
+        if doorbell.hostname is not None:
+            return direct_queue(doorbell.hostname)
+        name = queue_name(doorbell.route, doorbell.deployment, begun=doorbell.begun)
+        return declared_queue(self._app, name)
 
 
 class DispatchThread:
     """Rings from a thread of its own: publishing blocks, and an event loop must not."""
 
-    def __init__(self, sender: Sender, broker_url: str) -> None:
+    def __init__(self, sender: Sender, report: Report) -> None:
+        """Start the thread; `report` is told of each attempt that failed, and by None of what succeeded."""
         self._sender = sender
-        self._broker = hide_password(broker_url)
+        self._report = report
         self._waiting: queue.Queue[Doorbell | None] = queue.Queue(MAX_WAITING_DOORBELLS)
-        self._reachable = True
         self._thread = threading.Thread(target=self._run, name="polos-dispatch", daemon=True)
         self._thread.start()
 
@@ -170,20 +174,11 @@ class DispatchThread:
         try:
             self._sender.send(batch)
         except _ERRORS as error:
-            if self._reachable:
-                logger.warning(
-                    "The broker %s does not answer (%s); runs are kept and rung when it is back. "
-                    "Check POLOS_BROKER_URL.",
-                    self._broker,
-                    error,
-                )
-            self._reachable = False
+            self._report(error)
         except Exception:  # must not end the thread: nothing of this process would ring again
             logger.exception("%d doorbells could not be sent; the sweeper rings them again", len(batch))
         else:
-            if not self._reachable:
-                logger.warning("The broker %s answers again", self._broker)
-            self._reachable = True
+            self._report(None)
 
 
 def quietly(send: Callable[[], None]) -> Exception | None:

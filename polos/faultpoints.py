@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 POINTS = (
@@ -55,7 +56,10 @@ class _Fault:
             self.marker.write_text(str(os.getpid()))
         if self.action == "raise":
             raise InjectedFaultError(self.point)
-        os.kill(os.getpid(), signal.SIGKILL if self.action == "kill9" else signal.SIGSTOP)
+        if self.action == "kill9":
+            os.kill(os.getpid(), signal.SIGKILL)
+        else:  # sent to the process, it would stop another thread first, and this one would go on for a while
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 _text = os.environ.get("POLOS_FAULT", "")

@@ -1,8 +1,14 @@
-"""Queues: a name, and how many runs may use it at once."""
+"""Queues: a name, and how many runs may use it at once. And routes: words that name fleets of workers."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+from polos.errors import ConfigurationError
+
+NEXT = ".next"  # ends the name of the Celery queue for what is under way on a route
+_ROUTE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,199}")
 
 
 class Queue:
@@ -65,3 +71,17 @@ def _check_limit(limit: object) -> None:
         return
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise ValueError(f"concurrency_limit={limit!r} cannot be used: give an int of 1 or more, or None")
+
+
+def check_route(route: object, where: str) -> str:
+    """Return a route that can name Celery queues.
+
+    Raises:
+        ConfigurationError: It cannot; names `where` it stands.
+    """
+    if not isinstance(route, str) or not _ROUTE.fullmatch(route) or route.endswith(NEXT):
+        raise ConfigurationError(
+            f"{where} names the route {route!r}; a route is a word of letters, digits and any of "
+            f"'_-.:' that does not end in {NEXT!r}, such as 'gpu'"
+        )
+    return route

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
 
 from polos.errors import ConfigurationError
 
 T = TypeVar("T")
+_URLS = re.compile(r";(?=[\w+.-]+://)")
+_PASSWORD = re.compile(r"^([\w+.-]+://[^:/@]*:).*@")  # to the last @: an unescaped password may hold some
+_PASSWORD_OPTION = re.compile(r"([?&]\w*password=)[^&]*")
+DEFAULT_DEPLOYMENT = "default"
+_DEPLOYMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:+/-]{0,99}")
 
 
 def _setting(variable: str, parse: Callable[[str], T], default: T) -> T:
@@ -29,6 +34,12 @@ def _seconds(text: str) -> float:
     if not (number := float(text)) >= 0:
         raise ValueError("must be 0 or more")
     return number
+
+
+def _deployment(text: str) -> str:
+    if not _DEPLOYMENT.fullmatch(text):
+        raise ValueError("must be up to 100 letters, digits and any of _ . : + / -, it names Celery queues")
+    return text
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -54,7 +65,7 @@ class Settings:
     redis_url: str = _setting("POLOS_REDIS_URL", str, "")
     redis_prefix: str = _setting("POLOS_REDIS_PREFIX", str, "polos:")
     project_id: str = _setting("POLOS_PROJECT_ID", str, "default")
-    deployment_id: str = _setting("POLOS_DEPLOYMENT_ID", str, "default")
+    deployment_id: str = _setting("POLOS_DEPLOYMENT_ID", _deployment, DEFAULT_DEPLOYMENT)
     imports: tuple[str, ...] = _setting("POLOS_IMPORTS", _names, ())
     embedded_worker: str = _setting("POLOS_EMBEDDED_WORKER", _one_of("auto", "0", "1"), "auto")
     embedded_concurrency: int = _setting("POLOS_MAX_CONCURRENT_WORKFLOWS", _positive_int, 100)
@@ -79,6 +90,7 @@ class Settings:
     result_poll_seconds: float = _setting("POLOS_RESULT_POLL_SECONDS", _seconds, 2.0)
     preload_models: str = _setting("POLOS_PRELOAD_MODELS", _one_of("0", "1"), "1")  # LiteLLM, at the start
     sync_threads: int = _setting("POLOS_SYNC_THREADS", _positive_int, 64)
+    log_format: str = _setting("POLOS_LOG_FORMAT", _one_of("text", "json"), "text")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
@@ -113,9 +125,9 @@ def _parsed(variable: str, text: str, parse: Callable[[str], T]) -> T:
 
 
 def hide_password(url: str) -> str:
-    """Return `url` with its password replaced by ``***``, for messages and logs."""
-    parts = urlsplit(url)
-    if not parts.password:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+    """Return `url` with its passwords replaced by ``***``, for messages and logs; any text will do.
+
+    Of several URLs separated by ``;``, the passwords of all are hidden.
+    """
+    parts = [_PASSWORD.sub(r"\1***@", part) for part in _URLS.split(url)]
+    return ";".join(_PASSWORD_OPTION.sub(r"\1***", part) for part in parts)

@@ -28,7 +28,7 @@ from polos.functions import (
 )
 from polos.handles import ExecutionHandle
 from polos.inputs import PayloadParameter, WorkflowState, build_state, check_state, checked_state_schema
-from polos.queues import Queue, queue_settings
+from polos.queues import Queue, check_route, queue_settings
 from polos.registry import checked_id, defined_at, get_all_workflows, get_workflow, id_or_name, register
 from polos.serialization import class_name, find_model, rebuild
 
@@ -109,7 +109,7 @@ class Workflow:
         self._check_schedule(has_queue=queue_name is not None or queue_concurrency_limit is not None)
         self.on_start = hook_list(on_start, "on_start")
         self.on_end = hook_list(on_end, "on_end")
-        self.route = route
+        self.route = route if route is None else check_route(route, f"{workflow_type} {id!r}")
         self.defined_at = defined_at()
         self._mind_what_is_not_there_yet()
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from polos import serialization
 from polos.agents.conversation import first_input, next_input, output_item, user_items
 from polos.agents.stop_conditions import StopConditionContext, condition_name, evaluate
-from polos.dispatch import DEFAULT_ROUTE, Doorbell
 from polos.engine.children import ChildRequest, await_children
 from polos.engine.execution import Execution, internal
 from polos.engine.inline import run_inline, value_of
@@ -33,11 +32,6 @@ if TYPE_CHECKING:
 COMPLETED = "completed"
 STOPPED = "stop_condition"
 CAPPED = "max_steps"
-
-
-def turn_label(agent_id: str) -> str:
-    """Return what Flower shows for a turn of the agent."""
-    return f"{agent_id}.turn"
 
 
 async def run_loop(agent: Agent, ctx: AgentContext, payload: dict[str, Any]) -> AgentResult:
@@ -117,9 +111,7 @@ async def _schedule(
     )
     execution.scheduled(seq)
     faultpoint("before_ring", f"turn {agent.id}")
-    runtime.dispatcher.ring(
-        Doorbell(execution.run_id, turn_label(agent.id), agent.route or DEFAULT_ROUTE, step=name, begun=True)
-    )
+    runtime.ring_turn(execution.run_id, name, agent.id, execution.claim.route, execution.claim.deployment)
 
 
 # -- tools

@@ -10,8 +10,7 @@ from typing import Any
 from polos import serialization
 from polos.agents.agent import Agent
 from polos.agents.conversation import replayed
-from polos.agents.loop import turn_label
-from polos.dispatch import Doorbell
+from polos.current import Place, current_place
 from polos.engine.outcomes import back_off, completed, error_text, failed
 from polos.engine.runtime import Runtime
 from polos.engine.tasks import start_apart
@@ -109,7 +108,7 @@ async def _call(
 ) -> str:
     """Make the model call and record what came of it."""
     faultpoint("before_execute", f"turn {agent.id}")
-    calling = start_apart(models.generate(request), name=f"model call {agent.id}")
+    calling = start_apart(_generate(request, current_place.get()), name=f"model call {agent.id}")
     runtime.turns[(claim.run_id, claim.name)] = calling
     try:
         answer: ModelAnswer = await calling
@@ -124,6 +123,11 @@ async def _call(
         return await _failed(runtime, claim, agent, error, run)
     faultpoint("after_execute", f"turn {agent.id}")
     return await _complete(runtime, claim, _outcome(runtime, claim, answer))
+
+
+async def _generate(request: ModelRequest, place: Place | None) -> ModelAnswer:
+    current_place.set(place)  # a task apart has a context of its own
+    return await models.generate(request)
 
 
 def _outcome(runtime: Runtime, claim: TurnClaim, answer: ModelAnswer) -> Outcome:
@@ -180,7 +184,7 @@ async def _failed(
     unit = retry_turn(claim, runtime.worker_id, error=error_text(error), failures=text, delay=delay)
     if not await runtime.journal.do(unit):
         return "taken over"
-    _ring_later(runtime, claim, agent, run["route"], delay)
+    _ring_later(runtime, claim, run, delay)
     return StepStatus.SCHEDULED.value
 
 
@@ -194,10 +198,10 @@ def _delay(runtime: Runtime, error: Exception, attempt: int) -> float:
     return pause if asked is None else max(pause, asked)
 
 
-def _ring_later(runtime: Runtime, claim: TurnClaim, agent: Agent, route: str, delay: float) -> None:
+def _ring_later(runtime: Runtime, claim: TurnClaim, run: dict[str, Any], delay: float) -> None:
     """Ring when the pause is over; should this process die before, the sweeper does."""
-    bell = Doorbell(claim.run_id, turn_label(agent.id), route, step=claim.name, begun=True)
-    asyncio.get_running_loop().call_later(delay + 0.01, runtime.dispatcher.ring, bell)
+    bell = (claim.run_id, claim.name, run["name"], run["route"], run["deployment"])
+    asyncio.get_running_loop().call_later(delay + 0.01, runtime.ring_turn, *bell)
 
 
 def _final_message(error: Exception, tries: int) -> str:

@@ -11,7 +11,8 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import polos
-from polos.cli import db, demo, runs, worker
+from polos.cli import db, demo, flower, runs, worker, workers
+from polos.cli.doctor import command as doctor
 from polos.errors import ConfigurationError, ServiceUnavailableError
 
 
@@ -38,6 +39,9 @@ app = typer.Typer(
 app.command("worker")(worker.run_worker)
 app.add_typer(db.app, name="db")
 app.add_typer(runs.app, name="runs")
+app.command("workers")(workers.list_workers)
+app.command("doctor")(doctor.run_doctor)
+app.command("flower")(flower.run_flower)
 app.command("demo")(demo.run_demo)
 
 

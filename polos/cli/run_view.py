@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -11,17 +10,17 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from polos.cli.cells import moment, span, state_cell, troubles, worker_name
 from polos.engine.execution import shown
 
 MAX_VALUE_CHARACTERS = 2000  # of an input or output; --json shows all of it
-_COLOURS = {"completed": "green", "failed": "red", "cancelled": "red", "blocked": "red", "running": "cyan"}
 
 
 def print_run(console: Console, found: dict[str, Any]) -> None:
     """Print what `read_run` found."""
     run, workers = found["run"], found["workers"]
     console.print(_heading(run))
-    console.print(_facts(run, workers))
+    console.print(_facts(found))
     if found["steps"]:
         console.print(_steps(found["steps"], workers))
         _print_failures(console, found["steps"])
@@ -30,10 +29,12 @@ def print_run(console: Console, found: dict[str, Any]) -> None:
 
 
 def _heading(run: dict[str, Any]) -> Text:
-    return Text.assemble((run["name"], "bold"), f" {run['kind']} ", _state(run["status"]), f"  {run['id']}")
+    state = state_cell(run["status"])
+    return Text.assemble((run["name"], "bold"), f" {run['kind']} ", state, f"  {run['id']}")
 
 
-def _facts(run: dict[str, Any], workers: dict[str, str]) -> Table:
+def _facts(found: dict[str, Any]) -> Table:
+    run, workers = found["run"], found["workers"]
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
@@ -42,11 +43,11 @@ def _facts(run: dict[str, Any], workers: dict[str, str]) -> Table:
         "parent": run["parent_id"] and f"{run['parent_id']}, step {shown(run['parent_step'] or '')}",
         "session": run["session_id"],
         "user": run["user_id"],
-        "worker": run["owner"] and _worker(run["owner"], workers),
-        "attempts": f"{run['attempt']}{_troubles(run)}",
-        "created": _moment(run["created_at"]),
-        "took": _span(run["started_at"], run["finished_at"]),
-        "tokens": run["total_tokens"] and f"{run['input_tokens']} in, {run['output_tokens']} out",
+        "worker": run["owner"] and worker_name(run["owner"], workers),
+        "attempts": f"{run['attempt']}{troubles(run)}",
+        "created": moment(run["created_at"]),
+        "took": span(run["started_at"], run["finished_at"]),
+        "tokens": _all_tokens(found),
         "input": _shortened(run["input"]),
         "output": _shortened(run["output"]),
         "error": run["error"],
@@ -54,11 +55,6 @@ def _facts(run: dict[str, Any], workers: dict[str, str]) -> Table:
         if value:
             facts.add_row(name, Text(str(value), style="red" if name == "error" else ""))
     return facts
-
-
-def _troubles(run: dict[str, Any]) -> str:
-    words = [f"{run[name]} {name}" for name in ("retries", "crashes") if run[name]]
-    return f" ({', '.join(words)})" if words else ""
 
 
 def _steps(steps: list[dict[str, Any]], workers: dict[str, str]) -> Table:
@@ -69,10 +65,10 @@ def _steps(steps: list[dict[str, Any]], workers: dict[str, str]) -> Table:
         table.add_row(
             Text(shown(step["name"])),
             step["kind"],
-            _state(step["status"]),
+            state_cell(step["status"]),
             str(step["tries"] or ""),
-            Text(_worker(step["owner"], workers)),
-            _span(step["started_at"], step["finished_at"]),
+            Text(worker_name(step["owner"], workers)),
+            span(step["started_at"], step["finished_at"]),
             _tokens(step),
             Text(step["error"] or "", style="red"),
         )
@@ -86,10 +82,35 @@ def _print_failures(console: Console, steps: list[dict[str, Any]]) -> None:
             console.print(Text(text, style="yellow"), soft_wrap=True)
 
 
+def _all_tokens(found: dict[str, Any]) -> str:
+    """Return the tokens of the run's own turns, whether or not it has ended, and those of its children."""
+    usages = [usage for step in found["steps"] if (usage := _usage(step))]
+    words = []
+    if usages:
+        given = sum(usage.get("input_tokens", 0) for usage in usages)
+        got = sum(usage.get("output_tokens", 0) for usage in usages)
+        turns = f"{len(usages)} turn{'s' * (len(usages) != 1)}"
+        words.append(f"{given} in, {got} out in {turns}")
+    if below := _tokens_below(found["children"]):
+        words.append(f"{below} in the runs it started")
+    return "; ".join(words)
+
+
+def _tokens_below(children: list[dict[str, Any]]) -> int:
+    """Return the tokens of all agents below; a workflow that returns an agent's result has the same again."""
+    own: int = sum(child["total_tokens"] for child in children if child["kind"] == "agent")
+    return own + sum(_tokens_below(child["children"]) for child in children)
+
+
 def _tokens(step: dict[str, Any]) -> str:
+    usage = _usage(step)
+    return f"{usage.get('input_tokens', 0)} in, {usage.get('output_tokens', 0)} out" if usage else ""
+
+
+def _usage(step: dict[str, Any]) -> dict[str, int]:
     if step["kind"] != "turn" or step["output"] is None:
-        return ""
-    return str((step["output"].get("usage") or {}).get("total_tokens", ""))
+        return {}
+    return {name: count or 0 for name, count in (step["output"].get("usage") or {}).items()}
 
 
 def _tree(run: dict[str, Any], children: list[dict[str, Any]]) -> Tree:
@@ -103,30 +124,28 @@ def _add_children(tree: Tree, children: list[dict[str, Any]]) -> None:
         label = Text.assemble(
             (child["name"], "bold"),
             f" {child['kind']} ",
-            _state(child["status"]),
-            f"  {_span(child['started_at'], child['finished_at'])}",
+            state_cell(child["status"]),
+            f"  {span(child['started_at'], child['finished_at'])}",
+            f"  {child['total_tokens']} tokens" if child["total_tokens"] else "",
             f"  attempt {child['attempt']}" if child["attempt"] > 1 else "",
             f"  {child['id']}",
             (f"  {child['error']}" if child["error"] else "", "red"),
         )
-        _add_children(tree.add(label), child["children"])
+        branch = tree.add(label)
+        for step in child.get("steps", ()):
+            branch.add(_step_label(step))
+        _add_children(branch, child["children"])
 
 
-def _state(status: str) -> Text:
-    return Text(status, style=_COLOURS.get(status, "yellow"))
-
-
-def _worker(worker_id: str | None, workers: dict[str, str]) -> str:
-    """Return the node name of a worker that lives, the beginning of the id of one that is gone."""
-    return "" if worker_id is None else workers.get(worker_id) or worker_id[:8]
-
-
-def _moment(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).astimezone().isoformat(sep=" ", timespec="seconds")
-
-
-def _span(since: float | None, until: float | None) -> str:
-    return "" if since is None or until is None else f"{max(until - since, 0.0):.2f} s"
+def _step_label(step: dict[str, Any]) -> Text:
+    tries = f"  {step['tries']} tries" if step["tries"] > 1 else ""
+    took, tokens = span(step["started_at"], step["finished_at"]), _tokens(step)
+    return Text.assemble(
+        (f"{shown(step['name'])} {step['kind']} ", "dim"),
+        state_cell(step["status"]),
+        ("  ".join(["", *filter(None, (took, tokens))]) + tries, "dim"),
+        (f"  {step['error']}" if step["error"] else "", "red"),
+    )
 
 
 def _shortened(value: Any) -> str | None:

@@ -11,15 +11,24 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from polos.dispatch import next_queue, quietly
-from polos.errors import ConfigurationError, ServiceUnavailableError
-from polos.settings import Settings, hide_password
+from polos.errors import ConfigurationError
+from polos.settings import Settings
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+class Pool(StrEnum):
+    """Celery's pools that serve runs, ours first."""
+
+    ASYNCIO = "asyncio"
+    PREFORK = "prefork"
+    THREADS = "threads"
+    SOLO = "solo"
 
 
 @dataclass(frozen=True)
@@ -29,19 +38,17 @@ class Options:
     concurrency: int | None
     queues: tuple[str, ...]
     loglevel: str
-
-    @property
-    def celery_queues(self) -> list[str] | None:
-        """What to consume: with each queue, also the one for what is under way on it."""
-        return [name for queue in self.queues for name in (queue, next_queue(queue))] or None
+    pool: str | None = None
 
     def command(self, node: str) -> list[str]:
         """Return the command line of a Celery worker with these options."""
         command = [sys.executable, "-m", "celery", "-A", "polos", "worker", "-n", node, "-l", self.loglevel]
         if self.concurrency is not None:
             command += ["-c", str(self.concurrency)]
-        if self.celery_queues is not None:
-            command += ["-Q", ",".join(self.celery_queues)]
+        if self.queues:
+            command += ["-Q", ",".join(self.queues)]
+        if self.pool is not None:
+            command += ["-P", self.pool]
         return command
 
 
@@ -52,14 +59,16 @@ def run_worker(
     ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Worker processes to run.")] = 1,
     concurrency: Annotated[
-        int | None, typer.Option(min=1, help="What executes at once in each process; default: 100.")
+        int | None,
+        typer.Option(min=1, help="What executes at once in each; default: 100, else the CPUs."),
     ] = None,
-    queues: Annotated[str, typer.Option(help="Celery queues to serve, comma separated.")] = "",
+    queues: Annotated[str, typer.Option(help="Routes (Celery queues) to serve, comma separated.")] = "",
+    pool: Annotated[Pool, typer.Option(help="What executes tasks.")] = Pool.ASYNCIO,
     loglevel: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve the agents, tools and workflows that MODULES define, until SIGTERM or Ctrl-C."""
     names = tuple(name.strip() for name in queues.split(",") if name.strip())
-    options = Options(concurrency, names, loglevel)
+    options = Options(concurrency, names, loglevel, None if pool is Pool.ASYNCIO else pool.value)
     app = _prepared_app(modules or [])
     raise typer.Exit(_work_here(app, options) if processes == 1 else _supervise(options, processes))
 
@@ -86,7 +95,7 @@ def _prepared_app(modules: list[str]) -> Any:
     import_modules(settings.imports)
     _, connections = app.polos
     _check_database(connections)
-    _check_broker(app, connections)
+    connections.check(app)
     return app
 
 
@@ -94,16 +103,6 @@ def _check_database(connections: Any) -> None:
     from polos.journal import schema
 
     schema.prepare(connections.database)
-
-
-def _check_broker(app: Any, connections: Any) -> None:
-    with app.connection_for_write() as connection:
-        error = quietly(lambda: connection.ensure_connection(max_retries=1, interval_start=0.2))
-    if error is not None:
-        raise ServiceUnavailableError(
-            f"The broker {hide_password(connections.broker_url)} does not answer ({error}). "
-            "Check that it runs and that POLOS_BROKER_URL is right."
-        ) from error
 
 
 def _node(number: int) -> str:
@@ -117,7 +116,8 @@ def _work_here(app: Any, options: Options) -> int:
         hostname=_node(1),
         loglevel=options.loglevel.upper(),
         concurrency=options.concurrency,
-        queues=options.celery_queues,
+        queues=list(options.queues) or None,
+        pool=options.pool,
     )
     worker.start()
     return int(worker.exitcode or 0)

@@ -77,10 +77,7 @@ class EmbeddedValkey:
         Raises:
             RuntimeError: This process has not acquired the server.
         """
-        address = self._acquired()
-        if address.port:
-            return f"redis://:{address.password}@127.0.0.1:{address.port}/0"
-        return f"redis+socket://:{address.password}@{self._socket_path}?virtual_host=0"
+        return self._broker_url(self._acquired())
 
     @property
     def redis_url(self) -> str:
@@ -93,6 +90,11 @@ class EmbeddedValkey:
         if address.port:
             return self.broker_url
         return f"unix://:{address.password}@{self._socket_path}?db=0"
+
+    def look(self) -> str | None:
+        """Broker URL of the folder's server, or None when none runs; starts nothing and makes nobody a user."""
+        address = self._stored_address()
+        return self._broker_url(address) if address is not None and self._answers(address) else None
 
     def acquire(self) -> str:
         """Become a user of the folder's server, started if need be, and get its broker URL.
@@ -145,6 +147,11 @@ class EmbeddedValkey:
     def _forget(self) -> None:
         self._mutex = threading.Lock()  # a thread that is not in this child may have held the old one
         self._address = None
+
+    def _broker_url(self, address: _Address) -> str:
+        if address.port:
+            return f"redis://:{address.password}@127.0.0.1:{address.port}/0"
+        return f"redis+socket://:{address.password}@{self._socket_path}?virtual_host=0"
 
     def _acquired(self) -> _Address:
         if self._address is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from polos import serialization
-from polos.dispatch import DEFAULT_ROUTE, Doorbell
+from polos.dispatch import Doorbell
 from polos.engine.execution import Execution, shown
 from polos.engine.runtime import Runtime
 from polos.errors import StepExecutionError
@@ -117,7 +117,7 @@ def _new_runs(
             name=request.name,
             caller=claim.name,
             queue=request.queue,
-            route=request.route or DEFAULT_ROUTE,
+            route=runtime.routes.of_run(request.name, request.route),
             concurrency_key=request.concurrency_key,
             root_id=claim.root_id,
             root_name=claim.root_name,
@@ -162,7 +162,8 @@ async def _create(
             execution.under_way(_row_of(child, position))
     execution.scheduled(seq)
     faultpoint("before_ring", f"{children[0].kind} {children[0].name}")
-    runtime.dispatcher.ring(*(Doorbell(child.id, child.name, child.route, begun=True) for child in children))
+    bells = (Doorbell(child.id, child.name, child.route, child.deployment, begun=True) for child in children)
+    runtime.dispatcher.ring(*bells)
     return seq
 
 

@@ -192,7 +192,9 @@ async def _deliver_until(body: asyncio.Task[Any], runtime: Runtime, execution: E
         if execution.closing is not None:
             await asyncio.wait({body}, timeout=UNWIND_SECONDS)
             return
-        if execution.only_waits():
+        if execution.only_waits() and slot.parks:
+            await park(runtime, execution)
+        elif execution.only_waits():
             execution.waiting_since = loop.time()
             slot.yield_()
             await execution.news.wait()

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from polos import serialization
+from polos.current import at_place
 from polos.engine.execution import Execution, shown
 from polos.engine.outcomes import back_off, can_never_succeed, completed, error_text, exits_as_errors, failed
 from polos.engine.runtime import Runtime
@@ -50,10 +51,12 @@ async def run_inline(
     errors: list[BaseException] = []
 
     async def begin(position: int) -> None:
+        began = time.monotonic()
         outcome, tries, error = await _attempts(runtime, execution, name, call, retries or NoRetries())
         if error is not None:
             errors.append(error)
-        await _record(execution, name, kind, outcome, position=position, tries=tries)
+        took = time.monotonic() - began
+        await _record(execution, name, kind, outcome, position=position, tries=tries, seconds=took)
 
     row = await execution.outcome(name, kind, begin)
     if errors:
@@ -82,7 +85,7 @@ async def _attempts(
         execution.check_open()
         faultpoint("before_execute", f"step {name}")
         try:
-            with exits_as_errors():
+            with exits_as_errors(), at_place(execution.run_id, shown(name)):
                 value = await call()
         except Exception as error:  # noqa: BLE001 - user code may raise anything
             execution.check_open()
@@ -122,7 +125,14 @@ def _text(failures: list[dict[str, Any]]) -> str | None:
 
 
 async def _record(
-    execution: Execution, name: str, kind: str, outcome: Outcome, *, position: int, tries: int
+    execution: Execution,
+    name: str,
+    kind: str,
+    outcome: Outcome,
+    *,
+    position: int,
+    tries: int,
+    seconds: float,
 ) -> None:
     claim = execution.claim
     seq = await execution.commit(
@@ -135,6 +145,7 @@ async def _record(
             position=position,
             tries=tries,
             worker=execution.worker_id,
+            seconds=seconds,
         )
     )
     faultpoint("after_record", f"step {name}")

@@ -12,6 +12,7 @@ from polos.engine.execution import Execution
 from polos.journal.runs import READ_RUN, run_record
 from polos.journal.states import RunStatus
 from polos.journal.writer import Journal
+from polos.routes import Routes, turn_label
 from polos.settings import Settings
 
 
@@ -23,7 +24,15 @@ class Nudges(Protocol):
 
 
 class Slot(Protocol):
-    """A worker's permission to execute, given back while a run only waits."""
+    """A worker's permission to execute, given back while a run only waits.
+
+    Attributes:
+        parks: A run that only waits is parked at once: nobody else can use the slot meanwhile.
+    """
+
+    @property
+    def parks(self) -> bool:
+        """See above."""
 
     def yield_(self) -> None:
         """Give it back; harmless when it is given back already."""
@@ -59,6 +68,8 @@ Resolve = Callable[[str, str, str | None], Definition | None]
 class NoSlot:
     """Where nothing bounds execution."""
 
+    parks = False
+
     def yield_(self) -> None:
         """Do nothing."""
 
@@ -81,6 +92,8 @@ class Runtime:
     """One worker process's hold on its surroundings.
 
     Attributes:
+        routes: Where new runs and turns go.
+        serves: The routes this worker consumes.
         resolve: Finds a definition by kind, name and the name of the caller.
         may_start: Returns once this worker may start a side effect: it has been heard of lately.
         executions: The runs this process owns, by id.
@@ -92,6 +105,8 @@ class Runtime:
     journal: Journal
     nudges: Nudges
     dispatcher: Dispatcher
+    routes: Routes
+    serves: frozenset[str]
     resolve: Resolve
     worker_id: str
     project: str
@@ -116,11 +131,13 @@ class Runtime:
         rows = await self.journal.read(READ_RUN, run=run_id)
         if rows:
             run = run_record(rows[0])
-            self.dispatcher.ring(
-                Doorbell(
-                    run_id, run["name"], run["route"], begun=run["attempt"] > 0 or bool(run["parent_id"])
-                )
-            )
+            begun = run["attempt"] > 0 or bool(run["parent_id"])
+            self.dispatcher.ring(Doorbell(run_id, run["name"], run["route"], run["deployment"], begun=begun))
+
+    def ring_turn(self, run_id: str, step: str, agent_id: str, route: str, deployment: str) -> None:
+        """Ring for a scheduled turn of an agent's run; `route` is the run's."""
+        route = self.routes.of_turn(agent_id, route)
+        self.dispatcher.ring(Doorbell(run_id, turn_label(agent_id), route, deployment, step=step, begun=True))
 
     def announce_end(self, run_id: str) -> None:
         """Tell whoever waits for the run that it has ended."""

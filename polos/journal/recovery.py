@@ -181,7 +181,7 @@ _DUE_RUNS = Statement(
         R.status == RunStatus.QUEUED.value,
     )
     .values(ring_at=_backed_off(R.rings), rings=R.rings + 1)
-    .returning(R.id, R.kind, R.name, R.route, R.parent_id)
+    .returning(R.id, R.name, R.route, R.deployment, R.parent_id)
 )
 _DUE_TURNS = Statement(
     update(STEPS)
@@ -195,18 +195,19 @@ _DUE_TURNS = Statement(
         S.name,
         select(R.name).where(R.id == S.run_id).scalar_subquery(),
         select(R.route).where(R.id == S.run_id).scalar_subquery(),
+        select(R.deployment).where(R.id == S.run_id).scalar_subquery(),
     )
 )
 
 
 def due_runs(*, ring_again: float, ring_again_max: float) -> Unit:
-    """Take the runs whose doorbell is due; answers (id, kind, name, route, parent id)."""
+    """Take the runs whose doorbell is due; answers (id, name, route, deployment, parent id)."""
     params = {"ring_again": ring_again, "ring_again_max": ring_again_max}
     return Unit((Part(_DUE_RUNS, params),), ())
 
 
 def due_turns(*, ring_again: float, ring_again_max: float) -> Unit:
-    """Take the turns whose doorbell is due; answers (run id, step name, run name, route)."""
+    """Take the turns whose doorbell is due; answers (run id, step, run name, route, deployment)."""
     params = {"ring_again": ring_again, "ring_again_max": ring_again_max}
     return Unit((Part(_DUE_TURNS, params),), ())
 

@@ -138,7 +138,11 @@ def _fused(fencing: Statement, **values: Any) -> Statement:
     )
 
 
-_RECORD = {**_OUTCOME_VALUES, "owner": P("worker", type_=S.owner.type)}
+_RECORD = {
+    **_OUTCOME_VALUES,
+    "owner": P("worker", type_=S.owner.type),
+    "started_at": now() - P("seconds", type_=Float),
+}
 _INSERT_OUTCOME = Statement(_insert(**_RECORD, seq=R.seq).returning(S.seq))
 _progressed = PROGRESS.sql.cte("held")  # type: ignore[attr-defined]
 _RECORD_FUSED = Statement(_insert_held(_progressed, **_RECORD, seq=_progressed.c.seq).returning(S.seq))
@@ -158,8 +162,12 @@ def record_step(
     tries: int,
     worker: str,
     child_id: str | None = None,
+    seconds: float = 0.0,
 ) -> Unit:
-    """Store the outcome of a step the coordinator executed itself; answers (seq,), or nothing when fenced."""
+    """Store the outcome of a step the coordinator executed itself; answers (seq,), or nothing when fenced.
+
+    `seconds` is how long it took.
+    """
     params = {
         "run": run_id,
         "attempt": attempt,
@@ -169,6 +177,7 @@ def record_step(
         "tries": tries,
         "worker": worker,
         "child_id": child_id,
+        "seconds": seconds,
         "status": outcome.status.value,
         "output": outcome.output,
         "output_schema": outcome.output_schema,

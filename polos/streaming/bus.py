@@ -9,10 +9,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-import redis.asyncio as redis
 from redis.exceptions import RedisError
 
-from polos.settings import hide_password
+from polos.streaming.server import RedisServer, close_client
 
 logger = logging.getLogger("polos.bus")
 
@@ -24,16 +23,24 @@ IDLE_SECONDS = 10.0  # without a message: then the connection is pinged
 MAX_WAITING_MESSAGES = 10_000  # while Redis is away; more are dropped, nothing rests on them
 _ERRORS = (RedisError, OSError, asyncio.TimeoutError)
 Listener = Callable[[str], None]
+Report = Callable[[BaseException | None], None]
 
 
 class Bus:
-    """Publish and listen on the running loop. Redis being away costs latency: messages are dropped."""
+    """Publish and listen on the running loop. Redis being away costs latency: messages are dropped.
 
-    def __init__(self, redis_url: str, *, prefix: str) -> None:
-        self._url = redis_url
+    Args:
+        server: The Redis or Valkey, or its URL.
+        prefix: Before every channel name.
+        report: Told of each attempt that failed, and by None of what succeeded after one.
+    """
+
+    def __init__(
+        self, server: RedisServer | str, *, prefix: str, report: Report = lambda error: None
+    ) -> None:
         self._prefix = prefix
-        self._redis = redis.Redis.from_url(
-            redis_url,
+        self._report = report
+        self._redis = (RedisServer.from_url(server) if isinstance(server, str) else server).client(
             socket_timeout=SOCKET_TIMEOUT_SECONDS,
             socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
             health_check_interval=IDLE_SECONDS,
@@ -99,7 +106,7 @@ class Bus:
         if self._flusher is not None:
             await asyncio.wait({self._flusher}, timeout=1.0)
         await _end(*(task for task in (self._reader, self._flusher) if task is not None))
-        await self._redis.aclose()
+        await close_client(self._redis)
 
     async def _flush(self) -> None:
         while self._outbox:
@@ -113,14 +120,16 @@ class Bus:
                 self.dropped += len(batch)
                 self._away(error)
             else:
-                self._reachable = True
+                self._answered()
 
     def _away(self, error: BaseException) -> None:
-        if self._reachable:
-            logger.warning(
-                "Redis at %s does not answer (%s); going on without it", hide_password(self._url), error
-            )
         self._reachable = False
+        self._report(error)
+
+    def _answered(self) -> None:
+        if not self._reachable:
+            self._reachable = True
+            self._report(None)
 
     async def _read_for_ever(self) -> None:
         pause, longest = RECONNECT_SECONDS
@@ -169,7 +178,7 @@ class Bus:
             self._deliver(await pubsub.get_message(timeout=IDLE_SECONDS))
 
     def _deliver(self, message: dict[str, Any] | None) -> None:
-        self._reachable = True
+        self._answered()
         if message is None:
             return
         if message["type"] == "subscribe":

@@ -6,32 +6,25 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from celery import Celery, bootsteps
-from celery.utils.nodenames import worker_direct
-from click import ClickException
-from kombu import Queue
+from celery import Celery
 
-from polos.connections import Connections, configured_app
-from polos.dispatch import DEFAULT_ROUTE, next_queue, route_of
+from polos.connections import Connections, configured_app, connections_of, remember_installed
 from polos.errors import ConfigurationError, ServiceUnavailableError
-from polos.journal import schema
+from polos.routes import DEFAULT_ROUTE
 from polos.settings import Settings
-from polos.worker.definitions import import_modules
+from polos.worker import pool_choice
 from polos.worker.intake import IntakeStep
-from polos.worker.pool import AsyncioPool
-from polos.worker.service import WorkerService
-from polos.worker.tasks import SERVICE, add_tasks
+from polos.worker.logs import WorkerLogs
+from polos.worker.outages import ConnectedStep
+from polos.worker.serve import ServeRuns
+from polos.worker.tasks import add_tasks
 
 POOL = "polos.worker.pool:AsyncioPool"
-DEFAULT_CONCURRENCY = 100  # what executes at once in a process; waiting runs do not count
-EMBEDDED_DRAIN_SECONDS = 1.5
 
 DEFAULTS: dict[str, Any] = {
     "worker_pool": POOL,
-    "worker_concurrency": DEFAULT_CONCURRENCY,
     "task_default_queue": DEFAULT_ROUTE,
     "task_create_missing_queues": True,
-    "worker_direct": True,  # a doorbell popped by a worker that cannot serve it goes to one that can
     "worker_prefetch_multiplier": 1,
     "worker_send_task_events": True,  # Flower
     "task_send_sent_event": False,
@@ -53,80 +46,39 @@ def command_app() -> Celery:
         raise SystemExit(f"Error: {error}") from error  # what the command should print, not a traceback
 
 
-def build_app(settings: Settings | None = None) -> Celery:
+def build_app(settings: Settings | None = None, *, beside: Connections | None = None) -> Celery:
     """Return the Celery app of this folder: our defaults, its celeryconfig.py, its brokers."""
     settings = settings or Settings.from_environment()
-    app, connections = configured_app(settings, DEFAULTS)
-    install(app, settings=settings, connections=connections)
+    app, connections = configured_app(settings, DEFAULTS, beside=beside)
+    _serve_runs(app, settings, connections)
     return app
 
 
-def install(app: Celery, *, settings: Settings, connections: Connections) -> None:
-    """Make workers of `app` serve runs."""
+def install(app: Celery, *, settings: Settings | None = None) -> None:
+    """Make a Celery app of your own serve runs beside its tasks; call it once, when the app is configured.
+
+    Its workers then serve the agents, tools and workflows they import, beside the app's own queues and on
+    whatever pool they have, and the clients of this process ring through it. Its settings stay as they are:
+    what our two tasks need is set on them. An app without a broker gets the embedded one.
+
+    Args:
+        app: Its ``broker_url`` must be set, unless the broker shall be the embedded one.
+        settings: None reads them from the environment.
+
+    Raises:
+        ConfigurationError: polos is installed in it already, or POLOS_BROKER_URL names another broker.
+    """
+    if getattr(app, "polos", None) is not None:
+        raise ConfigurationError(f"polos is installed in the Celery app {app.main!r} already; do it once")
+    settings = settings or Settings.from_environment()
+    _serve_runs(app, settings, connections_of(app, settings))
+    remember_installed(app)
+
+
+def _serve_runs(app: Celery, settings: Settings, connections: Connections) -> None:
     app.polos = (settings, connections)
-    if not app.conf.task_queues:
-        app.conf.task_queues = [Queue(DEFAULT_ROUTE), Queue(next_queue(DEFAULT_ROUTE))]
     add_tasks(app)
+    WorkerLogs(settings.log_format).connect()
+    pool_choice.connect(app)
     app.steps["worker"].add(ServeRuns)
-    app.steps["consumer"].add(IntakeStep)
-
-
-class ServeRuns(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships no types
-    """Starts our service once the pool runs, and drains it when the pool begins to end."""
-
-    requires = ("celery.worker.components:Pool",)
-
-    def __init__(self, worker: Any, **options: Any) -> None:
-        super().__init__(worker, **options)
-        self._service: WorkerService | None = None
-
-    def create(self, worker: Any) -> Any:
-        """Check definitions and journal, so that what is broken ends the worker before it takes anything."""
-        settings, connections = worker.app.polos
-        try:
-            import_modules(settings.imports)
-            schema.prepare(connections.database)
-        except (ConfigurationError, ServiceUnavailableError) as error:
-            raise ClickException(str(error)) from error  # celery's command prints it without a traceback
-        return self
-
-    def start(self, worker: Any) -> None:
-        """Register with the journal and begin to serve."""
-        pool = worker.pool
-        if not isinstance(pool, AsyncioPool):
-            raise ConfigurationError(
-                f"polos needs its asyncio pool, not {type(pool).__module__}.{type(pool).__qualname__}; "
-                "start the worker without -P"
-            )
-        settings, connections = worker.app.polos
-        embedded = not pool.owns_process
-        self._service = WorkerService(
-            worker.app,
-            connections,
-            settings,
-            hostname=worker.hostname,
-            kind="embedded" if embedded else "celery",
-            concurrency=worker.concurrency,
-            routes=_routes(worker),
-            drain_seconds=EMBEDDED_DRAIN_SECONDS if embedded else settings.drain_seconds,
-        )
-        self._service.start(pool.loop, pool.run_coroutine)
-        setattr(worker.app, SERVICE, self._service)
-        pool.on_drain.append(self._drain)
-
-    def stop(self, worker: Any) -> None:
-        """Nothing is left to do: the pool drained the service when it began to end."""
-
-    def terminate(self, worker: Any) -> None:
-        """Nothing is left to do: the pool drained the service when it began to end."""
-
-    def _drain(self) -> None:
-        service, self._service = self._service, None
-        if service is not None:
-            service.drain()
-
-
-def _routes(worker: Any) -> set[str]:
-    """Return the routes whose queues a worker consumes."""
-    own = worker_direct(worker.hostname).name
-    return {route_of(name) for name in worker.app.amqp.queues.consume_from if name != own}
+    app.steps["consumer"].update({IntakeStep, ConnectedStep})

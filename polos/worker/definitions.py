@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from polos.errors import ConfigurationError
 from polos.registry import get_all_workflows, get_workflow
+from polos.routes import Routes
 
 
 def import_modules(names: Iterable[str]) -> None:
@@ -26,9 +27,13 @@ def import_modules(names: Iterable[str]) -> None:
             ) from error
 
 
-def offers() -> list[tuple[str, str]]:
-    """Return (kind, name) of everything defined in this process."""
-    return [(definition.workflow_type, name) for name, definition in get_all_workflows().items()]
+def offers(routing: Routes, routes: Collection[str]) -> list[tuple[str, str]]:
+    """Return (kind, name) of everything defined in this process whose runs go to one of `routes`."""
+    return [
+        (definition.workflow_type, name)
+        for name, definition in get_all_workflows().items()
+        if routing.of_run(name, definition.route) in routes
+    ]
 
 
 def resolve(kind: str, name: str, caller: str | None) -> Any:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from polos.agents.loop import turn_label
-from polos.dispatch import Doorbell
 from polos.engine.coordinator import hand_back, park
 from polos.engine.execution import Execution
 from polos.engine.runtime import Runtime
@@ -60,5 +58,4 @@ async def _hand_back_turns(runtime: Runtime) -> None:
 async def _ring_turn(runtime: Runtime, run_id: str, step: str) -> None:
     for row in await runtime.journal.read(READ_RUN, run=run_id):
         run = run_record(row)
-        bell = Doorbell(run_id, turn_label(run["name"]), run["route"], step=step, begun=True)
-        runtime.dispatcher.ring(bell)
+        runtime.ring_turn(run_id, step, run["name"], run["route"], run["deployment"])

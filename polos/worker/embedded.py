@@ -7,9 +7,12 @@ import threading
 
 from celery import Celery
 
+from polos.connections import Connections, installed_app
 from polos.dispatch import quietly
+from polos.routes import DEFAULT_ROUTE, Routes, queue_name
 from polos.settings import Settings
 from polos.worker.app import build_app
+from polos.worker.consuming import defined_routes
 from polos.worker.service import WorkerService
 from polos.worker.tasks import SERVICE
 from polos.worker.thread_worker import WorkerThread
@@ -18,8 +21,10 @@ from polos.worker.thread_worker import WorkerThread
 class EmbeddedWorker:
     """Serves what this process defines. One at a time per process; other clients of it share the worker."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, connections: Connections | None = None) -> None:
+        """Take the settings, and the connections of the client whose program this is."""
         self._settings = settings
+        self._beside = connections
         self._lock = threading.Lock()
         self._app: Celery | None = None
         self._thread: WorkerThread | None = None
@@ -44,21 +49,26 @@ class EmbeddedWorker:
             thread, self._thread = self._thread, None
             if thread is not None:
                 thread.stop(timeout_seconds=5.0)
-            if self._app is not None:
+            if self._app is not None and self._app is not installed_app():
                 _, connections = self._app.polos
                 connections.close()
             self._app = None
+
+    def _queues(self, app: Celery) -> list[str]:
+        routes = defined_routes(Routes(app)) | {DEFAULT_ROUTE}
+        return [queue_name(route, self._settings.deployment_id) for route in sorted(routes)]
 
     @property
     def _service(self) -> WorkerService | None:
         return getattr(self._app, SERVICE, None)
 
     def _start(self) -> None:
-        self._app = build_app(self._settings)
+        own = installed_app()
+        self._app = own or build_app(self._settings, beside=self._beside)
         self._thread = WorkerThread(
             self._app,
             concurrency=self._settings.embedded_concurrency,
-            queues=None,
+            queues=None if own is None else self._queues(own),  # tasks of the program are not ours to execute
             name=f"polos-embedded-{os.getpid()}",
         )
         if quietly(self._reach_broker) is None:

@@ -10,15 +10,19 @@ from polos.journal.runs import READ_RUN, run_record
 from polos.journal.states import RunStatus
 from polos.journal.workers import READ_OFFERING
 from polos.registry import get_workflow
+from polos.routes import TURN_SUFFIX, turn_label
 
 logger = logging.getLogger("polos.worker")
 
-TURN_SUFFIX = ".turn"
 
-
-def may_serve(label: str | None) -> bool:
-    """Whether the definition a doorbell is labelled with is imported here; unlabelled ones may be."""
-    return not label or get_workflow(label.removesuffix(TURN_SUFFIX)) is not None
+def may_serve(runtime: Runtime, label: str | None) -> bool:
+    """Whether what a doorbell is labelled with is defined and served here; unlabelled ones may be."""
+    if not label:
+        return True
+    definition = get_workflow(label.removesuffix(TURN_SUFFIX))
+    if definition is None or label.endswith(TURN_SUFFIX):
+        return definition is not None
+    return runtime.routes.of_run(label, definition.route) in runtime.serves
 
 
 async def forward(runtime: Runtime, run_id: str, step: str | None = None) -> str:
@@ -47,9 +51,11 @@ async def forward(runtime: Runtime, run_id: str, step: str | None = None) -> str
             run_id,
         )
         return "nobody serves it"
-    label = run["name"] if step is None else run["name"] + TURN_SUFFIX
+    label = run["name"] if step is None else turn_label(run["name"])
     _, hostname = offering[0]
-    runtime.dispatcher.ring(Doorbell(run_id, label, run["route"], step=step, hostname=hostname))
+    runtime.dispatcher.ring(
+        Doorbell(run_id, label, run["route"], run["deployment"], step=step, hostname=hostname)
+    )
     return f"forwarded to {hostname}"
 
 

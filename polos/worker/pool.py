@@ -22,7 +22,6 @@ import functools
 import os
 import signal as signals_of_os
 import sys
-import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -37,12 +36,8 @@ from celery.utils.log import get_logger
 from celery.worker import state as worker_state
 
 from polos.worker.bridge import DaemonThreads, Mailbox, in_greenlet
+from polos.worker.loop_thread import LoopThread
 from polos.worker.slots import Slot, Slots, enter_slot
-
-try:
-    from uvloop import new_event_loop
-except ImportError:  # not on Windows, nor on PyPy
-    from asyncio import new_event_loop
 
 T = TypeVar("T")
 Report = tuple[Callable[..., Any], tuple[Any, ...]]  # a callback of the request and its arguments
@@ -126,7 +121,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]  # celery ships no types
     its result dropped, and it keeps its slot until it returns. A soft limit reaches `async def` bodies only.
 
     Attributes:
-        loop: The event loop, from `start` on.
+        loop: The event loop, from `start` on, which runs in `loop_thread`.
         slots: What executes; `slots.limit` is `-c`.
         threads: Daemon threads of sync tasks.
         on_drain: Called once, on the thread that ends the worker, at the very beginning of the end.
@@ -150,7 +145,7 @@ class AsyncioPool(BasePool):  # type: ignore[misc]  # celery ships no types
         self.slots = Slots(self.limit, on_change=self._mailbox.wake)
         self._jobs: set[Job] = set()
         self._is_draining = False
-        self._thread: threading.Thread | None = None
+        self.loop_thread = LoopThread("polos-loop", initializer=lambda: self.app.set_current())
         # Two counters with one writer each (consumer, loop), so that neither needs a lock.
         self._applied = 0
         self._admitted = 0
@@ -172,21 +167,8 @@ class AsyncioPool(BasePool):  # type: ignore[misc]  # celery ships no types
         self._mailbox.post(function, *args)
 
     def run_coroutine(self, coro: Coroutine[Any, Any, T], timeout_seconds: float | None = None) -> T:
-        """Run a coroutine on the loop and return its result; for any thread but the loop's own.
-
-        Raises:
-            TimeoutError: It did not end in time; it is cancelled.
-            RuntimeError: Called on the loop's thread, which would wait for itself.
-        """
-        if threading.current_thread() is self._thread:
-            coro.close()
-            raise RuntimeError("run_coroutine() blocks: on the pool's own loop `await` the coroutine instead")
-        future = asyncio.run_coroutine_threadsafe(coro, self.loop)
-        try:
-            return future.result(timeout_seconds)
-        except TimeoutError:
-            future.cancel()
-            raise
+        """Run a coroutine on the loop and return its result; see `LoopThread.run`."""
+        return self.loop_thread.run(coro, timeout_seconds)
 
     # -- life, on the consumer's thread
 
@@ -201,13 +183,12 @@ class AsyncioPool(BasePool):  # type: ignore[misc]  # celery ships no types
             # heartbeat, database writer, this consumer (measured: 1 to 2 operations a second).
             sys.setswitchinterval(0.0005)
             signals.worker_shutting_down.connect(self._mailbox.wake)
-        self.loop = new_event_loop()
+        self.loop_thread.start()
+        self.loop = self.loop_thread.loop
         self.threads = DaemonThreads("polos-task", limit=self.limit, initializer=self.app.set_current)
         self.loop.set_default_executor(
             DaemonThreads("polos-blocking", limit=_BLOCKING_THREADS, initializer=self.app.set_current)
         )
-        self._thread = threading.Thread(target=self._run_loop, name="polos-loop", daemon=True)
-        self._thread.start()
         if self.owns_process:
             signals.worker_process_init.send(sender=(self.options.get("initargs") or (None, None))[1])
 
@@ -247,34 +228,15 @@ class AsyncioPool(BasePool):  # type: ignore[misc]  # celery ships no types
                 # The worker ends whatever a hook does, and the other hooks have work to hand back.
                 logger.exception("asyncio pool: drain hook %r failed", hook)
 
-    def _run_loop(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        self.app.set_current()
-        while True:
-            try:
-                self.loop.run_forever()
-                return
-            except (SystemExit, KeyboardInterrupt) as error:
-                # asyncio lets these two out of the loop; one task must not stop all others.
-                logger.error("asyncio pool: %r raised in a child task of a task body", error)
-
     def _end_loop(self, timeout_seconds: float) -> None:
-        if self._thread is None or not self._thread.is_alive():
+        if not self.loop_thread.is_alive:
             return
-        try:
-            self.run_coroutine(_unwind(timeout_seconds), timeout_seconds=timeout_seconds + 1.0)
-        except TimeoutError:
-            logger.error("asyncio pool: a task body blocks the event loop; it is left behind")
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(timeout_seconds)
+        self.loop_thread.stop(timeout_seconds)
         self.threads.shutdown()
-        if not self._thread.is_alive():
-            self.loop.close()
         self._mailbox.close()
 
     def _on_loop(self, function: Callable[..., Any], *args: Any) -> None:
-        if self._thread is not None and self._thread.is_alive():
-            self.loop.call_soon_threadsafe(function, *args)
+        self.loop_thread.call(function, *args)
 
     # -- a job, from the consumer's thread to the loop's and back
 
@@ -430,16 +392,6 @@ class AsyncioPool(BasePool):  # type: ignore[misc]  # celery ships no types
             "in-flight": self.in_flight,
             "processes": [os.getpid()],
         }
-
-
-async def _unwind(timeout_seconds: float) -> None:
-    """Cancel every task left on the loop and let generators close."""
-    rest = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in rest:
-        task.cancel()
-    if rest:
-        await asyncio.wait(rest, timeout=timeout_seconds)
-    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 def _error_info(error: BaseException) -> Any:

@@ -31,6 +31,7 @@ from polos.journal.workers import (
 )
 from polos.journal.writer import Journal
 from polos.models import call as models
+from polos.routes import Routes
 from polos.settings import Settings
 from polos.streaming.bus import Bus
 from polos.worker.audit import Audit
@@ -68,8 +69,9 @@ class WorkerService:
         self._concurrency = concurrency
         self._routes = routes
         self._drain_seconds = drain_seconds
+        self._routing = Routes(app)
         self._liveness = liveness_for(connections.database)
-        self._dispatcher = DispatchThread(Sender(app), connections.broker_url)
+        self._dispatcher = DispatchThread(Sender(app), connections.broker_outage.report("doorbells"))
         self._heartbeat = Heartbeat(
             connections.database,
             self._liveness,
@@ -78,7 +80,12 @@ class WorkerService:
             on_declared_dead=self._on_declared_dead,
         )
         self._sweeper = Sweeper(
-            connections.database, self._liveness, self._dispatcher, settings, revive=connections.revive
+            connections.database,
+            self._liveness,
+            self._dispatcher,
+            self._routing,
+            settings,
+            revive=connections.revive,
         )
         self._run_coroutine: Callable[..., Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -101,19 +108,24 @@ class WorkerService:
         run_coroutine(self._start_on_loop(), timeout_seconds=30.0)
         self._heartbeat.start(self._heartbeat.worker_id)
         self._sweeper.start()
-        if self._settings.preload_models == "1" and any(kind == "agent" for kind, _ in offers()):
+        if self._settings.preload_models == "1" and any(kind == "agent" for kind, _ in self._offers()):
             # No daemon: see `models.call`.
             threading.Thread(target=_preload_models, name="polos-preload", daemon=False).start()
 
-    def drain(self) -> None:
-        """Hand every run back and take this worker out of the fleet."""
+    def drain(self, grace_seconds: float | None = None) -> None:
+        """Hand every run back and take this worker out of the fleet.
+
+        Args:
+            grace_seconds: For what executes; None for the one of this worker.
+        """
         if self._run_coroutine is None or self.runtime is None:
             return
         runtime, self.runtime = self.runtime, None
         worker_id = runtime.worker_id
         runtime.draining = True
         self._within(STOP_SECONDS, runtime.journal.do(start_draining(worker_id)))
-        self._within(self._drain_seconds + STOP_SECONDS, drain(runtime, grace_seconds=self._drain_seconds))
+        grace = self._drain_seconds if grace_seconds is None else grace_seconds
+        self._within(grace + STOP_SECONDS, drain(runtime, grace_seconds=grace))
         self._sweeper.stop()
         self._heartbeat.stop()
         self._within(STOP_SECONDS, self._stop_on_loop(runtime, worker_id))
@@ -132,7 +144,9 @@ class WorkerService:
     def offer_new_definitions(self) -> None:
         """Offer what was defined since this worker started."""
         if self._run_coroutine is not None and self.runtime is not None:
-            self._run_coroutine(self.runtime.journal.do(offer_definitions(self.runtime.worker_id, offers())))
+            self._run_coroutine(
+                self.runtime.journal.do(offer_definitions(self.runtime.worker_id, self._offers()))
+            )
             self._run_coroutine(self.runtime.journal.do(self._waited_for()))
 
     async def _start_on_loop(self) -> None:
@@ -142,12 +156,18 @@ class WorkerService:
             "polos-sync", limit=self._settings.sync_threads, initializer=self._app.set_current
         )
         loop.set_default_executor(threads)  # for sync functions of users, which may block for long
-        self._bus = Bus(self._connections.redis_url, prefix=self._settings.redis_prefix)
+        self._bus = Bus(
+            self._connections.redis,
+            prefix=self._settings.redis_prefix,
+            report=self._connections.redis_outage.report("notices"),
+        )
         self.runtime = Runtime(
             settings=self._settings,
             journal=Journal.open(self._connections.database),
             nudges=self._bus,
             dispatcher=self._dispatcher,
+            routes=self._routing,
+            serves=frozenset(self._routes),
             resolve=resolve,
             worker_id=self._heartbeat.worker_id,
             project=self._settings.project_id,
@@ -181,7 +201,7 @@ class WorkerService:
             routes=",".join(sorted(self._routes)),
             concurrency=self._concurrency,
         )
-        offered = offers()
+        offered = self._offers()
         connection.commit([register_worker(row, offered)])
         connection.commit([self._waited_for()])
         if not offered:
@@ -189,6 +209,9 @@ class WorkerService:
                 "This worker offers nothing: no agent, tool or workflow is imported. Name the modules that "
                 "define them in POLOS_IMPORTS, or as arguments of 'polos worker'."
             )
+
+    def _offers(self) -> list[tuple[str, str]]:
+        return offers(self._routing, self._routes)
 
     def _waited_for(self) -> Unit:
         settings = self._settings

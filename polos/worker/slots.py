@@ -100,6 +100,8 @@ class Slot:
     Giving it back twice, or taking it again while it is held, does nothing.
     """
 
+    parks = False  # a run that waits stays in memory
+
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
         self._held = True

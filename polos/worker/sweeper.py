@@ -25,6 +25,7 @@ from polos.journal.recovery import (
 )
 from polos.journal.statements import Rows, Statement, Unit
 from polos.journal.workers import READ_CLOCK, READ_WORKERS, SeenWorker, remove_worker, seen_from
+from polos.routes import Routes, turn_label
 from polos.settings import Settings
 from polos.worker.verdicts import SUSPICION_SECONDS, Coroner
 
@@ -41,6 +42,7 @@ class Sweeper:
         database: Database,
         liveness: Liveness,
         dispatcher: Dispatcher,
+        routes: Routes,
         settings: Settings,
         *,
         revive: Callable[[], None],
@@ -48,6 +50,7 @@ class Sweeper:
         self._database = database
         self._liveness = liveness
         self._dispatcher = dispatcher
+        self._routes = routes
         self._settings = settings
         self._revive = revive
         self._coroner = Coroner(silence_limit_seconds=settings.silence_limit_seconds)
@@ -138,12 +141,15 @@ class Sweeper:
             "ring_again_max": self._settings.ring_again_max_seconds,
         }
         if runs_due:
-            for run_id, _, name, route, parent in self._do(due_runs(**pauses)):
-                self._dispatcher.ring(Doorbell(run_id, name, route, begun=parent is not None))
+            for run_id, name, route, deployment, parent in self._do(due_runs(**pauses)):
+                bell = Doorbell(run_id, name, route, deployment, begun=parent is not None)
+                self._dispatcher.ring(bell)
         if turns_due:
             self._do(drop_turns_of_ended_runs())
-            for run_id, step, name, route in self._do(due_turns(**pauses)):
-                self._dispatcher.ring(Doorbell(run_id, f"{name}.turn", route, step=step, begun=True))
+            for run_id, step, name, route, deployment in self._do(due_turns(**pauses)):
+                route = self._routes.of_turn(name, route)
+                bell = Doorbell(run_id, turn_label(name), route, deployment, step=step, begun=True)
+                self._dispatcher.ring(bell)
 
     # -- the database
 

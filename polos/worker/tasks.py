@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 
 from polos.agents.turn import execute_turn
-from polos.dispatch import RUN_TASK, TURN_TASK
+from polos.current import Place, current_place
 from polos.engine.coordinator import coordinate
+from polos.engine.execution import shown
 from polos.engine.runtime import NoSlot, Runtime
+from polos.routes import RUN_TASK, TURN_TASK
 from polos.worker.bridge import AsyncTask
 from polos.worker.forwarding import forward, may_serve
 from polos.worker.slots import current_slot
+from polos.worker.stock import HOST, NOT_READY, StockHost
 
 if TYPE_CHECKING:
     from polos.worker.service import WorkerService
@@ -21,22 +25,40 @@ if TYPE_CHECKING:
 logger = logging.getLogger("polos.worker")
 
 
+UNLIMITED_SECONDS = 10 * 365 * 86400.0
+
+
 class RunFailedHere(Exception):  # noqa: N818 - a state shown in Flower, not an error of ours
     """Makes Flower show a failed run or turn as such; the reason stays in the journal, away from Flower."""
+
+
+class RunTask(AsyncTask):
+    """A task of ours: on a stock pool its body is driven by the host of this process."""
+
+    abstract = True
+
+    @classmethod
+    def drive(cls, body: Coroutine[Any, Any, Any]) -> Any:
+        """Execute a body for a stock pool."""
+        host: StockHost | None = getattr(cls.app, HOST, None)
+        if host is None:
+            body.close()
+            return NOT_READY
+        return host.run(body)
 
 
 # What our tasks need whatever the app's own defaults are: the journal redelivers, so messages are
 # acknowledged early, and results are rows, not messages.
 OPTIONS: dict[str, Any] = {
-    "base": AsyncTask,
+    "base": RunTask,
     "acks_late": False,
     "ignore_result": True,
     "store_errors_even_if_ignored": False,
     "track_started": True,
     "max_retries": 0,
-    "rate_limit": None,
-    "time_limit": None,
-    "soft_time_limit": None,
+    "rate_limit": 0,  # none, whatever the app says
+    "time_limit": UNLIMITED_SECONDS,  # runs have limits of their own
+    "soft_time_limit": UNLIMITED_SECONDS,
     "serializer": "json",
     "shared": False,
     "throws": (RunFailedHere,),  # expected: logged without a traceback
@@ -54,8 +76,9 @@ def add_tasks(app: Celery) -> None:
 async def _run(self: Any, run_id: str) -> str:
     runtime = _runtime(self.app)
     if runtime is None:
-        return "not ready"
-    if not may_serve(self.request.shadow):
+        return NOT_READY
+    current_place.set(Place(run_id))
+    if not may_serve(runtime, self.request.shadow):
         return await forward(runtime, run_id)
     became = await coordinate(runtime, run_id, current_slot() or NoSlot())
     return await forward(runtime, run_id) if became == "held elsewhere" else _shown(became, run_id)
@@ -64,8 +87,9 @@ async def _run(self: Any, run_id: str) -> str:
 async def _turn(self: Any, run_id: str, step: str) -> str:
     runtime = _runtime(self.app)
     if runtime is None:
-        return "not ready"
-    if not may_serve(self.request.shadow):
+        return NOT_READY
+    current_place.set(Place(run_id, shown(step)))
+    if not may_serve(runtime, self.request.shadow):
         return await forward(runtime, run_id, step)
     became = await execute_turn(runtime, run_id, step)
     return await forward(runtime, run_id, step) if became == "held elsewhere" else _shown(became, run_id)
@@ -79,5 +103,6 @@ def _shown(became: str, run_id: str) -> str:
 
 def _runtime(app: Celery) -> Runtime | None:
     """Return the runtime of this worker; None while it starts or ends: the sweeper rings again."""
-    service: WorkerService | None = getattr(app, SERVICE, None)
+    host: StockHost | None = getattr(app, HOST, None)
+    service: WorkerService | None = getattr(app, SERVICE, None) if host is None else host.service
     return None if service is None else service.runtime

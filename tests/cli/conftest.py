@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from services import Postgres, emptied, sqlite_url
+from written import Written
+
+from polos.journal.database import Database
 
 ROOT = Path(__file__).parents[2]
 POLOS = (sys.executable, "-m", "polos.cli.main")
@@ -95,3 +99,29 @@ def open_bench() -> Iterator[Bench]:
 def bench() -> Iterator[Bench]:
     with open_bench() as bench:
         yield bench
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Database:
+    """A journal of the commands' tests, on SQLite and on PostgreSQL."""
+    if request.param == "sqlite":
+        return Database(sqlite_url(tmp_path_factory.mktemp("journal")))
+    server: Postgres = request.getfixturevalue("postgres_server")
+    return Database(server.create_database())
+
+
+@pytest.fixture
+def journal(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Written]:
+    """An empty journal that the commands read, in an empty folder."""
+    without_settings(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("POLOS_DATABASE_URL", database.url.render_as_string(hide_password=False))
+    written = Written(emptied(database))
+    yield written
+    written.close()
+
+
+def without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("POLOS_")]:
+        monkeypatch.delenv(name)

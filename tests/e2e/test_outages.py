@@ -119,14 +119,14 @@ async def test_a_database_that_was_closed_in_between_is_reached_again(
 async def test_a_broker_that_is_away_costs_one_warning_and_no_run(
     tmp_path: Path, free_port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.WARNING, "polos.client")
+    caplog.set_level(logging.WARNING, "polos.connections")
     broker = f"redis://:secret@127.0.0.1:{free_port}/0"
     async with client_of(tmp_path, broker_url=broker) as client:
         handles = [await client.invoke("anything", {}) for _ in range(2)]
         for handle in handles:
             assert (await client.get_execution(handle.id))["status"] == "queued"
 
-    [warning] = [record.getMessage() for record in caplog.records if record.name == "polos.client"]
+    [warning] = [record.getMessage() for record in caplog.records if record.name == "polos.connections"]
     assert f"127.0.0.1:{free_port}" in warning
     assert "POLOS_BROKER_URL" in warning
     assert "accepted and starts when the broker is back" in warning

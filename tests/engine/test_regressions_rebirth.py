@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from polos.errors import JournalUnavailableError
+from polos.connections import Outage
 from polos.journal.database import Connection, Database
 from polos.journal.workers import READ_WORKERS, remove_worker
 from polos.settings import Settings
 from polos.worker.app import build_app
 from polos.worker.service import WorkerService
 
-SETTINGS = Settings(broker_url="memory://", redis_url="redis://127.0.0.1:1/0", beat_seconds=0.05)
+SETTINGS = Settings(broker_url="redis://127.0.0.1:1/0", beat_seconds=0.05)
 
 
 class Flaky(Database):
@@ -52,7 +53,11 @@ def flaky(database: Database) -> Flaky:
 @pytest.fixture
 def service(flaky: Flaky, loop: asyncio.AbstractEventLoop) -> Iterator[WorkerService]:
     connections: Any = SimpleNamespace(
-        database=flaky, broker_url="memory://", redis_url=SETTINGS.redis_url, revive=lambda: None
+        database=flaky,
+        redis=SETTINGS.broker_url,
+        broker_outage=Outage("%s", ""),
+        redis_outage=Outage("%s", ""),
+        revive=lambda: None,
     )
     settings = SETTINGS.with_values(database_url=str(flaky.url))
     serving = WorkerService(

@@ -11,11 +11,14 @@ import pytest
 from services import Postgres
 
 sys.path.append(str(Path(__file__).parents[1] / "models"))  # for its model servers
+from arena import HEADINGS
 from cases import CASES, KINDS, Case
 from rounds import Rounds, playing
+from week import Week, week
 
 DATABASES = ("sqlite", "postgresql")
 ROUNDS = pytest.StashKey[Rounds]()
+WEEK = pytest.StashKey[Week]()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -41,10 +44,31 @@ def rounds(
         yield running
 
 
+@pytest.fixture(scope="session")
+def week_of_faults(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres_server: Postgres
+) -> Iterator[Week]:
+    """Every scenario that the session asks for, under way from now on."""
+    calls = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    wanted = [(call["scenario"], call["week_database"]) for call in calls if "week_database" in call]
+    folder = tmp_path_factory.mktemp("week")
+    with week(wanted, folder=folder, create_database=postgres_server.create_database) as played:
+        request.config.stash[WEEK] = played
+        yield played
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    rounds = terminalreporter.config.stash.get(ROUNDS, None)
-    if rounds is None:
-        return
+    if (rounds := terminalreporter.config.stash.get(ROUNDS, None)) is not None:
+        _summarise_rounds(terminalreporter, rounds)
+    if (played := terminalreporter.config.stash.get(WEEK, None)) is not None:
+        terminalreporter.section("faults of a normal week, while runs are under way")
+        terminalreporter.line(HEADINGS)
+        for done in played.reports.values():
+            if done.done() and not done.exception():
+                terminalreporter.line(str(done.result()))
+
+
+def _summarise_rounds(terminalreporter: pytest.TerminalReporter, rounds: Rounds) -> None:
     reports = {
         key: done.result() for key, done in rounds.reports.items() if done.done() and not done.exception()
     }

@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+WORKER = "FAULT_WORKER"  # variable that names the worker a process belongs to, where the harness gives one
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -18,6 +20,7 @@ class Entry:
     phase: str
     pid: int
     at: float
+    worker: str = ""
 
 
 class Ledger:
@@ -28,14 +31,18 @@ class Ledger:
 
     def write(self, run: str, name: str, phase: str) -> None:
         """Append one line, in one write: it is there whole, or not at all."""
-        line = json.dumps([run, name, phase, os.getpid(), time.time()]) + "\n"
+        entry = [run, name, phase, os.getpid(), time.time(), os.environ.get(WORKER, "")]
         file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(file, line.encode())
+            os.write(file, (json.dumps(entry) + "\n").encode())
         finally:
             os.close(file)
 
+    def read(self) -> list[Entry]:
+        """Return everything, in order."""
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        return [Entry(*json.loads(line)) for line in lines]
+
     def of(self, run: str) -> list[Entry]:
         """Return what was done for a run, in order."""
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        return [entry for entry in (Entry(*json.loads(line)) for line in lines) if entry.run == run]
+        return [entry for entry in self.read() if entry.run == run]

@@ -1,7 +1,8 @@
 """Forks `celery -A polos worker` processes from one that has imported, once, what takes a second each time.
 
 Nothing of polos is imported before the fork: a worker reads its settings and fault as a fresh process does.
-Orders come as JSON lines on stdin: {"arguments", "environment", "folder", "log"}; a pid answers each.
+Orders come as JSON lines on stdin: {"arguments", "environment", "folder", "log"}; a pid answers each. How each
+ended is written to the file named by the first argument: pid and exit code, a line each.
 """
 
 from __future__ import annotations
@@ -34,13 +35,26 @@ def main() -> None:
     for name in SLOW:
         importlib.import_module(name)
     assert not [name for name in sys.modules if name.split(".")[0] == "polos"]
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them: they leave no zombies
+    signal.signal(signal.SIGCHLD, _bury)
     print("ready", flush=True)
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
             _become_worker(json.loads(line))
         print(pid, flush=True)
+
+
+def _bury(*_: object) -> None:
+    """Write down how children ended; the caller of a system call that this interrupts does not notice."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        with open(sys.argv[1], "a") as exits:
+            exits.write(f"{pid} {os.waitstatus_to_exitcode(status)}\n")
 
 
 def _become_worker(order: dict[str, Any]) -> None:

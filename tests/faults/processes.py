@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,10 +15,13 @@ HERE = Path(__file__).parent
 PATHS = os.pathsep.join([str(HERE), str(HERE.parents[1])])
 
 
-def worker_arguments(name: str, queues: list[str]) -> list[str]:
-    """Return the arguments of `celery` for a worker of these Celery queues."""
-    options = ["-n", name, "-c", "4", "-l", "INFO", "--without-mingle", "--without-gossip"]
-    return ["-A", "polos", "worker", "-Q", ",".join(queues), *options]
+def worker_arguments(
+    name: str, queues: Sequence[str] = (), options: Sequence[str] = ("-c", "4")
+) -> list[str]:
+    """Return the arguments of `celery` for a worker of these Celery queues; of its definitions' without any."""
+    queue_option = ["-Q", ",".join(queues)] if queues else []
+    fixed = ["-n", name, "-l", "INFO", "--without-mingle", "--without-gossip"]
+    return ["-A", "polos", "worker", *queue_option, *fixed, *options]
 
 
 class Survivor:
@@ -50,11 +54,13 @@ class Survivor:
 
 
 class Victim:
-    """A worker that is to be killed by its own fault."""
+    """A worker that was forked from the nursery, mostly to be killed."""
 
-    def __init__(self, pid: int, log: Path) -> None:
+    def __init__(self, name: str, pid: int, log: Path, exits: Path) -> None:
+        self.name = name
         self.pid = pid
         self.log = log
+        self._exits = exits
 
     @property
     def lives(self) -> bool:
@@ -64,8 +70,17 @@ class Victim:
             return False
         return True
 
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, None while it lives."""
+        lines = self._exits.read_text().splitlines() if self._exits.exists() else []
+        codes = [int(code) for pid, code in (line.split() for line in lines) if int(pid) == self.pid]
+        return codes[-1] if codes else None
+
     def end(self) -> None:
-        _kill_group(self.pid)
+        """Kill it, and all it has forked."""
+        if self.exit_code is None:  # else the number may be somebody else's by now
+            _kill_group(self.pid)
 
 
 class Nursery:
@@ -73,8 +88,9 @@ class Nursery:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._exits = folder / "exits"
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "nursery.py")],
+            [sys.executable, str(HERE / "nursery.py"), str(self._exits)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -86,11 +102,18 @@ class Nursery:
     def wait_ready(self) -> None:
         assert self._answer() == "ready"
 
-    def worker(self, name: str, queues: list[str], environment: dict[str, str]) -> Victim:
+    def worker(
+        self,
+        name: str,
+        queues: Sequence[str],
+        environment: dict[str, str],
+        *,
+        options: Sequence[str] = ("-c", "4"),
+    ) -> Victim:
         """Start a worker."""
         log = self._folder / f"{name}.log"
         order = {
-            "arguments": worker_arguments(name, queues),
+            "arguments": worker_arguments(name, queues, options),
             "environment": {"PYTHONPATH": PATHS, **environment},
             "folder": str(self._folder),
             "log": str(log),
@@ -98,7 +121,7 @@ class Nursery:
         assert self._process.stdin
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
-        self._born.append(Victim(int(self._answer()), log))
+        self._born.append(Victim(name, int(self._answer()), log, self._exits))
         return self._born[-1]
 
     def end(self) -> None:

@@ -7,6 +7,7 @@ import redis
 from celery import Celery
 from services import valkey
 
+from polos.connections import broker_at
 from polos.dispatch import DispatchThread, Doorbell, Sender, broker_settings
 
 
@@ -40,12 +41,13 @@ def test_what_is_begun_rings_the_next_queue():
 
 def test_an_unreachable_broker_costs_one_warning_and_nobody_waits(caplog):
     url = "redis://:secret@127.0.0.1:1/0"
-    thread = DispatchThread(Sender(app_for(url)), url)
-    with caplog.at_level(logging.WARNING, "polos.dispatch"):
+    outage = broker_at(url, setting="POLOS_BROKER_URL").outage()
+    thread = DispatchThread(Sender(app_for(url)), outage.report("doorbells"))
+    with caplog.at_level(logging.WARNING, "polos.connections"):
         for number in range(3):
             thread.ring(Doorbell(f"run-{number}", "a"))
         thread.stop(timeout_seconds=20)
-    warnings = [record.getMessage() for record in caplog.records if record.name == "polos.dispatch"]
+    warnings = [record.getMessage() for record in caplog.records if record.name == "polos.connections"]
     assert len(warnings) == 1
     assert "POLOS_BROKER_URL" in warnings[0]
     assert "secret" not in warnings[0]

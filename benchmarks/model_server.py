@@ -1,0 +1,111 @@
+"""A model behind real HTTP that costs next to nothing: OpenAI chat completions, on raw asyncio.
+
+The model's name is its script: `script-3-5-200` asks three times for five tools and then answers, each time
+after 200 ms. Where a conversation stands is read from its messages; only times of requests are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import uvloop
+
+HEAD_END = b"\r\n\r\n"
+SEEN_PATH = b"/seen"
+
+
+def answer_to(body: dict[str, Any]) -> tuple[dict[str, Any], float]:
+    """Return the answer and after how many seconds it comes."""
+    turns, tools, milliseconds = (int(part) for part in body["model"].split("-")[1:])
+    turn = sum(message["role"] == "assistant" for message in body["messages"])
+    calls = [_call(turn, number) for number in range(tools)] if turn < turns else None
+    message = {"role": "assistant", "content": None if calls else "done", "tool_calls": calls}
+    return {
+        "id": f"chatcmpl-{turn}",
+        "object": "chat.completion",
+        "created": 1,
+        "model": body["model"],
+        "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls" if calls else "stop"}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+    }, milliseconds / 1000
+
+
+def _call(turn: int, number: int) -> dict[str, Any]:
+    function = {"name": "look_up", "arguments": '{"word": "tide"}'}
+    return {"id": f"call_{turn}_{number}", "type": "function", "function": function}
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, times: list[float]) -> None:
+        self._times = times
+        self._data = b""
+        self._transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        while (end := self._data.find(HEAD_END)) >= 0:
+            head = self._data[:end].lower()
+            start = end + len(HEAD_END)
+            length = int(head.partition(b"content-length:")[2].split(b"\r\n")[0] or 0)
+            if len(self._data) < start + length:
+                return
+            body, self._data = self._data[start : start + length], self._data[start + length :]
+            self._take(head, body)
+
+    def _take(self, head: bytes, body: bytes) -> None:
+        if SEEN_PATH in head.partition(b"\r\n")[0]:
+            self._send(list(self._times))
+            self._times.clear()
+            return
+        self._times.append(time.monotonic())
+        answer, delay_seconds = answer_to(json.loads(body))
+        if delay_seconds:
+            asyncio.get_running_loop().call_later(delay_seconds, self._send, answer)
+        else:
+            self._send(answer)
+
+    def _send(self, answer: Any) -> None:
+        body = json.dumps(answer).encode()
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        self._transport.write(head.encode() + body)
+
+
+async def _serve() -> None:
+    times: list[float] = []
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Connection(times), "127.0.0.1", 0, backlog=1024)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+
+@contextmanager
+def model_server() -> Iterator[str]:
+    """Run a model server in a process of its own while the context lasts; its base URL."""
+    command = [sys.executable, "-m", "benchmarks.model_server"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+        finally:
+            process.kill()
+
+
+def request_times(base_url: str) -> list[float]:
+    """Return when requests came since the last question, by time.monotonic()."""
+    times: list[float] = httpx.get(f"{base_url}{SEEN_PATH.decode()}").json()
+    return times
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve())

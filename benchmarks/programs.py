@@ -1,0 +1,99 @@
+"""What the workers serve in all workloads. Models answer as their names say: see `model_server`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from polos import Agent, WorkflowContext, tool, workflow
+
+NOTHING = {"value": "x" * 185}  # 200 bytes of JSON
+MANY_STEPS = "many_steps"
+ONE_STEP = "one_step"
+SLOW_STEPS = "slow_steps"
+UNSERVED = "unserved"
+
+
+class Steps(BaseModel):
+    count: int
+
+
+class SlowSteps(BaseModel):
+    count: int
+    seconds: float
+    log: str
+
+
+class Word(BaseModel):
+    word: str
+
+
+async def nothing() -> dict[str, str]:
+    return NOTHING
+
+
+@workflow(id=MANY_STEPS)
+async def many_steps(ctx: WorkflowContext, input: Steps) -> float:
+    """Return how long the steps took, in seconds; the clock is not part of what is replayed."""
+    began = time.perf_counter()
+    for number in range(input.count):
+        await ctx.step.run(f"step{number}", nothing)
+    return time.perf_counter() - began
+
+
+@workflow(id=ONE_STEP)
+async def one_step(ctx: WorkflowContext, word: str) -> dict[str, str]:
+    found: dict[str, str] = await ctx.step.run("step", nothing)
+    return found
+
+
+def log_begin(log: str, number: int) -> None:
+    """Append who begins which step when; all processes of a machine share this clock."""
+    with Path(log).open("a") as file:
+        file.write(f"{os.getpid()} {number} {time.monotonic()}\n")
+
+
+async def log_and_sleep(log: str, number: int, seconds: float) -> int:
+    log_begin(log, number)
+    await asyncio.sleep(seconds)
+    return number
+
+
+@workflow(id=UNSERVED, route=UNSERVED)
+async def unserved(ctx: WorkflowContext) -> None:
+    """Nobody consumes the route of this one: its message stays where it can be looked at."""
+
+
+@workflow(id=SLOW_STEPS)
+async def slow_steps(ctx: WorkflowContext, input: SlowSteps) -> int:
+    for number in range(input.count):
+        await ctx.step.run(f"step{number}", log_and_sleep, input.log, number, input.seconds)
+    return input.count
+
+
+@tool(description="Look a word up")
+async def look_up(ctx: WorkflowContext, input: Word) -> dict[str, Any]:
+    return NOTHING
+
+
+def agent_of(name: str, model: str) -> Agent:
+    """Return an agent whose model is a script of the model server."""
+    return Agent(
+        id=name,
+        provider="openai",
+        model=model,
+        provider_llm_api="chat_completions",
+        system_prompt="You look words up.",
+        tools=[look_up],
+    )
+
+
+tool_agent = agent_of("tool_agent", "script-3-5-0")
+slow_agent = agent_of("slow_agent", "script-1-1-2000")
+long_agent = agent_of("long_agent", "script-99-1-0")
+short_long_agent = agent_of("short_long_agent", "script-39-1-0")

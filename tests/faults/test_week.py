@@ -1,0 +1,27 @@
+"""The faults of a normal week, in short: every promise holds for every run. The long forms: see __main__.py."""
+
+from __future__ import annotations
+
+import pytest
+from arena import Report
+from scenarios import SCENARIOS
+from week import Week
+
+WAIT_SECONDS = 280.0  # for a report: scenarios are played a few at a time
+SLOWEST_FIRST = ("f12", "f9", "f16", "f2", "f4", "f6", "f11")
+CASES = [(name, database) for name in SLOWEST_FIRST for database in SCENARIOS[name].databases]
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.mark.parametrize(("scenario", "week_database"), CASES)
+def test_no_fault_costs_a_run_or_repeats_what_is_recorded(
+    week_of_faults: Week, scenario: str, week_database: str
+) -> None:
+    report: Report = week_of_faults.reports[scenario, week_database].result(WAIT_SECONDS)
+    assert not report.misses, "\n".join([*map(str, report.misses[:10]), f"see {report.dump}"])
+    assert report.faults > 0
+    assert report.succeeded == report.runs > 0
+
+
+def test_every_scenario_is_played() -> None:
+    assert set(SLOWEST_FIRST) == set(SCENARIOS)

@@ -1,0 +1,73 @@
+"""The short forms of all scenarios, a few at a time, beside the tests that read the reports."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+
+from arena import Report
+from processes import Nursery
+from scenarios import SCENARIOS, Setting
+
+AT_ONCE = 4  # most of their time is waiting
+Wanted = tuple[str, str]  # scenario, database
+
+
+class Week:
+    """The reports, as they come."""
+
+    def __init__(self, wanted: Sequence[Wanted]) -> None:
+        self.reports: dict[Wanted, Future[Report]] = {each: Future() for each in wanted}
+
+    async def play(self, folder: Path, create_database: Callable[[], str]) -> None:
+        """Play all that is wanted, the longest first."""
+        nursery = Nursery(folder)
+        try:
+            await asyncio.to_thread(nursery.wait_ready)
+            setting = Setting(folder, nursery, create_database)
+            await setting.refer()
+            turns = asyncio.Semaphore(AT_ONCE)
+            await asyncio.gather(*(self._one(each, turns, setting) for each in self.reports))
+        finally:
+            nursery.end()
+
+    async def _one(self, wanted: Wanted, turns: asyncio.Semaphore, setting: Setting) -> None:
+        name, database = wanted
+        async with turns:
+            try:
+                report = await setting.play(SCENARIOS[name], database, SCENARIOS[name].short)
+            except Exception as error:
+                self.reports[wanted].set_exception(error)
+            else:
+                self.reports[wanted].set_result(report)
+
+    def fail(self, error: BaseException) -> None:
+        """Let nobody wait for what will not come."""
+        for report in self.reports.values():
+            if not report.done():
+                report.set_exception(error)
+
+
+@contextmanager
+def week(wanted: Sequence[Wanted], *, folder: Path, create_database: Callable[[], str]) -> Iterator[Week]:
+    """Play the wanted scenarios in a thread while the context lasts."""
+    played = Week(wanted)
+    os.environ.setdefault("FAULT_LEDGER", str(folder / "nobody.ledger"))  # we import the programs, too
+
+    def play() -> None:
+        try:
+            asyncio.run(played.play(folder, create_database))
+        except BaseException as error:
+            played.fail(error)
+
+    thread = threading.Thread(target=play, name="week", daemon=True)
+    thread.start()
+    try:
+        yield played
+    finally:
+        thread.join(60)

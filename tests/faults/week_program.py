@@ -1,0 +1,179 @@
+"""The programs under load: steps, sync functions, nested runs, an agent with tools, and what is tried again.
+
+Each side effect has a name of its own in the tree of its run; CHAINS says in which order they happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import zlib
+from typing import Any
+
+from ledger import WORKER, Ledger
+from pydantic import BaseModel
+
+from polos import Agent, WorkflowContext, tool, workflow
+
+PACE_SECONDS = float(os.environ.get("FAULT_PACE", "0.05"))  # of an average side effect
+MODEL_URL = os.environ.get("FAULT_MODEL_URL", "")
+FLAKY_FAILURES = 2
+
+# Chains of side effects: each begins after the one before it has ended.
+CHAINS: dict[str, list[list[str]]] = {
+    "week-plain": [["first", "second", "third"]],
+    "week-sync": [["read", "write.1", "close"], ["read", "write.2", "close"]],
+    "week-nested": [["before", f"{side}.inside", f"{side}.leaf", "after"] for side in ("left", "right")],
+    "week-clerk": [["charge.1", "charge.2"], ["stamp.1", "charge.2"]],
+    "week-desk": [["greet", f"{name}.1", "charge.2", "close"] for name in ("charge", "stamp")],
+    "week-flaky": [["once", "try"]],
+    "week-patient": [],
+}
+TURNS = {"week-clerk": 3, "week-desk": 3, "week-patient": 1}
+MIXED = ("week-plain", "week-sync", "week-nested", "week-clerk", "week-desk")
+
+
+class Order(BaseModel):
+    """What a run is asked to do."""
+
+    number: int
+    side: str = ""
+
+
+class Item(BaseModel):
+    """Argument of the tools."""
+
+    item: int
+
+
+def expected_output(program: str, number: int) -> Any:
+    """Return what the run must come to, as JSON data; of an agent, its answer."""
+    return {
+        "week-plain": [f"{name} of {number}" for name in ("first", "second", "third")],
+        "week-sync": ["read", "write.1", "write.2", "close", number],
+        "week-nested": ["before", {"side": "left", "sum": number + 2}, {"side": "right", "sum": number + 2}],
+        "week-clerk": f"Done for {number}",
+        "week-desk": f"Done for {number}",
+        "week-flaky": "at last",
+        "week-patient": f"Done for {number}",
+    }[program]
+
+
+def ledger() -> Ledger:
+    return Ledger(os.environ["FAULT_LEDGER"])
+
+
+def _seconds(root: str, name: str) -> float:
+    """Return how long an effect takes: always the same for it, others for others."""
+    return PACE_SECONDS * (0.2 + 1.6 * (zlib.crc32(f"{root}{name}".encode()) % 1000) / 1000)
+
+
+async def effect(root: str, name: str) -> str:
+    """Do something to the world, on the loop."""
+    ledger().write(root, name, "start")
+    await asyncio.sleep(_seconds(root, name))
+    ledger().write(root, name, "end")
+    return name
+
+
+def sync_effect(root: str, name: str) -> str:
+    """Do something to the world, in a thread."""
+    ledger().write(root, name, "start")
+    time.sleep(_seconds(root, name))
+    ledger().write(root, name, "end")
+    return name
+
+
+@workflow(id="week-plain")
+async def plain(ctx: WorkflowContext, order: Order) -> list[str]:
+    names = ("first", "second", "third")
+    root = ctx.root_execution_id
+    return [f"{await ctx.step.run(name, effect, root, name)} of {order.number}" for name in names]
+
+
+@workflow(id="week-sync")
+async def sync(ctx: WorkflowContext, order: Order) -> list[Any]:
+    root = ctx.root_execution_id
+    read = await ctx.step.run("read", sync_effect, root, "read")
+    wrote = await asyncio.gather(
+        ctx.step.run("write.1", sync_effect, root, "write.1"),
+        ctx.step.run("write.2", effect, root, "write.2"),
+    )
+    close = await ctx.step.run("close", sync_effect, root, "close")
+    return [read, *wrote, close, order.number]
+
+
+@workflow(id="week-leaf")
+async def leaf(ctx: WorkflowContext, order: Order) -> int:
+    name = f"{order.side}.leaf"
+    await ctx.step.run(name, effect, ctx.root_execution_id, name)
+    return order.number + 1
+
+
+@workflow(id="week-inner")
+async def inner(ctx: WorkflowContext, order: Order) -> dict[str, Any]:
+    name = f"{order.side}.inside"
+    await ctx.step.run(name, effect, ctx.root_execution_id, name)
+    grown = await ctx.step.invoke_and_wait("leaf", leaf, order)
+    return {"side": order.side, "sum": grown + 1}
+
+
+@workflow(id="week-nested")
+async def nested(ctx: WorkflowContext, order: Order) -> list[Any]:
+    root = ctx.root_execution_id
+    before = await ctx.step.run("before", effect, root, "before")
+    sides = await asyncio.gather(
+        *(
+            ctx.step.invoke_and_wait(side, inner, Order(number=order.number, side=side))
+            for side in ("left", "right")
+        )
+    )
+    await ctx.step.run("after", sync_effect, root, "after")
+    return [before, *sides]
+
+
+@tool(id="charge", description="Charge for an item")
+async def charge(ctx: WorkflowContext, item: Item) -> str:
+    return await effect(ctx.root_execution_id, f"charge.{item.item}")
+
+
+@tool(id="stamp", description="Stamp an item")
+def stamp(ctx: WorkflowContext, item: Item) -> str:
+    return sync_effect(ctx.root_execution_id, f"stamp.{item.item}")
+
+
+def _agent(name: str, tools: list[Any]) -> Agent:
+    return Agent(
+        id=name,
+        provider="openai",
+        model="the-model",
+        tools=tools,
+        provider_base_url=f"{MODEL_URL}/{os.environ.get(WORKER, 'nobody')}/v1",  # tells who calls
+        provider_llm_api="chat_completions",
+    )
+
+
+clerk = _agent("week-clerk", [charge, stamp])
+patient = _agent("week-patient", [])
+
+
+@workflow(id="week-desk")
+async def desk(ctx: WorkflowContext, order: Order) -> str:
+    root = ctx.root_execution_id
+    await ctx.step.run("greet", effect, root, "greet")
+    answer = await ctx.step.agent_invoke_and_wait("clerk", clerk.with_input(f"Order {order.number}"))
+    await ctx.step.run("close", sync_effect, root, "close")
+    return str(answer.result)
+
+
+@workflow(id="week-flaky")
+async def flaky(ctx: WorkflowContext, order: Order) -> str:
+    """Fails twice, outside of every step: the whole run is tried again, after a pause."""
+    root = ctx.root_execution_id
+    await ctx.step.run("once", effect, root, "once")
+    ledger().write(root, "try", "start")
+    ledger().write(root, "try", "end")
+    if len([entry for entry in ledger().of(root) if entry.name == "try"]) <= 2 * FLAKY_FAILURES:
+        raise RuntimeError("not yet")
+    return "at last"
