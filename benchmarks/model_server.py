@@ -1,6 +1,6 @@
 """A model behind real HTTP that costs next to nothing: OpenAI chat completions, on raw asyncio.
 
-The model's name is its script: `script-3-5-200` asks three times for five tools and then answers, each time
+The system prompt is the script: `script-3-5-200` asks three times for five tools and then answers, each time
 after 200 ms. Where a conversation stands is read from its messages; only times of requests are kept.
 """
 
@@ -24,7 +24,7 @@ SEEN_PATH = b"/seen"
 
 def answer_to(body: dict[str, Any]) -> tuple[dict[str, Any], float]:
     """Return the answer and after how many seconds it comes."""
-    turns, tools, milliseconds = (int(part) for part in body["model"].split("-")[1:])
+    turns, tools, milliseconds = (int(part) for part in body["messages"][0]["content"].split("-")[1:])
     turn = sum(message["role"] == "assistant" for message in body["messages"])
     calls = [_call(turn, number) for number in range(tools)] if turn < turns else None
     message = {"role": "assistant", "content": None if calls else "done", "tool_calls": calls}

@@ -1,4 +1,4 @@
-"""What the workers serve in all workloads. Models answer as their names say: see `model_server`."""
+"""What the workers serve in all workloads."""
 
 from __future__ import annotations
 
@@ -81,16 +81,21 @@ async def look_up(ctx: WorkflowContext, input: Word) -> dict[str, Any]:
     return NOTHING
 
 
-def agent_of(name: str, model: str) -> Agent:
-    """Return an agent whose model is a script of the model server."""
+def agent_of(name: str, script: str) -> Agent:
+    """Return an agent that goes as a script of the model server says; the model is one that LiteLLM knows."""
     return Agent(
         id=name,
         provider="openai",
-        model=model,
+        model="gpt-4o",
         provider_llm_api="chat_completions",
-        system_prompt="You look words up.",
+        system_prompt=script,
         tools=[look_up],
     )
+
+
+def script_of(agent: Agent) -> str:
+    """Return what `agent_of` was given."""
+    return str(agent.system_prompt)
 
 
 tool_agent = agent_of("tool_agent", "script-3-5-0")

@@ -253,7 +253,7 @@ class ClientBackend:
             bus = self._buses[loop] = Bus(
                 self._connections.redis,
                 prefix=self._settings.redis_prefix,
-                report=self._connections.redis_outage.report("notices"),
+                report=self._connections.redis_outage.report,
             )
         return bus
 
@@ -263,9 +263,7 @@ class ClientBackend:
         assert self._app is not None, "connect() comes first"
         assert self._connections is not None
         if doorbells:
-            self._connections.broker_outage.report("doorbells")(
-                quietly(lambda: Sender(self._app).send(doorbells))
-            )
+            self._connections.broker_outage.report(quietly(lambda: Sender(self._app).send(doorbells)))
 
     def _read(self, statement: Statement, params: Params) -> Rows:
         return self._again(lambda journal: journal.read(statement, params))

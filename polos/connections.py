@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ logger = logging.getLogger("polos.connections")
 
 AMQP_SCHEMES = ("amqp", "amqps", "pyamqp")
 AMQP_PORT, AMQPS_PORT = 5672, 5671
+LATE_NEWS_SECONDS = 5.0
 LONGEST_PAUSE_SECONDS = 3.0  # between attempts of a worker to reach its broker
 Report = Callable[[BaseException | None], None]
 
@@ -38,35 +40,29 @@ BROKER_DEFAULTS: dict[str, Any] = {
 
 
 class Outage:
-    """Says once that a server is away, and once that it is back, whoever of the process finds out."""
+    """Says once that a server is away, and once that it is back, whoever of the process finds out.
+
+    Connections that were idle meanwhile fail after the server has come back: what is reported so soon is late
+    news. A new outage is reported again and again, hence also later.
+    """
 
     def __init__(self, lost: str, back: str) -> None:
         """Take the two messages; `lost` has a ``%s`` for the reason."""
         self._lost, self._back = lost, back
         self._lock = threading.Lock()
         self._is_out = False
-        self._who: set[str] = set()  # noticed it, and have not seen the server since
+        self._back_at = float("-inf")
 
-    def report(self, who: str) -> Report:
-        """Return the function by which `who` tells how its last attempt went: an error, or None."""
-
-        def tell(error: BaseException | None) -> None:
-            with self._lock:
-                self._tell(who, error)
-
-        return tell
-
-    def _tell(self, who: str, error: BaseException | None) -> None:
-        if error is None:
-            self._who.discard(who)
-            if self._is_out:
+    def report(self, error: BaseException | None) -> None:
+        """Take in how an attempt to use the server went: an error, or None."""
+        with self._lock:
+            now = time.monotonic()
+            if error is None and self._is_out:
+                self._is_out, self._back_at = False, now
                 logger.warning(self._back)
-            self._is_out = False
-        elif who not in self._who:  # else it is late with the news of an outage that others know has ended
-            self._who.add(who)
-            if not self._is_out:
+            elif error is not None and not self._is_out and now - self._back_at > LATE_NEWS_SECONDS:
+                self._is_out = True
                 logger.warning(self._lost, error)
-            self._is_out = True
 
 
 @dataclass(frozen=True)
@@ -299,11 +295,21 @@ def installed_app() -> Celery | None:
 
 
 class BrokerConnection(kombu.Connection):  # type: ignore[misc]  # kombu ships no types
-    """A kombu connection that is tried again every few seconds; kombu's own pauses grow to half a minute."""
+    """A kombu connection that is tried again every few seconds, and that a worker survives the loss of."""
 
     def _ensure_connection(self, *args: Any, **options: Any) -> Any:
+        # kombu's own pauses grow to half a minute.
         pauses = {"interval_start": 0.5, "interval_step": 0.5, "interval_max": LONGEST_PAUSE_SECONDS}
         return super()._ensure_connection(*args, **{**pauses, **options})
+
+    def collect(self, socket_timeout: float | None = None) -> None:
+        """Give a broken connection up."""
+        try:
+            super().collect(socket_timeout)
+        finally:
+            # Left behind, it is closed again by `close`; with a message that was not acknowledged (kombu
+            # 5.7, Redis) that fails on the transport that is gone, and ends the whole worker.
+            self._default_channel = None
 
 
 def _one_url(urls: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ CONNECT_TIMEOUT_SECONDS = 2.0
 RECONNECT = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2}  # the sweeper rings again
 SOCKET_TIMEOUT_SECONDS = 5.0  # a broker that stands still is noticed; its pops return each second
 HEALTH_SECONDS = 10
+AGAIN_WITHIN_SECONDS = 0.5  # a failure this quick is worth a second attempt
 _ERRORS = (OperationalError, OSError)
 Report = Callable[[BaseException | None], None]
 
@@ -101,6 +103,15 @@ class Sender:
         Raises:
             kombu OperationalError or OSError: The broker does not answer; what was not sent is not sent.
         """
+        began = time.monotonic()
+        try:
+            self._send(doorbells)
+        except _ERRORS:
+            if time.monotonic() - began > AGAIN_WITHIN_SECONDS:
+                raise
+            self._send(doorbells)  # that connection may have died idle; what is rung twice is harmless
+
+    def _send(self, doorbells: Sequence[Doorbell]) -> None:
         with self._app.producer_or_acquire() as producer:
             for doorbell in doorbells:
                 self._publish(producer, doorbell)

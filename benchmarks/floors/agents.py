@@ -33,12 +33,12 @@ class Spent:
     cpu_seconds: float
 
 
-async def run_agents(url: str, model_url: str, model: str, *, count: int, at_once: int) -> Spent:
+async def run_agents(url: str, model_url: str, script: str, *, count: int, at_once: int) -> Spent:
     """Run `count` agents in this process, `at_once` at a time, on a loop of their own."""
-    return await asyncio.to_thread(uvloop.run, _run_agents(url, model_url, model, count, at_once))
+    return await asyncio.to_thread(uvloop.run, _run_agents(url, model_url, script, count, at_once))
 
 
-async def _run_agents(url: str, model_url: str, model: str, count: int, at_once: int) -> Spent:
+async def _run_agents(url: str, model_url: str, script: str, count: int, at_once: int) -> Spent:
     room = asyncio.Semaphore(at_once)
     connector = aiohttp.TCPConnector(limit=0)
     async with (
@@ -50,24 +50,24 @@ async def _run_agents(url: str, model_url: str, model: str, count: int, at_once:
 
         async def one() -> None:
             async with room:
-                await _agent(writer, journal, session, f"{model_url}/chat/completions", model)
+                await _agent(writer, journal, session, f"{model_url}/chat/completions", script)
 
         await asyncio.gather(*(group.create_task(one()) for _ in range(count)))
         return Spent(time.perf_counter() - began, time.process_time() - cpu_began)
 
 
 async def _agent(
-    writer: GroupWriter, journal: Journal, session: aiohttp.ClientSession, url: str, model: str
+    writer: GroupWriter, journal: Journal, session: aiohttp.ClientSession, url: str, script: str
 ) -> None:
     run = str(uuid.uuid4())
     await writer.do(create(run))
     await writer.do(claim(run))
     messages: list[dict[str, Any]] = [
-        {"role": "system", "content": "You look words up."},
+        {"role": "system", "content": script},
         {"role": "user", "content": "Look it up"},
     ]
     for turn in range(1000):
-        message = await _ask(session, url, {"model": model, "messages": messages, "tools": [TOOL]})
+        message = await _ask(session, url, {"model": "gpt-4o", "messages": messages, "tools": [TOOL]})
         await writer.do(journal.step(run, f"turn{turn}", json.dumps(message)))
         messages.append(message)
         if not message["tool_calls"]:

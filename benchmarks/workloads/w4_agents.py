@@ -8,7 +8,7 @@ import time
 from benchmarks.counts import Meter
 from benchmarks.floors.agents import run_agents
 from benchmarks.measuring import Bench, Figures, Goal, Result, measure
-from benchmarks.programs import tool_agent
+from benchmarks.programs import script_of, tool_agent
 from polos import PolosClient
 
 NAME = "w4"
@@ -37,7 +37,7 @@ async def _measure(bench: Bench, client: PolosClient, meter: Meter, *, at_once: 
 
     async def floor() -> Figures:
         spent = await run_agents(
-            site.floor_url, bench.model_url, tool_agent.model, count=agents, at_once=at_once
+            site.floor_url, bench.model_url, script_of(tool_agent), count=agents, at_once=at_once
         )
         return {"agents_per_second": agents / spent.seconds}
 

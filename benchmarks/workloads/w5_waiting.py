@@ -7,7 +7,7 @@ import time
 
 from benchmarks.floors.agents import run_agents
 from benchmarks.measuring import Bench, Figures, Goal, Result, measure
-from benchmarks.programs import slow_agent, tool_agent
+from benchmarks.programs import script_of, slow_agent, tool_agent
 
 NAME = "w5"
 TITLE = "agents that wait for their models, all at once, two worker processes"
@@ -24,7 +24,7 @@ async def run(bench: Bench) -> list[Result]:
 
         async def floor() -> Figures:
             spent = await run_agents(
-                site.floor_url, bench.model_url, slow_agent.model, count=agents, at_once=agents
+                site.floor_url, bench.model_url, script_of(slow_agent), count=agents, at_once=agents
             )
             return {"seconds": spent.seconds, "cpu_seconds": spent.cpu_seconds}
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from benchmarks.floors.agents import run_agents
 from benchmarks.measuring import Bench, Figures, Goal, Result, measure
 from benchmarks.model_server import request_times
-from benchmarks.programs import long_agent, short_long_agent, tool_agent
+from benchmarks.programs import long_agent, script_of, short_long_agent, tool_agent
 
 NAME = "w8"
 TITLE = "one agent of 100 turns: the last ten against the first ten"
@@ -25,13 +25,13 @@ async def run(bench: Bench) -> list[Result]:
     """Measure at the model server: the time from one request to the next is all a turn costs."""
     agent = short_long_agent if bench.quick else long_agent
     site = bench.site
-    turns = int(agent.model.split("-")[1]) + 1
+    turns = int(script_of(agent).split("-")[1]) + 1
     result = Result(NAME, "", site.database, bench.quick, "turn", turns, GOALS)
     async with bench.polos(workers=1, models=True) as (client, meter):
 
         async def floor() -> Figures:
             await asyncio.to_thread(request_times, bench.model_url)
-            await run_agents(site.floor_url, bench.model_url, agent.model, count=1, at_once=1)
+            await run_agents(site.floor_url, bench.model_url, script_of(agent), count=1, at_once=1)
             return _figures(await asyncio.to_thread(request_times, bench.model_url))
 
         async def ours() -> Figures:

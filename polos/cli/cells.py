@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from typing import Any
 
+from rich.console import Console
 from rich.text import Text
 
 _COLOURS = {"completed": "green", "failed": "red", "cancelled": "red", "blocked": "red", "running": "cyan"}
 _UNITS = ((86_400, "d"), (3_600, "h"), (60, "m"))
+WIDE_CHARACTERS = 200  # of lists that nobody looks at: files and pipes fold nothing
+
+
+def list_console() -> Console:
+    """Return a console for lists: as wide as the terminal, wide enough for what reads them otherwise."""
+    console = Console(highlight=False)
+    if console.is_terminal or os.environ.get("COLUMNS"):
+        return console
+    return Console(highlight=False, width=WIDE_CHARACTERS)
 
 
 def state_cell(status: str) -> Text:
@@ -43,8 +54,9 @@ def age(seconds: float) -> str:
 
 
 def troubles(run: dict[str, Any]) -> str:
-    """Return a run's failed attempts and lost workers in words, such as `` (1 retries, 2 crashes)``."""
-    words = [f"{run[name]} {name}" for name in ("retries", "crashes") if run[name]]
+    """Return a run's failed attempts and lost workers in words, such as `` (1 retry, 2 crashes)``."""
+    counted = ((run["retries"], "retry", "retries"), (run["crashes"], "crash", "crashes"))
+    words = [f"{count} {one if count == 1 else many}" for count, one, many in counted if count]
     return f" ({', '.join(words)})" if words else ""
 
 

@@ -23,7 +23,12 @@ from polos.journal.states import RunStatus
 from polos.journal.workers import READ_WORKER_DETAILS, worker_details
 
 MAX_ERROR_CHARACTERS = 80
+WIDE_FROM_CHARACTERS = 120  # width of the terminal
+SHORT_ID_CHARACTERS = 8  # `polos runs show` takes as many
 _HEADINGS = ("id", "name", "kind", "state", "age", "took", "attempts", "worker", "tokens", "error")
+_WIDE_ONLY = {"kind", "tokens", "error"}
+_FOLDED = {"name", "worker"}  # where there is no room
+_MIN_WIDTHS = {"name": 12, "worker": 8}
 
 
 @dataclass(frozen=True)
@@ -89,25 +94,37 @@ def _rows(journal: Connection, query: Query) -> Any:
     return journal.read(query.statement, query.params)
 
 
-def run_table(runs: Iterable[dict[str, Any]]) -> Table:
-    """Return a list of runs as a table."""
+def run_table(runs: Iterable[dict[str, Any]], *, width: int) -> Table:
+    """Return a list of runs as a table; a narrow one has fewer columns, and the beginnings of ids only."""
+    is_wide = width >= WIDE_FROM_CHARACTERS
+    headings = [heading for heading in _HEADINGS if is_wide or heading not in _WIDE_ONLY]
     table = Table(box=None, padding=(0, 1), header_style="dim")
-    for heading in _HEADINGS:
-        table.add_column(heading, no_wrap=heading in {"id", "state", "age", "took"}, overflow="fold")
-    for run in runs:
-        table.add_row(
-            run["id"],
-            Text(run["name"]),
-            run["kind"],
-            state_cell(run["status"]),
-            age(run["now"] - run["created_at"]),
-            span(run["started_at"], run["finished_at"] or run["now"]),
-            f"{run['attempt']}{troubles(run)}",
-            Text(run["worker"] or ""),
-            str(run["total_tokens"] or ""),
-            Text(first_line(run["error"], max_characters=MAX_ERROR_CHARACTERS), style="red"),
+    for heading in headings:
+        table.add_column(
+            heading,
+            no_wrap=heading not in _FOLDED,
+            min_width=_MIN_WIDTHS.get(heading),
+            overflow="ellipsis" if heading == "error" else "fold",
         )
+    for run in runs:
+        cells = _cells(run)
+        cells["id"] = run["id"] if is_wide else run["id"][:SHORT_ID_CHARACTERS]
+        table.add_row(*(cells[heading] for heading in headings))
     return table
+
+
+def _cells(run: dict[str, Any]) -> dict[str, str | Text]:
+    return {
+        "name": Text(run["name"]),
+        "kind": run["kind"],
+        "state": state_cell(run["status"]),
+        "age": age(run["now"] - run["created_at"]),
+        "took": span(run["started_at"], run["finished_at"] or run["now"]),
+        "attempts": f"{run['attempt']}{troubles(run)}",
+        "worker": Text(run["worker"] or ""),
+        "tokens": str(run["total_tokens"] or ""),
+        "error": Text(first_line(run["error"], max_characters=MAX_ERROR_CHARACTERS), style="red"),
+    }
 
 
 def totals_line(overview: Overview) -> str:

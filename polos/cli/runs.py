@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from polos import serialization
+from polos.cli.cells import list_console
 from polos.cli.journal import reading
 from polos.cli.run_list import Lister, run_table
 from polos.cli.run_view import print_run
@@ -80,7 +81,7 @@ def list_runs(
     if watching and as_json:
         raise ConfigurationError("--watch and --json do not go together; leave one out")
     if watching:
-        watch(Console(highlight=False), lister)
+        watch(list_console(), lister)
     else:
         _print_list(lister, as_json=as_json)
 
@@ -91,7 +92,8 @@ def _print_list(lister: Lister, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(runs, indent=2, ensure_ascii=False))
     elif runs:
-        Console(highlight=False).print(run_table(runs))
+        console = list_console()
+        console.print(run_table(runs, width=console.width))
     else:
         typer.echo("No runs. (--all adds those that other runs started; --project names another project.)")
 

@@ -34,13 +34,13 @@ def watch(console: Console, lister: Lister) -> None:
 def _watch_live(console: Console, lister: Lister) -> None:
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         for seen in _looks(lister):
-            live.update(_screen(seen), refresh=True)
+            live.update(_screen(seen, console.width), refresh=True)
 
 
-def _screen(seen: Overview | str) -> Group | Text:
+def _screen(seen: Overview | str, width: int) -> Group | Text:
     if isinstance(seen, str):
         return Text(seen, style="red")
-    return Group(Text(totals_line(seen), style="bold"), run_table(seen.runs))
+    return Group(Text(totals_line(seen), style="bold"), run_table(seen.runs, width=width))
 
 
 def _looks(lister: Lister) -> Iterator[Overview | str]:

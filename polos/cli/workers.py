@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from polos.cli.cells import age
+from polos.cli.cells import age, list_console
 from polos.cli.journal import reading
 from polos.journal.database import Connection
 from polos.journal.listing import READ_DEFINITIONS, READ_OWNED_COUNTS, READ_TURN_COUNTS
@@ -33,7 +32,7 @@ def list_workers(
     if as_json:
         typer.echo(json.dumps(workers, indent=2, ensure_ascii=False))
     elif workers:
-        Console(highlight=False).print(_table(workers))
+        list_console().print(_table(workers))
     else:
         typer.echo("No workers. Start one with: polos worker my_module")
 
@@ -84,7 +83,7 @@ def _state(worker: dict[str, Any], is_silent: bool) -> str:
 def _table(workers: Iterable[dict[str, Any]]) -> Table:
     table = Table(box=None, padding=(0, 1), header_style="dim")
     for heading in ("node", "pid", "kind", "state", "beat", "deployment", "routes", "slots"):
-        table.add_column(heading, no_wrap=heading in {"pid", "state"}, overflow="fold")
+        table.add_column(heading, no_wrap=heading in {"pid", "kind", "state", "slots"}, overflow="fold")
     for heading in ("executing", "waiting", "turns"):
         table.add_column(heading, justify="right")
     table.add_column("offers", overflow="fold")

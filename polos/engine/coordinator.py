@@ -139,7 +139,7 @@ async def _drive(
         RunTimeoutError: The run's own time is used up.
         Fenced, Parked, Drained: It goes on elsewhere or later.
     """
-    body = execution.start(lambda: _body(definition, context, execution))
+    body = execution.start(lambda: _body(runtime, definition, context, execution))
     limit = execution.claim.run_timeout_seconds
     left = None if limit is None else max(limit - execution.claim.running_seconds, 0.0)
     try:
@@ -166,13 +166,17 @@ async def _drive(
     raise error
 
 
-async def _body(definition: Definition, context: WorkflowContext, execution: Execution) -> Any:
+async def _body(
+    runtime: Runtime, definition: Definition, context: WorkflowContext, execution: Execution
+) -> Any:
     current_context.set(context)
     try:
         payload = definition.parse_payload(_loads(execution.claim.input))
         context.state = definition.build_state(_loads(execution.claim.initial_state))
     except ValueError as error:  # recorded input: another attempt cannot help
         raise InputError(str(error)) from error
+    await runtime.may_start()  # a process that was stopped after its claim wakes here
+    execution.check_open()
     faultpoint("before_execute", f"{execution.claim.kind} {execution.claim.name}")
     with exits_as_errors():
         result = await definition.call(context, payload)
@@ -193,7 +197,7 @@ async def _deliver_until(body: asyncio.Task[Any], runtime: Runtime, execution: E
             await asyncio.wait({body}, timeout=UNWIND_SECONDS)
             return
         if execution.only_waits() and slot.parks:
-            await park(runtime, execution)
+            await put_resident_away(runtime, execution)
         elif execution.only_waits():
             execution.waiting_since = loop.time()
             slot.yield_()
@@ -328,6 +332,14 @@ async def _unit(runtime: Runtime, execution: Execution, unit: Unit) -> Rows:
 
 
 # -- putting a run away without ending it
+
+
+async def put_resident_away(runtime: Runtime, execution: Execution) -> None:
+    """Park a run that waits, or hand it back if it only waits because this worker ends."""
+    if execution.is_held_back:
+        await hand_back(runtime, execution)
+    else:
+        await park(runtime, execution)
 
 
 async def park(runtime: Runtime, execution: Execution) -> bool:

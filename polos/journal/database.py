@@ -17,6 +17,9 @@ from polos.journal.sqlite import SqliteConnection
 from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.settings import hide_password
 
+# What libpq's text, all there is of it at the start, says when the server is there but lets nobody in.
+_REFUSALS = ("authentication failed", "no password supplied", "FATAL:  role", "FATAL:  database", "pg_hba.conf", "SSL")
+
 
 class Connection(Protocol):
     """One blocking connection to the journal, used by one thread at a time."""
@@ -80,6 +83,11 @@ class Database:
 
     def unreachable(self, error: Exception) -> JournalUnavailableError:
         """Return the error that tells a user what is wrong with the database."""
+        if any(sign in str(error) for sign in _REFUSALS):
+            return JournalUnavailableError(
+                f"The database {self} cannot be used as it is configured ({error}). Correct user, password, name "
+                "or TLS in POLOS_DATABASE_URL."
+            )
         return JournalUnavailableError(
             f"The database {self} does not answer ({error}). "
             "Check that it runs and that POLOS_DATABASE_URL is right."

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from polos.streaming.server import RedisServer, close_client
@@ -112,15 +113,24 @@ class Bus:
         while self._outbox:
             batch, self._outbox = self._outbox, []
             try:
-                async with self._redis.pipeline(transaction=False) as pipe:
-                    for channel, message in batch:
-                        pipe.publish(channel, message)
-                    await pipe.execute()
+                await self._send(batch)
             except _ERRORS as error:
                 self.dropped += len(batch)
                 self._away(error)
             else:
                 self._answered()
+
+    async def _send(self, batch: Sequence[tuple[str, str]]) -> None:
+        try:
+            await self._send_once(batch)
+        except RedisConnectionError:  # it may have died idle; a notice that comes twice is harmless
+            await self._send_once(batch)
+
+    async def _send_once(self, batch: Sequence[tuple[str, str]]) -> None:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for channel, message in batch:
+                pipe.publish(channel, message)
+            await pipe.execute()
 
     def _away(self, error: BaseException) -> None:
         self._reachable = False

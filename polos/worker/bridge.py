@@ -177,11 +177,19 @@ class DaemonThreads(ThreadPoolExecutor):
         name: Prefix of the thread names.
         limit: Most threads at a time; calls beyond wait.
         initializer: Called first in every thread.
+        gate: Called in the thread before each call, which is not made if it is cancelled meanwhile.
     """
 
-    def __init__(self, name: str, *, limit: int, initializer: Callable[[], Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        limit: int,
+        initializer: Callable[[], Any],
+        gate: Callable[[], None] = lambda: None,
+    ) -> None:
         super().__init__(max_workers=1)  # starts no thread; the event loop insists on the type
-        self._name, self._limit, self._initialize = name, limit, initializer
+        self._name, self._limit, self._initialize, self._gate = name, limit, initializer, gate
         self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._starting = threading.Lock()
@@ -211,6 +219,7 @@ class DaemonThreads(ThreadPoolExecutor):
         self._initialize()
         while (item := self._calls.get()) is not None:
             future, call = item
+            self._gate()
             if future.set_running_or_notify_cancel():
                 _settle(future, call)
             del item, future, call  # an idle thread must not keep arguments and results alive

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from polos.engine.coordinator import hand_back, park
+from polos.engine.coordinator import hand_back, put_resident_away
 from polos.engine.execution import Execution
 from polos.engine.runtime import Runtime
 from polos.journal.recovery import put_back_turns
@@ -39,9 +39,7 @@ async def _put_residents_away(runtime: Runtime) -> None:
     for execution in executions:
         execution.hold_back = True
     waiting = [execution for execution in executions if execution.waiting_since is not None]
-    await asyncio.gather(
-        *((hand_back if execution.is_held_back else park)(runtime, execution) for execution in waiting)
-    )
+    await asyncio.gather(*(put_resident_away(runtime, execution) for execution in waiting))
 
 
 async def _hand_back_turns(runtime: Runtime) -> None:

@@ -68,6 +68,11 @@ class Heartbeat:
         while not self.is_fresh:  # noqa: ASYNC110 - the beat is another thread's, and knows no loop
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
+    def hold_until_fresh(self) -> None:
+        """Keep a thread from calling a function of the user until it may be started; see `may_start`."""
+        while not self.is_fresh and not self._stop.wait(LOOK_AGAIN_SECONDS):
+            pass
+
     def connect(self) -> Connection:
         """Return the connection that beats, holding this worker's lock."""
         if self._connection is None:

@@ -56,7 +56,7 @@ class ServeRuns(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships 
             self._host = _host(worker, functools.partial(_new_service, worker, routes))
         except (ConfigurationError, ServiceUnavailableError) as error:
             raise ClickException(str(error)) from error  # celery's command prints it without a traceback
-        self._news = ConsumerNews(connections.broker_outage.report("consumer"))
+        self._news = ConsumerNews(connections.broker_outage.report)
         return self
 
     def start(self, worker: Any) -> None:

@@ -71,7 +71,7 @@ class WorkerService:
         self._drain_seconds = drain_seconds
         self._routing = Routes(app)
         self._liveness = liveness_for(connections.database)
-        self._dispatcher = DispatchThread(Sender(app), connections.broker_outage.report("doorbells"))
+        self._dispatcher = DispatchThread(Sender(app), connections.broker_outage.report)
         self._heartbeat = Heartbeat(
             connections.database,
             self._liveness,
@@ -153,13 +153,16 @@ class WorkerService:
         loop = asyncio.get_running_loop()
         install_task_factory(loop)
         threads = DaemonThreads(
-            "polos-sync", limit=self._settings.sync_threads, initializer=self._app.set_current
+            "polos-sync",
+            limit=self._settings.sync_threads,
+            initializer=self._app.set_current,
+            gate=self._heartbeat.hold_until_fresh,
         )
         loop.set_default_executor(threads)  # for sync functions of users, which may block for long
         self._bus = Bus(
             self._connections.redis,
             prefix=self._settings.redis_prefix,
-            report=self._connections.redis_outage.report("notices"),
+            report=self._connections.redis_outage.report,
         )
         self.runtime = Runtime(
             settings=self._settings,

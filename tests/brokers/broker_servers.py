@@ -164,6 +164,25 @@ class RabbitMQ(Server):
     def url(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}//"
 
+    def vhost(self, name: str) -> str:
+        """Return the URL of a virtual host of this name, made if it is not there."""
+        self.control("add_vhost", name, check=False)
+        self.control("set_permissions", "-p", name, "guest", ".*", ".*", ".*")
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/{name}"
+
+    def queues(self, vhost: str) -> dict[str, str]:
+        """Return the type of each queue by its name."""
+        told = self.control("list_queues", "-q", "--no-table-headers", "-p", vhost, "name", "type")
+        return dict(line.split("\t") for line in told.splitlines() if "\t" in line)
+
+    def control(self, *arguments: str, check: bool = True) -> str:
+        command = [str(Path(self._command[0]).with_name("rabbitmqctl")), "-n", self.node, *arguments]
+        done = subprocess.run(
+            command, env=self._environment, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0 or not check, done.stderr
+        return done.stdout
+
     def start(self) -> None:
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -190,8 +209,13 @@ class RabbitMQ(Server):
     def end(self) -> None:
         """Kill it, and the port mapper that it left behind in a group of its own."""
         self.kill()
-        with contextlib.suppress(FileNotFoundError, subprocess.TimeoutExpired):
-            subprocess.run(["epmd", "-kill"], env=self._environment, capture_output=True, check=False, timeout=10)
+        deadline = time.monotonic() + START_SECONDS
+        while b"Killed" not in self._kill_epmd() and time.monotonic() < deadline:
+            time.sleep(0.05)  # it refuses as long as it thinks that the node lives
+
+    def _kill_epmd(self) -> bytes:
+        command = [shutil.which("epmd") or "epmd", "-kill"]
+        return subprocess.run(command, env=self._environment, capture_output=True, check=False).stdout
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:

@@ -38,7 +38,7 @@ def guarded(broker_folder: Path) -> Iterator[Server]:
     """A Valkey with a password, and with a user that may do no more than docs/brokers.md says."""
     rules = [
         "requirepass s3cret/@:#",
-        "user worker on >w0rker/@ ~app:* &app:* &polos:* +@all -@admin -@dangerous +info +client|unblock",
+        "user worker on >w0rker/@ ~app:* allchannels +@all -@admin -@dangerous +info +client|unblock",
     ]
     with running(valkey_server(broker_folder / "guarded", *rules)) as server:
         yield server

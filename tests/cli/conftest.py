@@ -1,98 +1,14 @@
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from benches import Bench, open_bench
 from services import Postgres, emptied, sqlite_url
-from written import Written
+from written import Written, without_settings
 
 from polos.journal.database import Database
-
-ROOT = Path(__file__).parents[2]
-POLOS = (sys.executable, "-m", "polos.cli.main")
-
-
-def wait_until(condition: Callable[[], object], *, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.05)
-
-
-class Bench:
-    """A folder for a program and its `.polos` home, and the processes that work in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.home = folder / ".polos"
-        self._started: list[subprocess.Popen[str]] = []
-
-    def environment(self, more: Mapping[str, str]) -> dict[str, str]:
-        kept = {
-            name: value for name, value in os.environ.items() if not name.startswith(("POLOS_", "OPENAI_"))
-        }
-        return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **more}
-
-    def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
-        """Start the command; its output goes to one pipe."""
-        process = subprocess.Popen(
-            [*POLOS, *arguments],
-            cwd=self.folder,
-            env=self.environment(more),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self._started.append(process)
-        return process
-
-    def run(self, *arguments: str, **more: str) -> tuple[int, str]:
-        """Run the command to its end; return exit code and output."""
-        process = self.start(*arguments, **more)
-        output, _ = process.communicate(timeout=90)
-        return process.returncode, output
-
-    def living(self) -> list[int]:
-        """Return the processes that work in the folder: the embedded server and its watcher do, too."""
-        living = []
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):  # it has just ended, or is not ours to read
-                # Not by the environment: Celery and Valkey write their titles over it.
-                if os.readlink(process / "cwd").startswith(str(self.folder)):
-                    living.append(int(process.name))
-        return living
-
-    def close(self) -> None:
-        for process in self._started:
-            process.kill()
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
-        for pid in self.living():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def open_bench() -> Iterator[Bench]:
-    folder = Path(tempfile.mkdtemp(prefix="polos-")).resolve()  # not tmp_path: too long for a socket
-    bench = Bench(folder)
-    try:
-        yield bench
-    finally:
-        bench.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
@@ -120,8 +36,3 @@ def journal(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     written = Written(emptied(database))
     yield written
     written.close()
-
-
-def without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("POLOS_")]:
-        monkeypatch.delenv(name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from conftest import Bench, open_bench, wait_until
+from benches import Bench, open_bench, wait_until
 from typer.testing import CliRunner
 
 from polos.cli.demo import NOT_PROVEN, PROVEN

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import POLOS, Bench, wait_until
+from benches import POLOS, Bench, wait_until
 from written import Written, polos
 
 from polos.cli.run_list import Overview
@@ -21,6 +21,7 @@ from polos.cli.watch import Changes
 from polos.journal import schema
 from polos.journal.database import Database
 from polos.journal.listing import Query, RunFilter, newest_runs, status_totals
+from polos.journal.runs import Ending, finish_run
 from polos.journal.states import RunStatus
 
 
@@ -117,7 +118,34 @@ def test_duration_that_cannot_be_read_is_explained(journal: Written) -> None:
     assert (refused.exit_code, "'yesterday'" in refused.output, "2d" in refused.output) == (2, True, True)
 
 
-# -- one run by the beginning of its id
+def test_narrow_terminal_gets_the_beginnings_of_ids(
+    journal: Written, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = journal.run()
+    monkeypatch.setenv("COLUMNS", "80")
+    output = polos("runs").output
+    assert (run_id[:8] in output, run_id in output) == (True, False)
+
+
+# -- one run, and by the beginning of its id
+
+
+def test_tokens_are_told_for_each_turn_and_for_the_run_before_it_has_ended(journal: Written) -> None:
+    run = journal.claimed(journal.run("helper", kind="agent"))
+    journal.answered_turn(run, tokens_in=11, tokens_out=7)
+    lines = polos("runs", "show", run.id).output.splitlines()
+    assert any(re.search(r"turn:1 +turn +completed .* 11 in, 7 out", line) for line in lines)
+    assert any(re.fullmatch(r"tokens +11 in, 7 out in 1 turn *", line) for line in lines)
+
+
+def test_tokens_of_agents_below_are_summed_once(journal: Written) -> None:
+    """A workflow that returns an agent's result has that agent's tokens as well."""
+    top = journal.claimed(journal.run("top"))
+    middle = journal.claimed(journal.child(top, "middle", step="middle"))
+    agent = journal.claimed(journal.child(middle, "helper", step="helper", kind="agent"))
+    for claim in (agent, middle):
+        assert journal.do(finish_run(claim.id, claim.attempt, Ending(RunStatus.COMPLETED, total_tokens=18)))
+    assert re.search(r"tokens +18 in the runs it started", polos("runs", "show", top.id).output)
 
 
 def test_run_is_shown_by_a_beginning_that_no_other_id_has(journal: Written) -> None:
@@ -143,23 +171,30 @@ def test_beginning_that_is_too_short_is_refused_with_the_length_wanted(journal: 
 # -- how it is read
 
 MANY = 5_000
-_COLUMNS = (
-    "id, project, deployment, kind, name, status, attempt, seq, wakes, awaited, root_id, root_name, depth, queue,"
-    " route, running_seconds, crashes, retries, rings, input_tokens, output_tokens, total_tokens, created_at"
+_GIVEN = {
+    **dict.fromkeys(("id", "root_id"), "'r' || n"),
+    **dict.fromkeys(("project", "deployment"), "'default'"),
+    **dict.fromkeys(("kind", "name", "root_name", "queue", "route"), "'flow'"),
+    "status": "'completed'",
+    "created_at": "n",
+}
+_ZERO = (
+    "attempt, seq, wakes, awaited, depth, crashes, retries, rings, running_seconds, input_tokens,"
+    " output_tokens, total_tokens"
 )
-_VALUES = "'r' || n, 'default', 'default', 'workflow', 'flow', 'completed', 1, 1, 0, 0, 'r' || n, 'flow', 0, 'flow',"
-_NUMBERS = "'polos', 0, 0, 0, 0, 0, 0, 0, n"
 
 
 def with_many_runs(database: Database) -> None:
-    values = f"SELECT {_VALUES} {_NUMBERS} FROM"
+    columns = ", ".join([*_GIVEN, _ZERO])
+    values = ", ".join([*_GIVEN.values(), *["0"] * len(_ZERO.split(","))])
+    insert = f"INSERT INTO run ({columns}) SELECT {values} FROM"
     if database.is_sqlite:
         with closing(sqlite3.connect(database.path, isolation_level=None)) as connection:
             numbers = f"WITH RECURSIVE g(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < {MANY})"
-            connection.execute(f"{numbers} INSERT INTO run ({_COLUMNS}) {values} g")
+            connection.execute(f"{numbers} {insert} g")
     else:
         with psycopg.connect(database.conninfo, autocommit=True) as connection:
-            connection.execute(f"INSERT INTO run ({_COLUMNS}) {values} generate_series(1, {MANY}) n")
+            connection.execute(f"{insert} generate_series(1, {MANY}) n")
             connection.execute("ANALYZE run")
 
 
@@ -195,7 +230,15 @@ def seen(*runs: dict[str, Any], workers: dict[str, str] | None = None) -> Overvi
 
 
 def a_run(**values: Any) -> dict[str, Any]:
-    return {"id": "r1", "name": "flow", "status": "running", "attempt": 1, "owner": "w1", "error": None, **values}
+    return {
+        "id": "r1",
+        "name": "flow",
+        "status": "running",
+        "attempt": 1,
+        "owner": "w1",
+        "error": None,
+        **values,
+    }
 
 
 def test_change_of_owner_is_told_with_both_states_and_the_new_attempt() -> None:

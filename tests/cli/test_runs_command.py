@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from conftest import Bench, open_bench
+from benches import Bench, open_bench
 from typer.testing import CliRunner, Result
 
 from polos.cli.main import app
@@ -30,6 +30,7 @@ async def broken(ctx: WorkflowContext, input: dict):
 @workflow
 async def parent(ctx: WorkflowContext, input: dict):
     measured = await ctx.step.invoke_and_wait("ask-child", child, input)
+    await ctx.step.run("nap", asyncio.sleep, 0.1)
     try:
         await ctx.step.invoke_and_wait("ask-broken", broken, {})
     except StepExecutionError:
@@ -109,11 +110,31 @@ def test_json_has_the_run_its_steps_and_its_children(run_id: str) -> None:
     assert found["run"]["input"] == {"word": "seven"}
     assert {step["name"]: step["status"] for step in found["steps"]} == {
         "ask-child": "completed",
+        "nap": "completed",
         "ask-broken": "failed",
     }
     assert {child["name"]: child["status"] for child in found["children"]} == {
         "child": "completed",
         "broken": "failed",
+    }
+
+
+def test_step_inside_the_run_tells_how_long_it_took(run_id: str) -> None:
+    [nap] = [step for step in json.loads(show(run_id, "--json").output)["steps"] if step["name"] == "nap"]
+    assert nap["finished_at"] - nap["started_at"] > 0.09
+
+
+def test_tree_has_the_steps_of_children(run_id: str) -> None:
+    _, _, tree = show(run_id, "--tree").output.partition("Runs started by parent")
+    assert "measure run completed" in tree
+    assert "measure" not in show(run_id).output
+
+
+def test_json_with_the_tree_has_the_steps_of_children(run_id: str) -> None:
+    children = json.loads(show(run_id, "--json", "--tree").output)["children"]
+    assert {child["name"]: [step["name"] for step in child["steps"]] for child in children} == {
+        "child": ["measure"],
+        "broken": [],
     }
 
 

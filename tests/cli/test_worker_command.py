@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from conftest import Bench, wait_until
+from benches import Bench, wait_until
 
 from polos import PolosClient
 from polos.demo.story import worker_pids

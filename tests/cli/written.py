@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import time
 import uuid
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from polos.cli.main import app
@@ -12,9 +16,9 @@ from polos.journal.children import create_children
 from polos.journal.database import Database
 from polos.journal.runs import Claim, Ending, NewRun, claim_from, claim_run, create_run, finish_run
 from polos.journal.statements import Unit
-from polos.journal.states import RunStatus
-from polos.journal.steps import claim_turn, schedule_turn
-from polos.journal.workers import WorkerRow, register_worker
+from polos.journal.states import RunStatus, StepStatus
+from polos.journal.steps import Outcome, TurnClaim, claim_turn, complete_turn, schedule_turn
+from polos.journal.workers import READ_CLOCK, WorkerRow, register_worker
 
 PLACE = {"project": "default", "deployment": "default"}
 
@@ -29,6 +33,7 @@ class Written:
     def __init__(self, database: Database) -> None:
         self.database = database
         self._connection = database.connect()
+        self._last_created = 0.0
 
     def close(self) -> None:
         self._connection.close()
@@ -38,15 +43,17 @@ class Written:
         return rows
 
     def run(self, name: str = "flow", *, run_id: str | None = None, **values: Any) -> str:
-        """Create a queued run; return its id."""
+        """Create a queued run, later than those before; return its id."""
+        while self._connection.read(READ_CLOCK, {})[0][0] <= self._last_created:
+            time.sleep(0.001)  # SQLite's clock has milliseconds
         new = self._new(name, run_id or str(uuid.uuid4()), **values)
-        assert self.do(create_run(new, ring_again=60.0))
-        return new.id
+        [(created, self._last_created)] = self.do(create_run(new, ring_again=60.0))
+        return str(created)
 
-    def child(self, parent: Claim, name: str = "child", *, step: str = "ask") -> str:
+    def child(self, parent: Claim, name: str = "child", *, step: str = "ask", kind: str = "workflow") -> str:
         """Create a child that `parent` waits for; return its id."""
         links = {"parent_id": parent.id, "parent_step": step, "awaited": 1, "depth": 1}
-        new = self._new(name, str(uuid.uuid4()), root_id=parent.root_id, **links)
+        new = self._new(name, str(uuid.uuid4()), root_id=parent.root_id, kind=kind, **links)
         assert self.do(create_children(parent.id, parent.attempt, [new], positions=[0], ring_again=60.0))
         return new.id
 
@@ -69,6 +76,18 @@ class Written:
         if worker is not None:
             assert self.do(claim_turn(run.id, "$turn:1", worker, **PLACE))
 
+    def answered_turn(self, run: Claim, *, tokens_in: int, tokens_out: int) -> None:
+        """Let a worker make a turn of a run."""
+        self.turn(run)
+        claim = TurnClaim(*self.do(claim_turn(run.id, "$turn:1", "w1", **PLACE))[0])
+        usage = {
+            "input_tokens": tokens_in,
+            "output_tokens": tokens_out,
+            "total_tokens": tokens_in + tokens_out,
+        }
+        answer = Outcome(StepStatus.COMPLETED, output=json.dumps({"content": "yes", "usage": usage}))
+        assert self.do(complete_turn(claim, "w1", answer, ring_again=60.0))
+
     def worker(self, worker_id: str, *offers: tuple[str, str], **values: Any) -> None:
         """Register a worker that offers these."""
         row = {
@@ -87,3 +106,8 @@ class Written:
     def _new(name: str, run_id: str, **values: Any) -> NewRun:
         given = {"kind": "workflow", "queue": name, "route": "polos", "root_id": run_id, **PLACE, **values}
         return NewRun(id=run_id, name=name, root_name=name, **given)
+
+
+def without_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("POLOS_")]:
+        monkeypatch.delenv(name)

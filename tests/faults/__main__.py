@@ -1,4 +1,4 @@
-"""The long forms: ``python -m tests.faults f2 --seconds 300 --seed 7 --database postgresql --pool prefork``."""
+"""The long forms: ``python -m tests.faults f2 --seconds 300 --seed 7 --database postgresql --pool solo``."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ def main() -> int:
     wanted = _wanted()
     folder = Path(wanted.folder or tempfile.mkdtemp(prefix="polos-faults-"))
     print(f"seed {wanted.seed}; logs in {folder}\n{HEADINGS}", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["FAULT_LEDGER"] = str(folder / "nobody.ledger")  # we import the programs, too
     reports = asyncio.run(_play_all(wanted, folder))
     for report in reports:
         for miss in report.misses[:20]:
@@ -53,8 +55,6 @@ def _wanted() -> argparse.Namespace:
 
 async def _play_all(wanted: argparse.Namespace, folder: Path) -> Sequence[Report]:
     reports = []
-    os.environ["FAULT_LEDGER"] = str(folder / "nobody.ledger")
-    folder.mkdir(parents=True, exist_ok=True)
     nursery = Nursery(folder)
     with postgres() as server:
         try:

@@ -24,13 +24,14 @@ from polos.client import PolosClient
 from polos.errors import JournalUnavailableError
 from polos.journal.database import Connection, Database
 from polos.journal.runs import RUNS, R, run_record
+from polos.journal.sqlite import SqliteConnection
 from polos.journal.statements import Rows, Statement
 from polos.journal.steps import STEPS, step_details
 from polos.journal.workers import READ_WORKER_DETAILS, worker_details
 from polos.settings import Settings
 
 BOOT_SECONDS = 60.0
-PATIENCE_SECONDS = 90.0  # until the last run has ended, after the last fault, on a loaded machine
+PATIENCE_SECONDS = 180.0  # until the last run has ended, after the last fault, on a loaded machine
 BURIAL_SECONDS = 30.0
 LOOK_AGAIN_SECONDS = 0.05
 _UNENDED = Statement(select(R.id).where(R.finished_at.is_(None)))
@@ -50,6 +51,7 @@ class Plan:
     pool: str = ""
     pace_seconds: float = 0.05
     slots: int = 8
+    at_once: int = 20  # runs under way while faults go on
 
 
 @dataclass
@@ -167,9 +169,9 @@ class Arena:
         return [await self.start(programs[place % len(programs)]) for place in range(number)]
 
     @contextlib.asynccontextmanager
-    async def load(self, programs: Sequence[str], *, at_once: int) -> AsyncIterator[None]:
-        """Keep `at_once` runs under way while the context lasts, as many as the plan allows."""
-        feeding = asyncio.create_task(self._feed(programs, at_once))
+    async def load(self, programs: Sequence[str]) -> AsyncIterator[None]:
+        """Keep as many runs under way as the plan wants while the context lasts."""
+        feeding = asyncio.create_task(self._feed(programs))
         try:
             yield
         finally:
@@ -178,7 +180,8 @@ class Arena:
         if not feeding.cancelled() and (error := feeding.exception()) is not None:
             raise error
 
-    async def _feed(self, programs: Sequence[str], at_once: int) -> None:
+    async def _feed(self, programs: Sequence[str]) -> None:
+        at_once = self.plan.at_once
         for number in range(self.plan.runs):
             await self.until(lambda: self.unended < at_once, PATIENCE_SECONDS, f"{at_once} runs do not end")
             await self.start(programs[number % len(programs)])
@@ -195,6 +198,21 @@ class Arena:
         except TimeoutError:
             return False
         return True
+
+    async def is_writable(self) -> bool:
+        """Whether the journal can be written to; a stopped process may hold SQLite's only lock."""
+        if not self.database.is_sqlite:
+            return True
+        connection = SqliteConnection(self.database.path, self.database.dialect, sync="normal")
+        try:
+            await self.until(lambda: connection.take_turn(blocking=False), 5.0, "locked")
+        except TimeoutError:
+            return False
+        else:
+            connection.end_turn()
+            return True
+        finally:
+            connection.close()
 
     async def nobody_else_is_listed(self, workers: Iterable[Victim]) -> None:
         """Wait until those who are not among `workers`, dead or gone, are no longer listed."""

@@ -1,8 +1,9 @@
 """Forks `celery -A polos worker` processes from one that has imported, once, what takes a second each time.
 
 Nothing of polos is imported before the fork: a worker reads its settings and fault as a fresh process does.
-Orders come as JSON lines on stdin: {"arguments", "environment", "folder", "log"}; a pid answers each. How each
-ended is written to the file named by the first argument: pid and exit code, a line each.
+Orders come as JSON lines on stdin: {"arguments", "environment", "folder", "log"}; a pid answers each. How
+each ended is written to the file named by the first argument, as pid and exit code. Who is left at the end of
+the orders is killed: nothing outlives whoever gave them, however that ended.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ SLOW = (
     "sqlalchemy.dialects.postgresql",
     "sqlmodel",
 )
+living: set[int] = set()
 
 
 def main() -> None:
@@ -41,7 +43,10 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             _become_worker(json.loads(line))
+        living.add(pid)
         print(pid, flush=True)
+    for pid in list(living):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _bury(*_: object) -> None:
@@ -53,6 +58,7 @@ def _bury(*_: object) -> None:
             return
         if pid == 0:
             return
+        living.discard(pid)
         with open(sys.argv[1], "a") as exits:
             exits.write(f"{pid} {os.waitstatus_to_exitcode(status)}\n")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from crew import Strike
@@ -148,7 +149,7 @@ def _in_order(evidence: Evidence, root: str, wanted: Wanted) -> Iterator[Miss]:
         if entry.phase == "end":
             ends.setdefault(entry.name, entry.at)
     for chain in CHAINS[wanted.program]:
-        for before, after in zip(chain, chain[1:], strict=False):
+        for before, after in pairwise(chain):
             if before not in ends or after not in starts:
                 yield Miss("O4", root, f"{before} never ended or {after} never began")
             elif starts[after][0].at < max(ends[before], starts[before][-1].at):
@@ -196,7 +197,7 @@ def _justified(
     """Find repetitions for which no worker was struck, and those of what was recorded."""
     unexplained = [
         (worker, at)
-        for (worker, at), (_, again_at) in zip(made, made[1:], strict=False)
+        for (worker, at), (_, again_at) in pairwise(made)
         if not any(strike.worker == worker and at <= strike.at <= again_at for strike in evidence.strikes)
     ]
     if len(unexplained) > free:
@@ -231,9 +232,3 @@ def _by(rows: list[dict[str, Any]], column: str) -> dict[str, list[dict[str, Any
     for row in rows:
         found[row[column]].append(row)
     return dict(found)
-
-
-def tally(misses: list[Miss]) -> str:
-    """Return how many misses each oracle has."""
-    counted = Counter(miss.oracle for miss in misses)
-    return ", ".join(f"{oracle} {number}" for oracle, number in sorted(counted.items())) or "none"

@@ -18,7 +18,7 @@ PATHS = os.pathsep.join([str(HERE), str(HERE.parents[1])])
 def worker_arguments(
     name: str, queues: Sequence[str] = (), options: Sequence[str] = ("-c", "4")
 ) -> list[str]:
-    """Return the arguments of `celery` for a worker of these Celery queues; of its definitions' without any."""
+    """Return the arguments of `celery` for a worker of these Celery queues, without any: of all it serves."""
     queue_option = ["-Q", ",".join(queues)] if queues else []
     fixed = ["-n", name, "-l", "INFO", "--without-mingle", "--without-gossip"]
     return ["-A", "polos", "worker", *queue_option, *fixed, *options]
@@ -128,8 +128,7 @@ class Nursery:
         """End everything that was born here."""
         for victim in self._born:
             victim.end()
-        self._process.kill()
-        self._process.communicate()
+        self._process.communicate(timeout=30)  # the end of its orders is its own
 
     def _answer(self) -> str:
         assert self._process.stdout

@@ -7,14 +7,14 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from arena import Report
 from processes import Nursery
 from scenarios import SCENARIOS, Setting
 
-AT_ONCE = 4  # most of their time is waiting
+AT_ONCE = 5  # most of their time is waiting
 Wanted = tuple[str, str]  # scenario, database
 
 
@@ -23,9 +23,11 @@ class Week:
 
     def __init__(self, wanted: Sequence[Wanted]) -> None:
         self.reports: dict[Wanted, Future[Report]] = {each: Future() for each in wanted}
+        self._playing: tuple[asyncio.AbstractEventLoop, asyncio.Task[None] | None] | None = None
 
     async def play(self, folder: Path, create_database: Callable[[], str]) -> None:
         """Play all that is wanted, the longest first."""
+        self._playing = asyncio.get_running_loop(), asyncio.current_task()
         nursery = Nursery(folder)
         try:
             await asyncio.to_thread(nursery.wait_ready)
@@ -45,6 +47,12 @@ class Week:
                 self.reports[wanted].set_exception(error)
             else:
                 self.reports[wanted].set_result(report)
+
+    def stop(self) -> None:
+        """Play no further; what was hired and started is ended."""
+        if self._playing is not None and (task := self._playing[1]) is not None:
+            with suppress(RuntimeError):  # all is played, and the loop closed
+                self._playing[0].call_soon_threadsafe(task.cancel)
 
     def fail(self, error: BaseException) -> None:
         """Let nobody wait for what will not come."""
@@ -70,4 +78,5 @@ def week(wanted: Sequence[Wanted], *, folder: Path, create_database: Callable[[]
     try:
         yield played
     finally:
+        played.stop()
         thread.join(60)

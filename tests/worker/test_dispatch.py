@@ -42,7 +42,7 @@ def test_what_is_begun_rings_the_next_queue():
 def test_an_unreachable_broker_costs_one_warning_and_nobody_waits(caplog):
     url = "redis://:secret@127.0.0.1:1/0"
     outage = broker_at(url, setting="POLOS_BROKER_URL").outage()
-    thread = DispatchThread(Sender(app_for(url)), outage.report("doorbells"))
+    thread = DispatchThread(Sender(app_for(url)), outage.report)
     with caplog.at_level(logging.WARNING, "polos.connections"):
         for number in range(3):
             thread.ring(Doorbell(f"run-{number}", "a"))

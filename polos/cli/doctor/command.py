@@ -13,9 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from polos.cli.doctor.findings import Finding, Level, bounded
-from polos.cli.doctor.fleet import fleet_checks
-from polos.cli.doctor.machine import machine_checks
-from polos.cli.doctor.services import service_checks
 from polos.settings import Settings
 
 _COLOURS = {Level.OK: "green", Level.NOTE: "yellow", Level.WRONG: "bold red"}
@@ -35,6 +32,10 @@ def run_doctor(
 
 def examine(settings: Settings) -> list[Finding]:
     """Return the findings of all checks, each of which gets a few seconds."""
+    from polos.cli.doctor.fleet import fleet_checks  # slow: Celery, Redis
+    from polos.cli.doctor.machine import machine_checks
+    from polos.cli.doctor.services import service_checks
+
     checks = {**service_checks(settings), **fleet_checks(settings), **machine_checks(settings)}
     return [finding for subject, check in checks.items() for finding in bounded(subject, check)]
 

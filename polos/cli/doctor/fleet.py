@@ -11,6 +11,7 @@ from polos.cli.cells import age
 from polos.cli.doctor.findings import Check, Finding, note, ok, wrong
 from polos.cli.journal import find_database
 from polos.cli.workers import LIVE, SILENT, read_workers
+from polos.errors import JournalUnavailableError
 from polos.journal import schema
 from polos.journal.database import Connection
 from polos.journal.listing import READ_QUEUED, READ_SCHEDULED, waiting_work
@@ -27,9 +28,13 @@ def fleet_checks(settings: Settings) -> dict[str, Check]:
 def check_fleet(settings: Settings) -> Iterator[Finding]:
     """Tell which workers live, and which runs and turns none of them can serve."""
     database = find_database(settings)
-    if schema.current_version(database) != schema.HEAD:
-        return  # the check of the database says so
-    journal = database.connect()
+    try:
+        if schema.current_version(database) != schema.HEAD:
+            return  # the check of the database says so
+        journal = database.connect()
+    except JournalUnavailableError:
+        yield note("workers", "not known: the database does not answer")
+        return
     try:
         workers = read_workers(journal, silence_limit_seconds=settings.silence_limit_seconds)
         waiting = _waiting(journal, settings)
