@@ -70,12 +70,14 @@ class Bench:
     async def polos(self, *, workers: int, models: bool = False) -> AsyncIterator[tuple[PolosClient, Meter]]:
         """Run polos workers, and connect a client and the counters."""
         url = self.model_url if models else ""
-        async with polos_workers(self.site, workers, model_url=url) as fleet, self._client() as client:
+        async with polos_workers(self.site, workers, model_url=url) as fleet, self.client() as client:
             yield client, Meter(fleet, self.ledger, self.site.broker_url)
 
     @asynccontextmanager
-    async def _client(self) -> AsyncIterator[PolosClient]:
-        async with PolosClient(settings=Settings.from_environment(self.site.environment)) as client:
+    async def client(self, *, deployment_id: str | None = None) -> AsyncIterator[PolosClient]:
+        """Connect a client that has no worker of its own."""
+        settings = Settings.from_environment(self.site.environment)
+        async with PolosClient(deployment_id=deployment_id, settings=settings) as client:
             yield client
 
 

@@ -16,7 +16,6 @@ NOTHING = {"value": "x" * 185}  # 200 bytes of JSON
 MANY_STEPS = "many_steps"
 ONE_STEP = "one_step"
 SLOW_STEPS = "slow_steps"
-UNSERVED = "unserved"
 
 
 class Steps(BaseModel):
@@ -62,11 +61,6 @@ async def log_and_sleep(log: str, number: int, seconds: float) -> int:
     log_begin(log, number)
     await asyncio.sleep(seconds)
     return number
-
-
-@workflow(id=UNSERVED, route=UNSERVED)
-async def unserved(ctx: WorkflowContext) -> None:
-    """Nobody consumes the route of this one: its message stays where it can be looked at."""
 
 
 @workflow(id=SLOW_STEPS)

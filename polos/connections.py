@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import amqp.exceptions
+import amqp.exceptions  # type: ignore[import-untyped]  # amqp ships no types
 import kombu
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -85,8 +85,8 @@ class Broker:
         """
         if self.redis is None:
             raise ConfigurationError(
-                f"{self.setting} names RabbitMQ, so POLOS_REDIS_URL must name a Redis or Valkey server for live "
-                "notices, such as 'redis://localhost:6379/0'"
+                f"{self.setting} names RabbitMQ, so POLOS_REDIS_URL must name a Redis or Valkey server for "
+                "live notices, such as 'redis://localhost:6379/0'"
             )
         return self.redis
 

@@ -117,6 +117,7 @@ class Sender:
                 self._publish(producer, doorbell)
 
     def _publish(self, producer: Any, doorbell: Doorbell) -> None:
+        queue = self._queue(doorbell)
         self._app.send_task(
             doorbell.task,
             doorbell.args,
@@ -125,7 +126,10 @@ class Sender:
             ignore_result=True,
             retry=False,
             serializer="json",
-            queue=self._queue(doorbell),
+            queue=queue,
+            # To the queue itself, whatever exchange `task_routes` may name for all tasks.
+            exchange="",
+            routing_key=queue.name,
         )
 
     def _queue(self, doorbell: Doorbell) -> Any:

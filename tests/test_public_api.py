@@ -47,6 +47,7 @@ NAMES = {
     "get_all_workflows",
     "get_workflow",
     "has_text",
+    "install",
     "max_steps",
     "max_tokens",
     "queue",

@@ -9,17 +9,17 @@ import redis
 
 from benchmarks.floors.queue import floor_client
 from benchmarks.measuring import Bench, Figures, Goal, Result, measure
-from benchmarks.programs import ONE_STEP, UNSERVED, one_step
-from benchmarks.servers import Site
+from benchmarks.programs import ONE_STEP, one_step
 from benchmarks.waiting import completed, until_completed
 from benchmarks.workers import floor_workers
-from polos import BatchWorkflowInput, PolosClient
+from polos import BatchWorkflowInput
 
 NAME = "w2"
 TITLE = "workflows of one step, enqueued at once, two worker processes"
 GOALS = {"runs_per_second": Goal(1500, 1200), "enqueued_per_second": Goal(3000, 3000)}
 BATCH = 100  # runs that are enqueued in one call
 WORKERS = 2
+UNSERVED = "unserved"
 
 
 async def run(bench: Bench) -> list[Result]:
@@ -48,14 +48,15 @@ async def run(bench: Bench) -> list[Result]:
             await one_step.run(client, "")
             await plain.run_many(10, batch=10)
             await measure(bench, result, meter, ours, {"celery + raw commits": floor})
-            result.notes["message_bytes"] = await _message_bytes(client, site)
+            result.notes["message_bytes"] = await _message_bytes(bench)
     return [result]
 
 
-async def _message_bytes(client: PolosClient, site: Site) -> int:
-    """Return the size of a doorbell as it lies in Redis."""
-    await client.invoke(UNSERVED)
-    with closing(redis.Redis.from_url(site.broker_url)) as server:
+async def _message_bytes(bench: Bench) -> int:
+    """Return the size of a doorbell as it lies in Redis: one for a deployment that nobody serves."""
+    async with bench.client(deployment_id=UNSERVED) as client:
+        await client.invoke(ONE_STEP, "")
+    with closing(redis.Redis.from_url(bench.site.broker_url)) as server:
         [key] = [key for key in server.scan_iter("*", _type="list") if UNSERVED.encode() in key]
         return len(server.lindex(key, 0) or b"")
 

@@ -18,7 +18,15 @@ from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.settings import hide_password
 
 # What libpq's text, all there is of it at the start, says when the server is there but lets nobody in.
-_REFUSALS = ("authentication failed", "no password supplied", "FATAL:  role", "FATAL:  database", "pg_hba.conf", "SSL")
+_REFUSALS = (
+    "authentication failed",
+    "no password supplied",
+    "FATAL:  role",
+    "FATAL:  database",
+    "pg_hba.conf",
+    "does not support SSL",
+    "certificate verify failed",
+)
 
 
 class Connection(Protocol):
@@ -85,8 +93,8 @@ class Database:
         """Return the error that tells a user what is wrong with the database."""
         if any(sign in str(error) for sign in _REFUSALS):
             return JournalUnavailableError(
-                f"The database {self} cannot be used as it is configured ({error}). Correct user, password, name "
-                "or TLS in POLOS_DATABASE_URL."
+                f"The database {self} cannot be used as it is configured ({error}). Correct user, password, "
+                "name or TLS in POLOS_DATABASE_URL."
             )
         return JournalUnavailableError(
             f"The database {self} does not answer ({error}). "

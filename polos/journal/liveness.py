@@ -5,6 +5,7 @@ A free lock shortens the wait for a dead worker; it is no proof of death, for a 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Sequence
@@ -84,6 +85,9 @@ class FileLiveness:
             probe = os.open(self._folder / worker_id, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return True
+        except OSError as error:
+            advice = "; raise 'ulimit -n'" if error.errno == errno.EMFILE else ""
+            raise JournalUnavailableError(f"{error}{advice}") from error
         try:
             fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two sweepers do not see each other
         except BlockingIOError:

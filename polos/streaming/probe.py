@@ -17,6 +17,7 @@ from polos.errors import ServiceUnavailableError
 from polos.streaming.server import RedisServer
 
 PROBE_SECONDS = 2.0
+NO_TLS = "asks for TLS, but the server does not speak it on this port; use the URL without TLS"
 
 
 def check_server(server: RedisServer) -> None:
@@ -62,8 +63,18 @@ def wrong_tls(error: BaseException) -> str | None:
         sign in text
         for sign in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNEXPECTED_EOF", "record layer")
     ):
-        return "asks for TLS, but the server does not speak it on this port; use the URL without TLS"
+        return NO_TLS
     return None
+
+
+def _answers_in_the_clear(host: str, port: int) -> bool:
+    """Whether a Redis answers without TLS: it waits in silence for the end of a line in the handshake."""
+    try:
+        with socket.create_connection((host, port), PROBE_SECONDS) as plain:
+            plain.sendall(b"PING\r\n")
+            return plain.recv(1) in {b"+", b"-"}
+    except OSError:
+        return False
 
 
 def _check_master_name(server: RedisServer) -> None:
@@ -81,10 +92,10 @@ def _check_master_name(server: RedisServer) -> None:
 
 def _refuse_cluster(server: RedisServer, client: redis.Redis) -> None:
     try:
-        mode = client.info("server").get("redis_mode")
+        told = client.info("server")
     except NoPermissionError:
         return  # this user may not ask
-    if mode == "cluster":
+    if "cluster" in {told.get("redis_mode"), told.get("server_mode")}:  # the latter is Valkey's
         raise server.wrong(
             "is a node of a Redis Cluster, which Celery cannot use: name a single server, or one behind "
             "Sentinel"
@@ -95,9 +106,11 @@ def _explained(server: RedisServer, error: Exception) -> Exception:
     text = str(error)
     if isinstance(error, NoPermissionError):
         return server.wrong(f"logs in a user who may not do what polos needs ({text}); see docs/brokers.md")
+    if not server.login and text.startswith(("NOAUTH", "HELLO ")):
+        return server.wrong("has no password, but the server wants one; write '://:password@host'")
     if isinstance(error, AuthenticationError) or text.startswith(("NOAUTH", "WRONGPASS", "AUTH ")):
         return server.wrong(
-            f"is refused by the server: {text}. Write '://user:password@', or '://:password@'"
+            f"is refused by the server: {text} Write '://user:password@host' or '://:password@host'"
         )
     if "DB index is out of range" in text or "invalid DB index" in text:
         return server.wrong(f"names database {server.db}, which the server does not have")
@@ -112,9 +125,11 @@ def _explained(server: RedisServer, error: Exception) -> Exception:
 
 
 def _tls_problem(server: RedisServer, error: Exception) -> str | None:
-    if server.tls is not None or server.socket_path or server.master_name:
+    if server.socket_path or server.master_name:
         return wrong_tls(error)
     host, port = server.nodes[0]
+    if server.tls is not None:
+        return wrong_tls(error) or (NO_TLS if _answers_in_the_clear(host, port) else None)
     if "refused" not in str(error) and speaks_tls(host, port):
         return "has no TLS, but the server speaks nothing else on this port; write 'rediss://'"
     return None

@@ -176,11 +176,12 @@ class RedisServer:
     def _sentinel_pool(self, options: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
         timeouts = {name: value for name, value in options.items() if name.startswith("socket_")}
         once = {"retry": AsyncRetry(NoBackoff(), 0)}
-        manager = redis.asyncio.sentinel.Sentinel(
+        manager = redis.asyncio.sentinel.Sentinel(  # type: ignore[no-untyped-call]  # so in redis-py
             self.nodes, self.min_other_sentinels, {**timeouts, **once, **self.sentinel}
         )
         tls = {"ssl": True, **self.tls} if self.tls is not None else {}
-        return redis.asyncio.sentinel.SentinelConnectionPool(self.master_name, manager, **given, **tls)
+        pool: Any = redis.asyncio.sentinel.SentinelConnectionPool  # untyped in redis-py
+        return pool(self.master_name, manager, **given, **tls)
 
     def blocking_client(self, *, timeout_seconds: float) -> redis.Redis:
         """Return a client for a short look from a thread.
@@ -193,7 +194,8 @@ class RedisServer:
         if self.socket_path:
             return redis.Redis(unix_socket_path=self.socket_path, **given)
         if self.master_name:
-            host, port = self.sentinels(timeout_seconds).discover_master(self.master_name)
+            sentinels: Any = self.sentinels(timeout_seconds)  # untyped in redis-py
+            host, port = sentinels.discover_master(self.master_name)
         else:
             [(host, port)] = self.nodes
         return redis.Redis(host=host, port=port, ssl=self.tls is not None, **(self.tls or {}), **given)
@@ -202,7 +204,7 @@ class RedisServer:
         """Return the sentinels, to be asked from a thread."""
         timeouts = {"socket_timeout": timeout_seconds, "socket_connect_timeout": timeout_seconds}
         once = {"retry": Retry(NoBackoff(), 0)}
-        return redis.sentinel.Sentinel(
+        return redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]  # so in redis-py
             self.nodes, self.min_other_sentinels, {**timeouts, **once, **self.sentinel}
         )
 

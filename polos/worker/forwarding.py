@@ -32,7 +32,7 @@ async def forward(runtime: Runtime, run_id: str, step: str | None = None) -> str
         return "unknown run"
     run = run_record(rows[0])
     wanted = run["status"] == RunStatus.QUEUED if step is None else run["finished_at"] is None
-    if not wanted or _is_ours(runtime, run):
+    if not wanted or _is_ours(runtime, run, step):
         return "held elsewhere"
     offering = await runtime.journal.read(
         READ_OFFERING,
@@ -51,14 +51,18 @@ async def forward(runtime: Runtime, run_id: str, step: str | None = None) -> str
             run_id,
         )
         return "nobody serves it"
-    label = run["name"] if step is None else turn_label(run["name"])
     _, hostname = offering[0]
     runtime.dispatcher.ring(
-        Doorbell(run_id, label, run["route"], run["deployment"], step=step, hostname=hostname)
+        Doorbell(run_id, _label(run, step), run["route"], run["deployment"], step=step, hostname=hostname)
     )
     return f"forwarded to {hostname}"
 
 
-def _is_ours(runtime: Runtime, run: dict[str, object]) -> bool:
+def _is_ours(runtime: Runtime, run: dict[str, object], step: str | None) -> bool:
     here = (runtime.project, runtime.deployment) == (run["project"], run["deployment"])
-    return here and get_workflow(str(run["name"])) is not None
+    return here and may_serve(runtime, _label(run, step))
+
+
+def _label(run: dict[str, object], step: str | None) -> str:
+    name = str(run["name"])
+    return name if step is None else turn_label(name)

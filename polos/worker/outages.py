@@ -1,4 +1,4 @@
-"""What Celery says of its broker at each attempt and failure: told once, with what else the process noticed."""
+"""What Celery says of its broker at each attempt and failure, told once for the whole process."""
 
 from __future__ import annotations
 

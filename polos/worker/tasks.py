@@ -38,6 +38,10 @@ class RunTask(AsyncTask):
     abstract = True
 
     @classmethod
+    def annotate(cls) -> None:
+        """Celery's hook for `task_annotations`: what they say of all tasks is not for ours (see OPTIONS)."""
+
+    @classmethod
     def drive(cls, body: Coroutine[Any, Any, Any]) -> Any:
         """Execute a body for a stock pool."""
         host: StockHost | None = getattr(cls.app, HOST, None)

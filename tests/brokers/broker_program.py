@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from polos import Agent, PolosClient, WorkflowContext, tool, workflow
 from polos.settings import Settings
 
-ENDS_SECONDS = 20.0
+ENDS_SECONDS = 60.0
 
 
 class City(BaseModel):

@@ -1,4 +1,4 @@
-"""Brokers of every kind: Valkey with logins, sockets and sentinels, TLS in front of it, Redis and RabbitMQ."""
+"""Brokers of every kind: Valkey with logins, sockets and sentinels, TLS in front of it, Redis, RabbitMQ."""
 
 from __future__ import annotations
 
@@ -218,7 +218,10 @@ class RabbitMQ(Server):
         return subprocess.run(command, env=self._environment, capture_output=True, check=False).stdout
 
     def _answers(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", self.port), 1) as connection,
+        ):
             connection.settimeout(5)
             connection.sendall(b"AMQP\x00\x00\x09\x01")
             return bool(connection.recv(1))
@@ -313,7 +316,7 @@ def tls_in_front_of(port: int, certificates: Certificates) -> Iterator[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             other_reader, other_writer = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             writer.close()
             return
         await asyncio.gather(_pump(reader, other_writer), _pump(other_reader, writer))

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from broker_servers import Certificates, RabbitMQ, Server, make_certificates, rabbitmq, running, valkey_server
 from models.servers import ModelServer, model_server
-from broker_servers import Certificates, Server, make_certificates, running, valkey_server
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +41,12 @@ def guarded(broker_folder: Path) -> Iterator[Server]:
         "user worker on >w0rker/@ ~app:* allchannels +@all -@admin -@dangerous +info +client|unblock",
     ]
     with running(valkey_server(broker_folder / "guarded", *rules)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbit(broker_folder: Path) -> Iterator[RabbitMQ]:
+    with rabbitmq(broker_folder / "rabbit") as server:
         yield server
 
 

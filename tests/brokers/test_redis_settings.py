@@ -7,7 +7,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from models.servers import ModelServer
 from broker_program import passes_everything, serving
 from broker_servers import (
     Certificates,
@@ -18,8 +17,9 @@ from broker_servers import (
     sentinel_server,
     tls_in_front_of,
 )
+from models.servers import ModelServer
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(90)
 PASSWORD = quote("s3cret/@:#", safe="")
 USER = f"worker:{quote('w0rker/@', safe='')}"
 
@@ -135,7 +135,7 @@ async def test_prefixes_keep_two_installations_of_one_redis_apart(
         with admin(plain.port, db=9, decode_responses=True) as database:
             await passes_everything(client, model)
             assert {channel.partition(":")[0] for channel in database.pubsub_channels("mine:*")} == {"mine"}
-            assert {key.partition(":")[0] for key in database.keys()} == {"mine"}
+            assert {key.partition(":")[0] for key in database.scan_iter()} == {"mine"}
 
 
 async def test_notices_may_have_a_server_of_their_own(
@@ -150,5 +150,3 @@ async def test_notices_may_have_a_server_of_their_own(
         with admin(guarded.port, password="s3cret/@:#") as database:
             await passes_everything(client, model)
             assert database.pubsub_channels("apart:*")
-
-

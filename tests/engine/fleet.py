@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import Any
 
+from services import plain_routes
+
 from polos.dispatch import Doorbell
 from polos.engine.coordinator import coordinate
 from polos.engine.runtime import Runtime
@@ -68,6 +70,8 @@ class Worker:
             journal=Journal(backend),
             nudges=fleet,
             dispatcher=fleet,
+            routes=plain_routes(),
+            serves=frozenset({"polos"}),
             resolve=resolve,
             worker_id=name,
             project="default",

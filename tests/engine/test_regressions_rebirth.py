@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from polos.errors import JournalUnavailableError
 from polos.connections import Outage
+from polos.errors import JournalUnavailableError
 from polos.journal.database import Connection, Database
 from polos.journal.workers import READ_WORKERS, remove_worker
 from polos.settings import Settings

@@ -15,7 +15,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "models")]
 
 from arena import HEADINGS, Plan, Report  # noqa: E402 - the folders of tests are no packages
 from processes import Nursery  # noqa: E402
-from scenarios import DATABASES, SCENARIOS, Scenario, Setting, sized  # noqa: E402
+from repertoire import DATABASES, SCENARIOS, Scenario, Setting, sized  # noqa: E402
 from services import postgres  # noqa: E402
 
 

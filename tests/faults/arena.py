@@ -118,11 +118,19 @@ class Arena:
     # -- workers
 
     async def hire(self, number: int = 1, **environment: str) -> list[Victim]:
-        """Start workers and return once they are registered."""
+        """Start workers and return once they serve."""
         workers = [self.crew.hire(**environment) for _ in range(number)]
         for worker in workers:
-            await self.registered(worker)
+            await self.serving(worker)
         return workers
+
+    async def serving(self, worker: Victim) -> None:
+        await self.registered(worker)
+        await self.until(
+            lambda: " ready." in worker.log.read_text() or not worker.lives,
+            BOOT_SECONDS,
+            f"{worker.name} does not serve",
+        )
 
     async def registered(self, worker: Victim) -> None:
         await self.until(
@@ -241,7 +249,7 @@ class Arena:
     def verdict(self, report: Report) -> None:
         """Fill in what the oracles say."""
         evidence = self.evidence()
-        self.misses += [*check(evidence), *self._wrongly_buried()]
+        self.misses += [*check(evidence), *self._wrongly_buried(), *self._ended_by_themselves()]
         report.runs = len(self.accepted)
         statuses = {run["id"]: run["status"] for run in evidence.runs}
         report.succeeded = sum(statuses.get(root) == "completed" for root in self.accepted)
@@ -256,6 +264,11 @@ class Arena:
         for worker, log in self.crew.logs():
             if name_of(worker) not in self.crew.struck and "was declared dead" in log:
                 yield Miss("alive", "", f"{worker.name} was declared dead and nobody had struck it")
+
+    def _ended_by_themselves(self) -> Iterator[Miss]:
+        for worker in self.crew.ended_by_themselves:
+            tail = worker.log.read_text()[-1500:]
+            yield Miss("alive", "", f"{worker.name} ended by itself ({worker.exit_code}):\n{tail}")
 
     # -- the journal, also while it is away now and then
 

@@ -45,9 +45,14 @@ class Case:
         return f"{self.point}:kill9:{self.nth}:{self.match}"
 
     @property
+    def every_queue(self) -> list[str]:
+        """All its Celery queues."""
+        return [self.id, f"{self.id}.next", f"{self.id}-tool.next"]
+
+    @property
     def queues(self) -> dict[str, list[str]]:
         """The Celery queues of the victim, and those the survivor consumes from the beginning."""
-        every = [self.id, f"{self.id}.next", f"{self.id}-tool.next"]
+        every = self.every_queue
         theirs = {ROOT: every[:1], BEGUN: every[1:2], TOOL: every[2:], ALL: every}[self.placement]
         return {"victim": theirs, "survivor": [queue for queue in every if queue not in theirs]}
 

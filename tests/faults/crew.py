@@ -35,6 +35,7 @@ class Crew:
         self._numbers = count(1)
         self.workers: list[Victim] = []
         self.strikes: list[Strike] = []
+        self.dismissed: set[str] = set()
 
     def hire(self, **environment: str) -> Victim:
         """Start a worker that serves everything."""
@@ -46,6 +47,12 @@ class Crew:
     @property
     def living(self) -> list[Victim]:
         return [worker for worker in self.workers if worker.lives]
+
+    @property
+    def ended_by_themselves(self) -> list[Victim]:
+        """Workers that are gone though nobody killed them or asked them to end."""
+        expected = self.struck | self.dismissed
+        return [worker for worker in self.workers if not worker.lives and name_of(worker) not in expected]
 
     @property
     def struck(self) -> set[str]:
@@ -67,6 +74,7 @@ class Crew:
     def dismiss(self, worker: Victim) -> None:
         """Ask a worker to end, as a deployment does."""
         os.kill(worker.pid, signal.SIGTERM)
+        self.dismissed.add(name_of(worker))
 
     def froze_itself(self, worker: Victim, at: float) -> None:
         """Take note of a worker that its own fault point has stopped."""

@@ -25,14 +25,18 @@ def worker_arguments(
 
 
 class Survivor:
-    """A worker that lives through all cases of one database."""
+    """A worker that lives through all cases of one database.
 
-    def __init__(self, name: str, environment: dict[str, str], folder: Path) -> None:
+    Args:
+        queues: All it is ever to consume: a worker serves the routes it is started with.
+    """
+
+    def __init__(self, name: str, queues: Sequence[str], environment: dict[str, str], folder: Path) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "celery", *worker_arguments(name, [f"{name}.idle"])],
+                [sys.executable, "-m", "celery", *worker_arguments(name, [f"{name}.idle", *queues])],
                 env={**os.environ, "PYTHONPATH": PATHS, **environment},
                 cwd=folder,
                 stdout=log,

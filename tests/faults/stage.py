@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cases import REFERENCES, Case
+from cases import CASES, REFERENCES, Case
 from celery import Celery
 from ledger import Entry, Ledger
 from model import Model
@@ -62,11 +62,13 @@ class Stage:
         self._client = PolosClient(settings=Settings.from_environment(environment))
         self._journal: Connection = Database(environment["POLOS_DATABASE_URL"]).connect()
         self._app = Celery("faults", broker=environment["POLOS_BROKER_URL"], set_as_current=False)
-        self.survivor = Survivor(f"survivor-{name}@here", environment, folder)
+        self._queues = [queue for case in (*CASES, *REFERENCES.values()) for queue in case.every_queue]
+        self.survivor = Survivor(f"survivor-{name}@here", self._queues, environment, folder)
 
     async def begin(self) -> None:
         """Wait for the survivor, and run each kind of work once without a fault."""
         await self._registered(self.survivor, self.survivor.name)
+        await self._survivor_leaves(self._queues)
         for kind, case in REFERENCES.items():
             await self._survivor_takes([*case.queues["victim"], *case.queues["survivor"]])
             self.references[kind] = await self._to_its_end(Report(case), await self._invoke(case))
@@ -133,6 +135,14 @@ class Stage:
         report.ledger = self.ledger.of(run_id)
         report.calls = self.model.calls_of(run_id)
         return report
+
+    async def _survivor_leaves(self, queues: list[str]) -> None:
+        """Make the survivor consume none of these queues for now, and return once it does not."""
+        for queue in queues:
+            await asyncio.to_thread(
+                self._app.control.cancel_consumer, queue, destination=[self.survivor.name]
+            )
+        await self._survivor_takes([f"{self.survivor.name}.idle"])  # orders are carried out in order
 
     async def _survivor_takes(self, queues: list[str]) -> None:
         """Make the survivor consume more Celery queues, and return once it does."""

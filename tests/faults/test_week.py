@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from arena import Report
-from scenarios import SCENARIOS
+from repertoire import SCENARIOS
 from week import Week
 
 WAIT_SECONDS = 480.0  # for a report: scenarios are played a few at a time

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from arena import Report
 from processes import Nursery
-from scenarios import SCENARIOS, Setting
+from repertoire import SCENARIOS, Setting
 
 AT_ONCE = 5  # most of their time is waiting
 Wanted = tuple[str, str]  # scenario, database

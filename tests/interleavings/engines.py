@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from hands import PATIENCE_SECONDS
+from services import plain_routes
 
 from polos.dispatch import Doorbell
 from polos.engine.coordinator import coordinate
@@ -39,6 +40,8 @@ class Engine:
             journal=journal,
             nudges=Unheard(),
             dispatcher=Unheard(),
+            routes=plain_routes(),
+            serves=frozenset({"polos"}),
             resolve=resolve,
             worker_id=worker_id,
             project="default",

@@ -3,7 +3,7 @@
 import uuid
 
 import pytest
-from services import sqlite_url
+from services import plain_routes, sqlite_url
 
 from polos.dispatch import Doorbell
 from polos.journal.database import Database
@@ -42,7 +42,9 @@ class Scene:
     def __init__(self, database: Database) -> None:
         self.connection = database.connect()
         self.bells = Bells()
-        self.sweeper = Sweeper(database, liveness_for(database), self.bells, Settings(), revive=lambda: None)
+        self.sweeper = Sweeper(
+            database, liveness_for(database), self.bells, plain_routes(), Settings(), revive=lambda: None
+        )
 
     def do(self, unit):
         return self.connection.commit([unit])[0]

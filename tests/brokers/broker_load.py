@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from e2e.scripts import Folder, Script
+from scripts import Folder, Script
 
 from polos import PolosClient
 from polos.settings import Settings
@@ -75,7 +75,7 @@ class Fleet:
             ends = True  # not cancelled: a run may have been accepted whose id is not known yet
             await task
 
-    async def until_completed(self, count: int, *, seconds: float = 20) -> None:
+    async def until_completed(self, count: int, *, seconds: float = 60) -> None:
         """Return once so many runs have completed."""
         async with asyncio.timeout(seconds):
             while len(self.effects("finishes")) < count:
@@ -114,10 +114,11 @@ class Fleet:
 
 
 @contextlib.asynccontextmanager
-async def fleet(environment: dict[str, str]) -> AsyncIterator[Fleet]:
-    """Two workers in a folder, and a client."""
+async def fleet(environment: dict[str, str], *, celeryconfig: str = "") -> AsyncIterator[Fleet]:
+    """A folder for workers, and a client."""
     with Folder.new({**environment, "POLOS_SWEEP_SECONDS": "0.2", "POLOS_IMPORTS": "load_program"}) as folder:
         folder.write("load_program.py", PROGRAM)
+        (folder.path / "celeryconfig.py").write_text(celeryconfig)
         settings = Settings.from_environment(
             {**environment, "POLOS_HOME": str(folder.home), "POLOS_EMBEDDED_WORKER": "0"}
         )

@@ -1,0 +1,147 @@
+"""Which scenarios there are, how large they are, and the setting they share."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from arena import Arena, Plan, Report, open_arena
+from oracles import Shape
+from outages import restartable_postgres
+from processes import Nursery
+from scenarios import (
+    DRAIN_SECONDS,
+    database_restarts,
+    every_message_thrice,
+    flush,
+    kill_loop,
+    pauses_across_downtime,
+    rolling_restart,
+    zombies,
+)
+from services import sqlite_url
+from week_program import CHAINS
+
+DATABASES = ("sqlite", "postgresql")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A scenario with its sizes: `short` is part of the test command, `long` a command of its own."""
+
+    name: str
+    play: Callable[[Arena], Awaitable[None]]
+    short: Plan
+    long: Plan
+    settings: Mapping[str, str] = field(default_factory=dict)
+    databases: tuple[str, ...] = DATABASES
+
+    @property
+    def key(self) -> str:
+        """Its short name."""
+        return self.name.partition(" ")[0]
+
+
+RESTARTING = ("f9",)  # these get a PostgreSQL of their own
+NO_POISON = {"POLOS_MAX_CRASHES": "50"}  # who is killed by chance three times in a row is nobody's murderer
+SCENARIOS = {
+    scenario.key: scenario
+    for scenario in (
+        Scenario("f2 kill loop", kill_loop, Plan(3, 40, 4.0, at_once=8), Plan(4, 100_000, 300.0), NO_POISON),
+        Scenario(
+            "f4 rolling restart",
+            rolling_restart,
+            Plan(2, 40, 1.0, at_once=8),
+            Plan(4, 100_000, 300.0),
+            {"POLOS_DRAIN_SECONDS": f"{DRAIN_SECONDS:g}"},
+        ),
+        Scenario(
+            "f6 flush of the broker",
+            flush,
+            Plan(2, 200, 0.0, pace_seconds=0.02),
+            Plan(3, 2000, 0.0),
+            {"POLOS_RING_AGAIN_SECONDS": "2"},
+        ),
+        Scenario(
+            "f9 database restarts",
+            database_restarts,
+            Plan(3, 40, 4.0, at_once=8),
+            Plan(4, 100_000, 300.0),
+            NO_POISON,
+            databases=("postgresql",),
+        ),
+        Scenario("f11 every message thrice", every_message_thrice, Plan(2, 20, 1.5), Plan(3, 2000, 60.0)),
+        Scenario("f12 zombies", zombies, Plan(1, 0, 0.0), Plan(1, 0, 0.0)),
+        Scenario(
+            "f16 pauses across downtime",
+            pauses_across_downtime,
+            Plan(1, 2, 8.0),
+            Plan(2, 50, 30.0),
+        ),
+    )
+}
+
+
+class Setting:
+    """What scenarios share: warm workers, a PostgreSQL, and what runs look like without a fault."""
+
+    def __init__(self, folder: Path, nursery: Nursery, create_database: Callable[[], str]) -> None:
+        self._folder = folder
+        self._nursery = nursery
+        self._create_database = create_database
+        self._references: dict[str, Shape] = {}
+
+    async def refer(self) -> None:
+        """Run each program once without a fault: what all others must look like."""
+        plan = Plan(workers=1, runs=0, seconds=0.0)
+        async with self._arena("references", "sqlite", plan, {}) as arena:
+            await arena.hire()
+            began = {program: await arena.start(program) for program in CHAINS}
+            assert await arena.all_ended(), "runs do not end even without faults"
+            evidence = arena.evidence()
+            self._references = {program: evidence.shape(root) for program, root in began.items()}
+
+    async def play(self, scenario: Scenario, database: str, plan: Plan) -> Report:
+        """Play a scenario on a new database and report, whatever goes wrong."""
+        report = Report(scenario.name, database)
+        began = time.monotonic()
+        async with self._arena(scenario.key, database, plan, scenario.settings) as arena:
+            try:
+                await scenario.play(arena)
+            except (TimeoutError, AssertionError) as error:
+                arena.miss("stage", str(error))
+            arena.verdict(report)
+        report.seconds = time.monotonic() - began
+        return report
+
+    @contextlib.asynccontextmanager
+    async def _arena(
+        self, name: str, database: str, plan: Plan, settings: Mapping[str, str]
+    ) -> AsyncIterator[Arena]:
+        folder = self._folder / f"{name}-{database}"
+        folder.mkdir(parents=True)
+        with contextlib.ExitStack() as servers:
+            own = servers.enter_context(restartable_postgres()) if name in RESTARTING else None
+            if own is not None:
+                url = own.url
+            else:
+                url = sqlite_url(folder) if database == "sqlite" else self._create_database()
+            async with open_arena(
+                plan=plan,
+                folder=folder,
+                nursery=self._nursery,
+                database_url=url,
+                settings=settings,
+                references=self._references,
+            ) as arena:
+                arena.server = own
+                yield arena
+
+
+def sized(plan: Plan, **values: Any) -> Plan:
+    """Return a plan with those values that are given."""
+    return replace(plan, **{name: value for name, value in values.items() if value is not None})

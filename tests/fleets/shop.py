@@ -1,0 +1,109 @@
+"""A program with a Celery app of its own: ordinary tasks that hold it to its settings, and runs beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import SoftTimeLimitExceeded
+from msgpack import Timestamp
+
+import polos
+from polos import Agent, WorkflowContext, max_steps, tool, workflow
+
+app = Celery("shop")
+app.conf.update(
+    broker_url=os.environ["SHOP_BROKER"],
+    result_backend=os.environ["SHOP_RESULTS"],
+    **json.loads(os.environ.get("SHOP_SETTINGS", "{}")),
+)
+polos.install(app)
+
+
+@app.task(bind=True)
+def settings_of(self: Any) -> dict[str, Any]:
+    """What one of its own tasks is executed with."""
+    return {
+        "acks_late": self.acks_late,
+        "rate_limit": self.rate_limit,
+        "limits": [self.time_limit, self.soft_time_limit],
+        "serializer": self.serializer,
+        "queue": self.request.delivery_info["routing_key"],
+    }
+
+
+@app.task(serializer="msgpack")
+def seconds_of(moment: Timestamp) -> int:
+    """No JSON could bring its argument."""
+    return int(moment.seconds)
+
+
+@app.task(soft_time_limit=0.5, time_limit=30)
+def too_slow() -> str:
+    try:
+        time.sleep(20)
+    except SoftTimeLimitExceeded:
+        return "stopped"
+    return "never stopped"
+
+
+@app.task(acks_late=True, reject_on_worker_lost=True)
+def survives(trace: str) -> int:
+    """Ends only when it is executed for the second time."""
+    with Path(trace).open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    while len(Path(trace).read_text().splitlines()) < 2:
+        time.sleep(0.05)
+    return len(Path(trace).read_text().splitlines())
+
+
+@app.task(rate_limit="30/m")
+def limited() -> float:
+    return time.time()
+
+
+@tool(description="How many of a thing are in stock")
+async def stock(ctx: WorkflowContext) -> int:
+    return int(await ctx.step.run("count", lambda: 3))
+
+
+clerk = Agent(
+    id="clerk",
+    provider="openai",
+    model="gpt-4o-mini",
+    system_prompt="You answer customers.",
+    tools=[stock],
+    stop_conditions=[max_steps(5)],
+)
+
+
+@workflow(id="part")
+async def part(ctx: WorkflowContext, payload: dict[str, Any]) -> int:
+    return int(payload["n"]) + 1
+
+
+@workflow(id="whole")
+async def whole(ctx: WorkflowContext, payload: dict[str, Any]) -> list[Any]:
+    pause = payload.get("pause", 0)
+    slept = await ctx.step.run("sleep", lambda: time.sleep(pause))
+    parts = await asyncio.gather(
+        *(ctx.step.invoke_and_wait(f"part {n}", part, {"n": n}) for n in range(payload["n"]))
+    )
+    return [slept, sum(parts)]
+
+
+@workflow(id="orders")
+async def orders(ctx: WorkflowContext) -> str:
+    """Enqueues one of the app's own tasks as a step."""
+    return str(await ctx.step.run("enqueue", lambda: settings_of.delay().id))
+
+
+@workflow(id="where")
+async def where(ctx: WorkflowContext) -> str:
+    return f"{os.getpid()} {threading.current_thread().name}"
