@@ -43,6 +43,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help=f"{REPEATS}, or {QUICK_REPEATS} with --quick")
     parser.add_argument("--out", type=Path, help="append the JSON lines to this file too")
     parser.add_argument("--folder", type=Path, help="where data goes: commits wait for its disk")
+    parser.add_argument("--celeryconfig", type=Path, help="settings of the workers, to try what they cost")
     return parser.parse_args()
 
 
@@ -70,7 +71,10 @@ def _bench(
     running: Servers, database: str, arguments: argparse.Namespace, *, model_url: str, counted: ledger.Ledger
 ) -> Bench:
     repeats = arguments.repeats or (QUICK_REPEATS if arguments.quick else REPEATS)
-    return Bench(running.site(database), arguments.quick, repeats, model_url, counted)
+    settings = arguments.celeryconfig.read_text() if arguments.celeryconfig else ""
+    return Bench(
+        running.site(database, celery_settings=settings), arguments.quick, repeats, model_url, counted
+    )
 
 
 @contextmanager

@@ -33,13 +33,14 @@ class Servers:
     postgres_url: str | None
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
-    def site(self, database: str) -> Site:
-        """Return empty databases and an empty Valkey, for one workload."""
+    def site(self, database: str, *, celery_settings: str = "") -> Site:
+        """Return empty databases and an empty Valkey, for one workload; the workers' celeryconfig.py is given."""
         with closing(redis.Redis.from_url(self.valkey_url)) as client:
             client.flushall()
         number = next(self._numbers)
         folder = self.folder / f"site{number}"
         folder.mkdir()
+        (folder / "celeryconfig.py").write_text(celery_settings)
         journal_url, floor_url = (
             self._database(database, folder, f"{name}{number}") for name in ("polos", "floor")
         )

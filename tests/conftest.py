@@ -1,11 +1,39 @@
-"""Puts this folder on the path, so that every test can import `services`, and starts each server once."""
+"""Puts this folder on the path, so that every test can import `services`, and starts each server once.
+
+What tests want printed at the end reaches it from every process of pytest-xdist.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from services import Postgres, postgres, valkey
+
+
+REPORTS = pytest.StashKey[dict[str, list[str]]]()  # lines to print at the end, by their title
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[REPORTS] = {}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["reports"] = session.config.stash[REPORTS]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    node.config.stash[REPORTS].update(getattr(node, "workeroutput", {}).get("reports", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for title, lines in config.stash[REPORTS].items():
+        terminalreporter.section(title)
+        for line in lines:
+            terminalreporter.line(line)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

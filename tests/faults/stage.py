@@ -68,10 +68,11 @@ class Stage:
     async def begin(self) -> None:
         """Wait for the survivor, and run each kind of work once without a fault."""
         await self._registered(self.survivor, self.survivor.name)
-        await self._survivor_leaves(self._queues)
+        await self._leaves(self.survivor.name, self._queues)
         for kind, case in REFERENCES.items():
             await self._survivor_takes([*case.queues["victim"], *case.queues["survivor"]])
-            self.references[kind] = await self._to_its_end(Report(case), await self._invoke(case))
+            run_id = await self._invoke(case)
+            self.references[kind] = await self._to_its_end(Report(case), run_id, BOOT_SECONDS)
 
     async def end(self) -> None:
         await self._client.close()
@@ -86,11 +87,12 @@ class Stage:
         victim = nursery.worker(report.victim, case.queues["victim"], self._of_victim(case, marker))
         try:
             await self._registered(victim, report.victim)
+            await self._leaves(report.victim, case.queues["survivor"])  # a worker takes all of a route
             run_id = await self._invoke(case)
             await self._until(lambda: not victim.lives, STRIKE_SECONDS, "no strike")
             report.struck = marker.exists()
             await self._survivor_takes(case.queues["victim"])
-            await self._to_its_end(report, run_id)
+            await self._to_its_end(report, run_id, RECOVERY_SECONDS)
             report.recovery_seconds = max(float(report.run["finished_at"]) - marker.stat().st_mtime, 0.0)
             await self._until(lambda: report.victim not in self._worker_names(), BURIAL_SECONDS, "not buried")
             report.buried = True
@@ -120,9 +122,9 @@ class Stage:
         handle = await self._client.invoke(definition.id, payload)
         return handle.id
 
-    async def _to_its_end(self, report: Report, run_id: str) -> Report:
+    async def _to_its_end(self, report: Report, run_id: str, seconds: float) -> Report:
         await self._until(
-            lambda: self._run(run_id)["finished_at"] is not None, RECOVERY_SECONDS, f"run {run_id} goes on"
+            lambda: self._run(run_id)["finished_at"] is not None, seconds, f"run {run_id} goes on"
         )
         report.ended = True
         report.run = self._run(run_id)
@@ -136,24 +138,19 @@ class Stage:
         report.calls = self.model.calls_of(run_id)
         return report
 
-    async def _survivor_leaves(self, queues: list[str]) -> None:
-        """Make the survivor consume none of these queues for now, and return once it does not."""
-        for queue in queues:
-            await asyncio.to_thread(
-                self._app.control.cancel_consumer, queue, destination=[self.survivor.name]
-            )
-        await self._survivor_takes([f"{self.survivor.name}.idle"])  # orders are carried out in order
-
     async def _survivor_takes(self, queues: list[str]) -> None:
         """Make the survivor consume more Celery queues, and return once it does."""
+        await self._told(self.survivor.name, self._app.control.add_consumer, queues)
+
+    async def _leaves(self, worker: str, queues: list[str]) -> None:
+        """Make a worker consume these Celery queues no more, and return once it does not."""
+        await self._told(worker, self._app.control.cancel_consumer, queues)
+
+    async def _told(self, worker: str, order: Callable[..., object], queues: list[str]) -> None:
         for queue in queues:
             async with asyncio.timeout(BOOT_SECONDS):
-                while not await asyncio.to_thread(self._ask_to_consume, queue):
+                while not await asyncio.to_thread(order, queue, destination=[worker], reply=True, timeout=1):
                     continue  # it has not connected yet
-
-    def _ask_to_consume(self, queue: str) -> object:
-        everyone = self._app.control
-        return everyone.add_consumer(queue, reply=True, destination=[self.survivor.name], timeout=1)
 
     def _run(self, run_id: str) -> dict[str, Any]:
         [row] = self._journal.read(READ_RUN, {"run": run_id})

@@ -96,7 +96,23 @@ def test_a_route_that_cannot_name_queues_is_refused_at_definition(route: str) ->
         workflow(id="wrong-route", route=route)(lambda ctx: None)
 
 
-def test_task_routes_without_a_usable_queue_end_a_worker_at_its_start(fleet: Fleet) -> None:
-    (fleet.folder.path / "celeryconfig.py").write_text('task_routes = {"leaf": {"priority": 3}}\n')
-    with pytest.raises(AssertionError, match="task_routes, for 'leaf', names the route None"):
+def test_task_routes_with_an_unusable_queue_end_a_worker_at_its_start(fleet: Fleet) -> None:
+    (fleet.folder.path / "celeryconfig.py").write_text('task_routes = {"leaf": {"queue": "gpu.next"}}\n')
+    with pytest.raises(AssertionError, match="task_routes, for 'leaf', names the route 'gpu.next'"):
         fleet.worker()
+
+
+def test_a_clock_that_is_ten_minutes_wrong_changes_nothing(fleet: Fleet) -> None:
+    """Only the database's clock tells who lives and what is due."""
+    (fleet.folder.path / "sitecustomize.py").write_text(
+        "import os, time\nright = time.time\noff = float(os.environ.get('CLOCK_OFF', 0))\n"
+        "time.time = lambda: right() + off\n"
+    )
+    path = f"{fleet.folder.path}:{fleet.folder.environment['PYTHONPATH']}"
+    for off in ("-600", "600"):
+        fleet.worker("-c", "1", PYTHONPATH=path, CLOCK_OFF=off)
+    runs = fleet.start(*[("root", {"n": number}) for number in range(10)])
+    assert fleet.results(runs) == [2 * (2 * number + 1) for number in range(10)]
+    assert not any("is dead" in script.text for script in fleet.folder.scripts)
+    [(spread,)] = fleet.query("SELECT MAX(finished_at) - MIN(created_at) FROM run")
+    assert 0 < spread < 300
