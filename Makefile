@@ -13,7 +13,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format clean
+.PHONY: help demo test faults lint format clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,10 @@ demo: $(VENV)/installed-demo ## See an agent survive the death of its worker; ne
 	@$(BIN)/polos demo $(ARGS)
 
 test: $(VENV)/installed-test ## Run the tests; ARGS="tests/unit -k name" runs some.
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+faults: $(VENV)/installed-test ## Run the long fault tests; ARGS="f2 --seconds 300" chooses.
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 lint: $(VENV)/installed-dev ## Check format, style, types and layers.
 	@$(BIN)/ruff format --check .

@@ -34,7 +34,7 @@ class Servers:
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     def site(self, database: str, *, celery_settings: str = "") -> Site:
-        """Return empty databases and an empty Valkey, for one workload; the workers' celeryconfig.py is given."""
+        """Return empty databases and an empty Valkey, for one workload."""
         with closing(redis.Redis.from_url(self.valkey_url)) as client:
             client.flushall()
         number = next(self._numbers)

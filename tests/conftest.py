@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from reports import REPORTS
 from services import Postgres, postgres, valkey
-
-
-REPORTS = pytest.StashKey[dict[str, list[str]]]()  # lines to print at the end, by their title
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -92,7 +92,7 @@ class EmbeddedValkey:
         return f"unix://:{address.password}@{self._socket_path}?db=0"
 
     def look(self) -> str | None:
-        """Broker URL of the folder's server, or None when none runs; starts nothing and makes nobody a user."""
+        """Broker URL of the folder's server, None when none runs; starts nothing and makes nobody a user."""
         address = self._stored_address()
         return self._broker_url(address) if address is not None and self._answers(address) else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -106,7 +106,7 @@ class Runtime:
     nudges: Nudges
     dispatcher: Dispatcher
     routes: Routes
-    serves: frozenset[str]
+    serves: Container[str]
     resolve: Resolve
     worker_id: str
     project: str

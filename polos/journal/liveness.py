@@ -26,8 +26,8 @@ LOCK_SPACE = 0x706F6C  # first key of the advisory locks: a number space of our 
 class Liveness(Protocol):
     """The lock of this worker, and a look at those of others."""
 
-    def hold(self, worker_id: str, connection: Connection) -> None:
-        """Take the lock, on `connection` where the database keeps it; again after each reconnect."""
+    def hold(self, worker_id: str, connection: Connection) -> bool:
+        """Take the lock, on `connection` where the database keeps it; False while a lost session has it."""
 
     def free(self, workers: Sequence[SeenWorker], connection: Connection) -> set[str]:
         """Return the ids of those whose lock is free."""
@@ -56,13 +56,14 @@ class FileLiveness:
         self._pid = os.getpid()
         os.register_at_fork(after_in_child=self._drop)
 
-    def hold(self, worker_id: str, connection: Connection) -> None:
+    def hold(self, worker_id: str, connection: Connection) -> bool:
         """Lock this worker's file; harmless when it is locked already."""
         if self._held >= 0:
-            return
+            return True
         self._folder.mkdir(parents=True, exist_ok=True)
         self._held = os.open(self._folder / worker_id, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
 
     def free(self, workers: Sequence[SeenWorker], connection: Connection) -> set[str]:
         """Return the ids of those whose file nobody locks."""
@@ -105,9 +106,10 @@ class FileLiveness:
 class PostgresLiveness:
     """A session advisory lock on the connection that beats."""
 
-    def hold(self, worker_id: str, connection: Connection) -> None:
+    def hold(self, worker_id: str, connection: Connection) -> bool:
         """Take the lock on this connection; harmless when it holds it already."""
-        self._query(connection, "SELECT pg_try_advisory_lock(%s, %s)", (LOCK_SPACE, lock_key(worker_id)))
+        key = (LOCK_SPACE, lock_key(worker_id))
+        return bool(self._query(connection, "SELECT pg_try_advisory_lock(%s, %s)", key)[0][0])
 
     def free(self, workers: Sequence[SeenWorker], connection: Connection) -> set[str]:
         """Return the ids of those whose lock no session holds. Locks are read, never tried."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import AlwaysEagerIgnored
 
 from polos.connections import Connections, configured_app, connections_of, remember_installed
 from polos.errors import ConfigurationError, ServiceUnavailableError
@@ -72,6 +74,8 @@ def install(app: Celery, *, settings: Settings | None = None) -> None:
         raise ConfigurationError(f"polos is installed in the Celery app {app.main!r} already; do it once")
     settings = settings or Settings.from_environment()
     _serve_runs(app, settings, connections_of(app, settings))
+    # Doorbells are sent all the same: `task_always_eager` is for tasks of the app.
+    warnings.filterwarnings("ignore", category=AlwaysEagerIgnored, module=r"polos\.dispatch")
     remember_installed(app)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from polos.registry import get_all_workflows
@@ -18,6 +18,17 @@ from polos.routes import (
 from polos.settings import DEFAULT_DEPLOYMENT
 
 logger = logging.getLogger("polos.worker")
+
+
+class Consumed:
+    """The routes a worker serves: those it started with, and what `celery control add_consumer` adds."""
+
+    def __init__(self, app: Any, routes: Collection[str]) -> None:
+        self._queues = app.amqp.queues
+        self._routes = routes
+
+    def __contains__(self, route: object) -> bool:
+        return route in self._routes or route in {route_of(name) for name in list(self._queues.consume_from)}
 
 
 def defined_routes(routing: Routes) -> set[str]:

@@ -40,6 +40,7 @@ class Heartbeat:
         self._acknowledged = NEVER
         self._stop = threading.Event()
         self._connection: Connection | None = None
+        self._has_lock = False
         self._thread: threading.Thread | None = None
         self.worker_id = ""
 
@@ -76,9 +77,10 @@ class Heartbeat:
     def connect(self) -> Connection:
         """Return the connection that beats, holding this worker's lock."""
         if self._connection is None:
-            connection = self._database.connect()
-            self._liveness.hold(self.worker_id, connection)
-            self._connection = connection
+            self._connection = self._database.connect()
+            self._has_lock = False
+        if not self._has_lock:  # a session that was lost with its connection may still have it
+            self._has_lock = self._liveness.hold(self.worker_id, self._connection)
         return self._connection
 
     def _run(self) -> None:

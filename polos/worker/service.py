@@ -36,6 +36,7 @@ from polos.settings import Settings
 from polos.streaming.bus import Bus
 from polos.worker.audit import Audit
 from polos.worker.bridge import DaemonThreads
+from polos.worker.consuming import Consumed
 from polos.worker.definitions import offers, resolve
 from polos.worker.drain import drain
 from polos.worker.heartbeat import Heartbeat
@@ -170,7 +171,7 @@ class WorkerService:
             nudges=self._bus,
             dispatcher=self._dispatcher,
             routes=self._routing,
-            serves=frozenset(self._routes),
+            serves=Consumed(self._app, self._routes),
             resolve=resolve,
             worker_id=self._heartbeat.worker_id,
             project=self._settings.project_id,

@@ -13,12 +13,11 @@ from services import Postgres
 sys.path.append(str(Path(__file__).parents[1] / "models"))  # for its model servers
 from arena import HEADINGS
 from cases import CASES, KINDS, Case
+from reports import REPORTS
 from rounds import Rounds, playing
 from week import Week, week
 
 DATABASES = ("sqlite", "postgresql")
-ROUNDS = pytest.StashKey[Rounds]()
-WEEK = pytest.StashKey[Week]()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -40,8 +39,9 @@ def rounds(
     wanted = list(dict.fromkeys((call["database_name"], call["case"]) for call in calls if "case" in call))
     folder = tmp_path_factory.mktemp("faults")
     with playing(wanted, folder=folder, postgres_server=postgres_server, valkey_url=valkey_url) as running:
-        request.config.stash[ROUNDS] = running
         yield running
+        title = "kill -9 at every fault point: seconds from the kill to the end of the run"
+        request.config.stash[REPORTS][title] = _round_lines(running)
 
 
 @pytest.fixture(scope="session")
@@ -53,39 +53,33 @@ def week_of_faults(
     wanted = [(call["scenario"], call["week_database"]) for call in calls if "week_database" in call]
     folder = tmp_path_factory.mktemp("week")
     with week(wanted, folder=folder, create_database=postgres_server.create_database) as played:
-        request.config.stash[WEEK] = played
         yield played
+        title = "faults of a normal week, while runs are under way"
+        request.config.stash[REPORTS][title] = _week_lines(played)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if (rounds := terminalreporter.config.stash.get(ROUNDS, None)) is not None:
-        _summarise_rounds(terminalreporter, rounds)
-    if (played := terminalreporter.config.stash.get(WEEK, None)) is not None:
-        terminalreporter.section("faults of a normal week, while runs are under way")
-        terminalreporter.line(HEADINGS)
-        for done in played.reports.values():
-            if done.done() and not done.exception():
-                terminalreporter.line(str(done.result()))
+def _week_lines(played: Week) -> list[str]:
+    done = [report for report in played.reports.values() if report.done() and not report.exception()]
+    return [HEADINGS, *(str(report.result()) for report in done)]
 
 
-def _summarise_rounds(terminalreporter: pytest.TerminalReporter, rounds: Rounds) -> None:
+def _round_lines(rounds: Rounds) -> list[str]:
     reports = {
         key: done.result() for key, done in rounds.reports.items() if done.done() and not done.exception()
     }
-    terminalreporter.section("kill -9 at every fault point: seconds from the kill to the end of the run")
-    for kind in KINDS:
-        for case in [case for case in CASES if case.kind == kind]:
+    lines = []
+    for case in (case for kind in KINDS for case in CASES if case.kind == kind):
+        if any((database, case) in rounds.reports for database in DATABASES):
             cells = "  ".join(_cell(database, reports.get((database, case))) for database in DATABASES)
-            if any((database, case) in rounds.reports for database in DATABASES):
-                terminalreporter.line(f"{_name(case):64} {cells}")
+            lines.append(f"{_name(case):64} {cells}")
     times = sorted(report.recovery_seconds for report in reports.values() if report.ended)
     misses = len(rounds.reports) - sum(report.struck for report in reports.values())
     if times:
-        median = statistics.median(times)
-        terminalreporter.line(
+        lines.append(
             f"{len(times)} of {len(rounds.reports)} recovered; {misses} faults missed; "
-            f"median {median:.1f} s, slowest {times[-1]:.1f} s"
+            f"median {statistics.median(times):.1f} s, slowest {times[-1]:.1f} s"
         )
+    return lines
 
 
 def _name(case: Case) -> str:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import threading
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 from celery import Celery
-from celery.exceptions import SoftTimeLimitExceeded
 from msgpack import Timestamp
 
 import polos
@@ -35,6 +34,7 @@ def settings_of(self: Any) -> dict[str, Any]:
         "limits": [self.time_limit, self.soft_time_limit],
         "serializer": self.serializer,
         "queue": self.request.delivery_info["routing_key"],
+        "pid": os.getpid(),
     }
 
 
@@ -44,26 +44,22 @@ def seconds_of(moment: Timestamp) -> int:
     return int(moment.seconds)
 
 
-@app.task(soft_time_limit=0.5, time_limit=30)
-def too_slow() -> str:
-    try:
-        time.sleep(20)
-    except SoftTimeLimitExceeded:
-        return "stopped"
-    return "never stopped"
+@app.task(time_limit=1)
+def too_slow() -> None:
+    time.sleep(3)
 
 
 @app.task(acks_late=True, reject_on_worker_lost=True)
-def survives(trace: str) -> int:
-    """Ends only when it is executed for the second time."""
-    with Path(trace).open("a") as file:
-        file.write(f"{os.getpid()}\n")
-    while len(Path(trace).read_text().splitlines()) < 2:
-        time.sleep(0.05)
-    return len(Path(trace).read_text().splitlines())
+def dies_once(trace: str) -> str:
+    """Kills its process; ends when it is executed for the second time."""
+    if Path(trace).exists():
+        return "delivered again"
+    Path(trace).touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+    return "unreachable"
 
 
-@app.task(rate_limit="30/m")
+@app.task(rate_limit="60/m")
 def limited() -> float:
     return time.time()
 
@@ -96,14 +92,3 @@ async def whole(ctx: WorkflowContext, payload: dict[str, Any]) -> list[Any]:
         *(ctx.step.invoke_and_wait(f"part {n}", part, {"n": n}) for n in range(payload["n"]))
     )
     return [slept, sum(parts)]
-
-
-@workflow(id="orders")
-async def orders(ctx: WorkflowContext) -> str:
-    """Enqueues one of the app's own tasks as a step."""
-    return str(await ctx.step.run("enqueue", lambda: settings_of.delay().id))
-
-
-@workflow(id="where")
-async def where(ctx: WorkflowContext) -> str:
-    return f"{os.getpid()} {threading.current_thread().name}"

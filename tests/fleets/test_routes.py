@@ -98,7 +98,7 @@ def test_a_route_that_cannot_name_queues_is_refused_at_definition(route: str) ->
 
 def test_task_routes_with_an_unusable_queue_end_a_worker_at_its_start(fleet: Fleet) -> None:
     (fleet.folder.path / "celeryconfig.py").write_text('task_routes = {"leaf": {"queue": "gpu.next"}}\n')
-    with pytest.raises(AssertionError, match="task_routes, for 'leaf', names the route 'gpu.next'"):
+    with pytest.raises(AssertionError, match=r"task_routes, for 'leaf', names the route 'gpu\.next'"):
         fleet.worker()
 
 
