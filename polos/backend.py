@@ -101,6 +101,11 @@ class ClientBackend:
         """Whether the program has a Celery app of its own, hence workers, that polos is installed in."""
         return self._app is not None and self._app is installed_app()
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether `connect` has nothing to do."""
+        return self._connections is not None and self._journal is not None
+
     async def close(self) -> None:
         """Drain an embedded worker and give all connections up."""
         bus = self._buses.pop(asyncio.get_running_loop(), None)

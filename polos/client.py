@@ -311,7 +311,8 @@ class PolosClient:
 
                 self._backend = ClientBackend(self.settings)
             backend: ClientBackend = self._backend
-        await asyncio.to_thread(backend.connect)
+        if not backend.is_connected:
+            await asyncio.to_thread(backend.connect)
         if self.settings.embedded_worker == "1":
             await asyncio.to_thread(backend.start_worker)
         return backend

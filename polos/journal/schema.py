@@ -75,6 +75,7 @@ def upgrade(database: Database) -> str | None:
     Raises:
         SchemaVersionError: The database is newer than this version of polos.
     """
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of its parts while it is imported
     from alembic import command  # noqa: PLC0415 - slow, and rarely needed
     from alembic.config import Config  # noqa: PLC0415 - slow, and rarely needed
 
@@ -86,7 +87,6 @@ def upgrade(database: Database) -> str | None:
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS))
         config.attributes["connection"] = connection
-        logging.getLogger("alembic").setLevel(logging.WARNING)
         command.upgrade(config, HEAD)
         connection.commit()
     return found

@@ -12,8 +12,10 @@ from click import ClickException
 
 from polos.errors import ConfigurationError, ServiceUnavailableError
 from polos.journal import schema
+from polos.models import call as models
+from polos.routes import Routes
 from polos.worker.consuming import consume_routes
-from polos.worker.definitions import import_modules
+from polos.worker.definitions import import_modules, offers
 from polos.worker.forks import ForkedHosts
 from polos.worker.outages import ConsumerNews
 from polos.worker.pool_choice import STOCK_POOLS, path_of, pool_name
@@ -53,7 +55,7 @@ class ServeRuns(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships 
             connections.refuse_wrong(worker.app)
             check_app(worker.app)
             routes = consume_routes(worker, settings.deployment_id)
-            self._host = _host(worker, functools.partial(_new_service, worker, routes))
+            self._host = _host(worker, routes)
         except (ConfigurationError, ServiceUnavailableError) as error:
             raise ClickException(str(error)) from error  # celery's command prints it without a traceback
         self._news = ConsumerNews(connections.broker_outage.report)
@@ -105,13 +107,18 @@ def _new_service(worker: Any, routes: set[str], *, concurrency: int, drain_secon
     )
 
 
-def _host(worker: Any, new_service: Callable[..., WorkerService]) -> Host:
+def _serves_agents(app: Any, routes: set[str]) -> bool:
+    return any(kind == "agent" for kind, _ in offers(Routes(app), routes))
+
+
+def _host(worker: Any, routes: set[str]) -> Host:
     """Return what serves runs in the worker's pool.
 
     Raises:
         ConfigurationError: Its pool cannot.
     """
     grace = worker.app.polos[0].drain_seconds
+    new_service = functools.partial(_new_service, worker, routes)
     match pool_name(worker.pool):
         case "asyncio":
             embedded = not worker.pool.owns_process
@@ -121,7 +128,8 @@ def _host(worker: Any, new_service: Callable[..., WorkerService]) -> Host:
                 worker, functools.partial(new_service, concurrency=limit, drain_seconds=seconds)
             )
         case "prefork":
-            return _PreforkHost(worker, functools.partial(new_service, concurrency=1, drain_seconds=grace))
+            made = functools.partial(new_service, concurrency=1, drain_seconds=grace)
+            return _PreforkHost(worker, made, preloads=_serves_agents(worker.app, routes))
         case "threads" | "solo":
             limit = worker.pool.limit
             return _ProcessHost(
@@ -182,12 +190,14 @@ class _ProcessHost:
 class _PreforkHost:
     """In each process of a prefork pool."""
 
-    def __init__(self, worker: Any, new_service: Callable[[], WorkerService]) -> None:
+    def __init__(self, worker: Any, new_service: Callable[[], WorkerService], *, preloads: bool) -> None:
         if worker.pool_start_method != "fork":
             raise ConfigurationError(
                 f"worker_pool_start_method is {worker.pool_start_method!r}: polos needs 'fork' for a prefork "
                 "pool; or use the asyncio pool, by leaving -P out"
             )
+        if preloads and worker.app.polos[0].preload_models == "1":
+            models.preload()  # before the first fork: its 165 MB are shared by all processes then
         self._hosts = ForkedHosts(worker.app, lambda: StockHost(worker.app, new_service, concurrency=1))
         _before_end(worker.pool, self.drain, self.drain)
         signals.worker_shutting_down.connect(self._on_shutting_down)

@@ -42,13 +42,14 @@ async def double(ctx: WorkflowContext, payload: Number) -> Number:
     return Number(n=payload.n * 2)
 
 
-@workflow(id="e2e-nowhere", route="nowhere")
+@workflow(id="e2e-nowhere")
 async def nowhere(ctx: WorkflowContext) -> None:
-    """Never runs: no worker consumes its route."""
+    """Never runs: what starts it sends it to a route that no worker consumes."""
 
 
 async def wait_outside(ctx: WorkflowContext) -> str:
     """Wait without executing anything, until `let_in`."""
+    nowhere.route = "nowhere"
     return await reason_of(ctx.step.invoke_and_wait("gate", nowhere))
 
 
@@ -57,6 +58,7 @@ async def waits_outside(polos: Polos, run_id: str) -> None:
         while True:
             try:
                 await polos.get_execution(child_id_of(run_id, "gate"))
+                nowhere.route = None  # or a worker that starts would serve it
                 return
             except ValueError:
                 await asyncio.sleep(0.01)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fleet import Fleet
 from models.servers import ModelServer, model_server
 from scripts import Folder
+from worker_fleet import Fleet
 
 HERE = Path(__file__).parent
 

@@ -1,4 +1,4 @@
-"""A program with a Celery app of its own: ordinary tasks that hold it to its settings, and runs beside them."""
+"""A program with a Celery app of its own: tasks that tell how they are executed, and runs beside them."""
 
 from __future__ import annotations
 

@@ -7,10 +7,10 @@ import signal
 import sys
 
 import pytest
-from fleet import Fleet
 from fleet_program import STEPS, TRACE
 from models.servers import ModelServer
 from scripts import wait_until
+from worker_fleet import Fleet
 
 pytestmark = pytest.mark.timeout(180)
 POOLS = ["asyncio", "prefork", "threads", "solo"]

@@ -1,4 +1,4 @@
-"""A program with a Celery app of its own, under settings that would break runs if they were for these, too."""
+"""A Celery app of the program's own, under settings that would break runs if they were for these, too."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,39 @@ from typing import Any
 import pytest
 from models.servers import ModelServer
 from redis import Redis
-from scripts import Folder, Script
+from scripts import Folder, Script, wait_until
 from services import valkey
 
 pytestmark = pytest.mark.timeout(240)
 HERE = Path(__file__).parent
 CELERY = str(Path(sys.executable).with_name("celery"))
 ASYNCIO = "polos.worker.pool:AsyncioPool"
+EXAMPLE = HERE.parents[1] / "examples" / "own_app"
+NODE = "shop@fleet"
+START = """
+import asyncio
+from polos import PolosClient
+from shop import part
+
+async def main():
+    async with PolosClient() as client:
+        run = await part.invoke(client, {"n": 1})
+        print((await client.get_execution(run.id))["status"])
+
+asyncio.run(main())
+"""
+SCRIPT = """
+import asyncio
+from polos import PolosClient
+from shop import settings_of, whole
+
+async def main():
+    settings_of.delay()
+    async with PolosClient() as client:
+        assert await whole.run(client, {"n": 2}) == [None, 3]
+
+asyncio.run(main())
+"""
 SETTINGS = {
     "accept_content": ["msgpack", "json"],
     "result_accept_content": ["msgpack", "json"],
@@ -46,10 +73,13 @@ class Shop:
     """A folder with the program, and its servers."""
 
     folder: Folder
+    broker_url: str
     results_url: str
 
     def worker(self, *options: str, **variables: str) -> Script:
-        return self.folder.command(CELERY, "-A", "shop", "worker", "-l", "INFO", *options, **variables)
+        return self.folder.command(
+            CELERY, "-A", "shop", "worker", "-l", "INFO", "-n", NODE, *options, **variables
+        )
 
     def celery(self, *words: str) -> str:
         return self.folder.command(CELERY, "-A", "shop", *words).ends(seconds=60)
@@ -85,7 +115,7 @@ def shop(shop_server: str, model_of_fleets: ModelServer) -> Iterator[Shop]:
     with _open(shop_server, model_of_fleets, {}) as folder:
         Redis.from_url(shop_server).flushall()
         shutil.copy(HERE / "shop.py", folder.path)
-        yield Shop(folder, f"{shop_server}/1")
+        yield Shop(folder, f"{shop_server}/0", f"{shop_server}/1")
 
 
 @dataclass
@@ -111,7 +141,7 @@ def served(
         Redis.from_url(shop_server).flushall()
         for name in ("shop.py", "shop_customer.py"):
             shutil.copy(HERE / name, folder.path)
-        shop = Shop(folder, f"{shop_server}/1")
+        shop = Shop(folder, f"{shop_server}/0", f"{shop_server}/1")
         shop.worker().wait_for(" ready.", seconds=60)
         once = {} if pool == "asyncio" else {"DIES_ONCE": "died"}
         customer = [sys.executable, "-W", "error::UserWarning", "shop_customer.py"]
@@ -162,10 +192,66 @@ def test_eager_tasks_do_not_make_runs_eager(served: Served) -> None:
 
 
 def test_inspect_shows_the_tasks_of_both(served: Served) -> None:
-    registered = served.shop.celery("inspect", "registered", "--timeout", "10")
+    registered = served.shop.celery("inspect", "registered", "--timeout", "30", "--destination", NODE)
     assert {"shop.settings_of", "polos.run", "polos.turn"} <= set(re.findall(r"[\w.]+", registered))
 
 
-def test_flower_shows_the_workers_of_the_app(served: Served) -> None:
+def test_flower_shows_the_worker_of_the_app(served: Served) -> None:
     flower = served.shop.folder.command(CELERY, "-A", "shop", "flower", "--port=0", "--address=127.0.0.1")
     flower.wait_for("Visit me at", seconds=60)
+    [url] = re.findall(r"Visit me at (http://[\w.:]+)", flower.text)
+    wait_until(lambda: NODE in urllib.request.urlopen(f"{url}/workers").read().decode(), seconds=60)
+
+
+def test_an_embedded_worker_leaves_the_tasks_of_the_app_alone(shop: Shop) -> None:
+    """It rings and executes through the app, but takes nothing from the app's own queue."""
+    (shop.folder.path / "script.py").write_text(SCRIPT)
+    shop.folder.start("script.py", POLOS_EMBEDDED_WORKER="1").ends(seconds=60)
+    assert Redis.from_url(shop.broker_url).llen("celery") == 1
+    assert shop.results() == set()
+
+
+def test_a_run_is_accepted_while_the_broker_of_the_app_is_away(shop: Shop) -> None:
+    (shop.folder.path / "script.py").write_text(START)
+    settings = json.dumps({"broker_connection_timeout": 0.5})
+    away = {"SHOP_BROKER": "redis://127.0.0.1:1/0", "SHOP_RESULTS": "disabled://", "SHOP_SETTINGS": settings}
+    told = shop.folder.start("script.py", **away).ends(seconds=60)
+    assert "What was started is accepted" in told
+    assert told.splitlines()[-1] == "queued"
+
+
+def test_polos_is_installed_in_an_app_once(shop: Shop) -> None:
+    (shop.folder.path / "twice.py").write_text("import shop, polos\npolos.install(shop.app)\n")
+    assert "polos is installed in the Celery app 'shop' already" in shop.folder.start("twice.py").ends(code=1)
+
+
+def test_two_brokers_are_refused_without_their_passwords(shop: Shop) -> None:
+    (shop.folder.path / "program.py").write_text("import shop\n")
+    told = shop.folder.start("program.py", POLOS_BROKER_URL="redis://:secret@elsewhere:6379/0").ends(code=1)
+    assert "'shop' has the broker redis://127.0.0.1" in told
+    assert "unset POLOS_BROKER_URL" in told
+    assert "secret" not in told
+
+
+def test_a_worker_that_could_not_read_doorbells_is_refused(shop: Shop) -> None:
+    told = shop.worker(SHOP_SETTINGS=json.dumps({"accept_content": ["msgpack"]})).ends(code=1, seconds=60)
+    assert "Error: accept_content is ['msgpack']: add 'json'" in told
+
+
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_a_pool_of_green_threads_is_refused(shop: Shop, pool: str) -> None:
+    pytest.importorskip(pool, reason=f"the package {pool} is not installed")
+    told = shop.worker("-P", pool).ends(code=1, seconds=60)
+    assert "polos cannot serve runs on the pool" in told
+
+
+def test_the_example_runs_as_its_readme_says(model_of_fleets: ModelServer) -> None:
+    """The task, the workflow, the agent and the task that the workflow enqueued."""
+    model_of_fleets.reset()
+    model_of_fleets.says("Thank you, Ada.")
+    with Folder.new({**model_of_fleets.environment, "POLOS_EMBEDDED_WORKER": "0"}) as folder:
+        shutil.copytree(EXAMPLE, folder.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".polos"))
+        worker = folder.command(CELERY, "-A", "proj", "worker", "--loglevel", "info")
+        worker.wait_for(" ready.", seconds=60)
+        assert folder.start("order.py").ends(seconds=60) == "99.5: Thank you, Ada."
+        worker.wait_for("mail to ada@example.com: Thank you, Ada.", seconds=60)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from fleet import Fleet
 from fleet_program import GATES
 from models.servers import ModelServer
 from scripts import wait_until
+from worker_fleet import Fleet
 
 pytestmark = pytest.mark.timeout(120)
 
