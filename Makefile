@@ -13,7 +13,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults lint format clean
+.PHONY: help demo test faults bench lint format clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: $(VENV)/installed-test ## Run the tests; ARGS="tests/unit -k name" runs so
 
 faults: $(VENV)/installed-test ## Run the long fault tests; ARGS="f2 --seconds 300" chooses.
 	@$(BIN)/python -m tests.faults $(ARGS)
+
+bench: $(VENV)/installed-test ## Measure polos beside its floors; ARGS="w1 --database sqlite" runs some.
+	@$(BIN)/python -m benchmarks $(or $(ARGS),all --quick)
 
 lint: $(VENV)/installed-dev ## Check format, style, types and layers.
 	@$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Run the workloads that the command line names."""
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that servers and workers end too
     wanted = list(WORKLOADS) if "all" in arguments.workloads else arguments.workloads
     databases = arguments.database or DATABASES
     counted = ledger.install()

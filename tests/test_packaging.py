@@ -1,4 +1,4 @@
-"""What is shipped: the wheel and the source distribution hold what they must, and the wheel works installed."""
+"""What is shipped: wheel and source distribution hold what they must, and the wheel works installed."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from polos import Polos, WorkflowContext, workflow
 
 
 @workflow
-async def double(ctx: WorkflowContext, n: int) -> int:
-    return int(await ctx.step.run("double", lambda: n * 2))
+async def double(ctx: WorkflowContext, payload: dict[str, int]) -> int:
+    return int(await ctx.step.run("double", lambda: payload["n"] * 2))
 
 
 async def main():
     async with Polos() as client:
-        print(polos.__file__, await double.run(client, 21))
+        print(polos.__file__, await double.run(client, {"n": 21}))
 
 
 asyncio.run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -197,7 +198,8 @@ class _PreforkHost:
                 "pool; or use the asyncio pool, by leaving -P out"
             )
         if preloads and worker.app.polos[0].preload_models == "1":
-            models.preload()  # before the first fork: its 165 MB are shared by all processes then
+            models.preload()  # before the first fork: its 165 MB are shared by all processes then,
+            gc.freeze()  # as long as no garbage collection writes to them
         self._hosts = ForkedHosts(worker.app, lambda: StockHost(worker.app, new_service, concurrency=1))
         _before_end(worker.pool, self.drain, self.drain)
         signals.worker_shutting_down.connect(self._on_shutting_down)
