@@ -120,7 +120,13 @@ def _host(worker: Any, routes: set[str]) -> Host:
     """
     grace = worker.app.polos[0].drain_seconds
     new_service = functools.partial(_new_service, worker, routes)
-    match pool_name(worker.pool):
+    name = pool_name(worker.pool)
+    if name != "prefork" and getattr(worker, "autoscale", None):
+        raise ConfigurationError(
+            f"--autoscale is for a prefork pool, and this is {name or path_of(type(worker.pool))}: "
+            "leave it out, and say with -c how much executes at once"
+        )
+    match name:
         case "asyncio":
             embedded = not worker.pool.owns_process
             seconds = EMBEDDED_DRAIN_SECONDS if embedded else grace

@@ -50,7 +50,10 @@ async def nowhere(ctx: WorkflowContext) -> None:
 async def wait_outside(ctx: WorkflowContext) -> str:
     """Wait without executing anything, until `let_in`."""
     nowhere.route = "nowhere"
-    return await reason_of(ctx.step.invoke_and_wait("gate", nowhere))
+    waiting = asyncio.ensure_future(reason_of(ctx.step.invoke_and_wait("gate", nowhere)))
+    await asyncio.sleep(0)  # it has been asked for now
+    nowhere.route = None  # or a worker that starts would serve it
+    return await waiting
 
 
 async def waits_outside(polos: Polos, run_id: str) -> None:
@@ -58,7 +61,6 @@ async def waits_outside(polos: Polos, run_id: str) -> None:
         while True:
             try:
                 await polos.get_execution(child_id_of(run_id, "gate"))
-                nowhere.route = None  # or a worker that starts would serve it
                 return
             except ValueError:
                 await asyncio.sleep(0.01)
