@@ -75,6 +75,7 @@ async def _execute(runtime: Runtime, claim: TurnClaim) -> str:
         return await _hand_back(runtime, claim)
     try:
         request = await _request(runtime, claim, agent)
+        await models.ready()  # before `may_start`, which says what is true for a moment only
     except Exception as error:  # noqa: BLE001 - made from recorded values: another attempt cannot help
         return await _failed(runtime, claim, agent, error, run)
     await runtime.may_start()

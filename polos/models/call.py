@@ -55,6 +55,11 @@ def preload() -> None:
         _warm()
 
 
+async def ready() -> None:
+    """Return once a call goes out at once, without waiting for LiteLLM to be loaded."""
+    await _loaded()
+
+
 async def close() -> None:
     """Close the connections the running loop holds to providers; a later call opens new ones.
 
