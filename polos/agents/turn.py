@@ -109,7 +109,7 @@ async def _call(
 ) -> str:
     """Make the model call and record what came of it."""
     faultpoint("before_execute", f"turn {agent.id}")
-    calling = start_apart(_generate(request, current_place.get()), name=f"model call {agent.id}")
+    calling = start_apart(_generate(runtime, request, current_place.get()), name=f"model call {agent.id}")
     runtime.turns[(claim.run_id, claim.name)] = calling
     try:
         answer: ModelAnswer = await calling
@@ -126,9 +126,9 @@ async def _call(
     return await _complete(runtime, claim, _outcome(runtime, claim, answer))
 
 
-async def _generate(request: ModelRequest, place: Place | None) -> ModelAnswer:
+async def _generate(runtime: Runtime, request: ModelRequest, place: Place | None) -> ModelAnswer:
     current_place.set(place)  # a task apart has a context of its own
-    return await models.generate(request)
+    return await models.generate(request, before_send=runtime.may_start)
 
 
 def _outcome(runtime: Runtime, claim: TurnClaim, answer: ModelAnswer) -> Outcome:

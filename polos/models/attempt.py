@@ -30,6 +30,7 @@ from polos.models.messages import (
 from polos.models.providers import Endpoint, Provider, Wire
 from polos.models.request import Item, ModelAnswer, ModelRequest
 from polos.models.wire import (
+    BeforeSend,
     Body,
     Connections,
     Exchange,
@@ -68,7 +69,12 @@ class Attempt:
 
 
 async def ask(
-    request: ModelRequest, provider: Provider, *, endpoint: Endpoint, options: dict[str, Any]
+    request: ModelRequest,
+    provider: Provider,
+    *,
+    endpoint: Endpoint,
+    options: dict[str, Any],
+    before_send: BeforeSend | None = None,
 ) -> ModelAnswer:
     """Return the answer to `request`; see `polos.models.call.generate`."""
     call = Call(
@@ -79,7 +85,9 @@ async def ask(
         timeout_seconds=request.timeout_seconds,
         handled=sys.exception(),
     )
-    answer, body = await _exchange(await _prepare(request, provider, endpoint, call=call, options=options))
+    exchange = Exchange(before_send)
+    attempt = await _prepare(request, provider, endpoint, call=call, options=options, exchange=exchange)
+    answer, body = await _exchange(attempt)
     if failure := body.get("error"):
         raise failed_answer_error(call, failure)
     if not answer.content and not answer.tool_calls:
@@ -88,14 +96,20 @@ async def ask(
 
 
 async def _prepare(
-    request: ModelRequest, provider: Provider, endpoint: Endpoint, *, call: Call, options: dict[str, Any]
+    request: ModelRequest,
+    provider: Provider,
+    endpoint: Endpoint,
+    *,
+    call: Call,
+    options: dict[str, Any],
+    exchange: Exchange,
 ) -> Attempt:
     options.pop("stream", None)  # whether to stream is decided by the entry point
     headers = {**options.pop("extra_headers", {})}
     if request.idempotency_key:
         headers["Idempotency-Key"] = request.idempotency_key
     options.update(options.pop("extra_body", {}))
-    return Attempt(request, provider, endpoint, call, options, headers, await connections(), Exchange())
+    return Attempt(request, provider, endpoint, call, options, headers, await connections(), exchange)
 
 
 async def _exchange(attempt: Attempt) -> tuple[ModelAnswer, Body]:

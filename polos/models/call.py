@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Awaitable, Callable
 from functools import cache
 from types import ModuleType
 
@@ -17,10 +18,18 @@ logger = logging.getLogger("polos.models")
 _loading = threading.Lock()
 
 
-async def generate(request: ModelRequest) -> ModelAnswer:
+async def generate(
+    request: ModelRequest, *, before_send: Callable[[], Awaitable[None]] | None = None
+) -> ModelAnswer:
     """Return the model's answer to `request`.
 
     One attempt: nothing below retries, so whoever repeats a call knows how often it was made.
+
+    Args:
+        request: The whole call.
+        before_send: Awaited immediately before the request goes out, after everything that takes time
+            (loading LiteLLM, connecting): the last moment at which a caller can hold it back. LiteLLM's own
+            clients, used for a few providers of its naming, do not know it.
 
     Raises:
         ModelError: The provider refused, failed, took too long or answered nothing usable.
@@ -39,7 +48,9 @@ async def generate(request: ModelRequest) -> ModelAnswer:
         api_version=options.pop("api_version", None),
     )
     attempt = await _loaded()
-    answer: ModelAnswer = await attempt.ask(request, provider, endpoint=endpoint, options=options)
+    answer: ModelAnswer = await attempt.ask(
+        request, provider, endpoint=endpoint, options=options, before_send=before_send
+    )
     return answer
 
 

@@ -11,7 +11,7 @@ import logging
 import os
 import ssl
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -37,6 +37,7 @@ except ImportError:  # a LiteLLM without this switch only costs more per call
     is_internal_call = ContextVar("is_internal_call", default=False)
 
 Body = dict[str, Any]
+BeforeSend = Callable[[], Awaitable[None]]
 
 litellm.suppress_debug_info = True
 litellm.telemetry = False
@@ -48,8 +49,14 @@ logging.getLogger("LiteLLM").setLevel(os.environ.get("LITELLM_LOG", "ERROR").upp
 
 @dataclass
 class Exchange:
-    """What happened on the network during one call."""
+    """What happens on the network during one call.
 
+    Attributes:
+        before_send: Awaited when a connection stands, immediately before the request goes out.
+        answered: Whether a successful answer has arrived.
+    """
+
+    before_send: BeforeSend | None = None
     answered: bool = False
 
 
@@ -57,14 +64,27 @@ _exchange: ContextVar[Exchange | None] = ContextVar("polos_model_exchange", defa
 
 
 class ObservedClient(httpx.AsyncClient):
-    """An HTTP client that notes in the call's `Exchange` when a successful answer has arrived."""
+    """An HTTP client that keeps to the `Exchange` of the call it is used in."""
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send `request`."""
+        if (exchange := _exchange.get()) is None:
+            return await super().send(request, **options)
+        if exchange.before_send is not None:
+            request.extensions = {**request.extensions, "trace": _gate(exchange.before_send)}
         response = await super().send(request, **options)
-        if response.is_success and (exchange := _exchange.get()) is not None:
-            exchange.answered = True
+        exchange.answered |= response.is_success
         return response
+
+
+def _gate(before_send: BeforeSend) -> Callable[[str, Body], Awaitable[None]]:
+    """Return a trace function for httpcore, which awaits it at each stage of a request."""
+
+    async def trace(stage: str, _: Body) -> None:
+        if stage.endswith(".send_request_headers.started"):
+            await before_send()
+
+    return trace
 
 
 @dataclass

@@ -130,12 +130,14 @@ class _Sender:
 
 async def test_doorbells_are_rung_after_an_unforeseen_error_of_the_broker_client() -> None:
     sender = _Sender()
-    dispatcher = DispatchThread(sender, "redis://nowhere")  # type: ignore[arg-type]
+    reports: list[BaseException | None] = []
+    dispatcher = DispatchThread(sender, reports.append)  # type: ignore[arg-type]
     dispatcher.ring(Doorbell("first", "flow"))
     assert sender.broke.wait(10)
     dispatcher.ring(Doorbell("second", "flow"))
     dispatcher.stop(timeout_seconds=10)
     assert sender.sent == ["second"]
+    assert reports == [None]
 
 
 # -- a worker that ends

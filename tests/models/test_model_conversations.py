@@ -53,6 +53,24 @@ async def test_text_usage_and_path(server: ModelServer, name: str) -> None:
 
 
 @each_provider
+async def test_a_call_may_be_held_back_until_its_connection_stands(server: ModelServer, name: str) -> None:
+    held: list[int] = []
+
+    async def hold() -> None:
+        held.append(len(server.requests))
+
+    async def never() -> None:
+        raise RuntimeError("not now")
+
+    server.says("good day to you")
+    await generate(_request(name), before_send=hold)
+    assert held == [0]
+    with pytest.raises(ModelError, match="not now"):
+        await generate(_request(name), before_send=never)
+    assert len(server.requests) == 1
+
+
+@each_provider
 async def test_parallel_tool_calls_and_their_outputs_make_a_round_trip(
     server: ModelServer, name: str
 ) -> None:
