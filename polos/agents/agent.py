@@ -8,7 +8,6 @@ from typing import Any
 from pydantic import BaseModel
 
 from polos import serialization
-from polos.agents.loop import run_loop
 from polos.agents.stop_conditions import check_conditions
 from polos.current import refuse_inside_run
 from polos.errors import ConfigurationError
@@ -135,6 +134,9 @@ class Agent(Workflow):
         register(self)
 
     async def _body(self, ctx: Any, payload: dict[str, Any]) -> AgentResult:
+        # A program that only starts agents pays for no engine.
+        from polos.agents.loop import run_loop  # noqa: PLC0415
+
         return await run_loop(self, ctx, payload)
 
     def find_tool(self, name: str) -> Tool | None:

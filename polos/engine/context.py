@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from polos.engine.execution import Execution
-from polos.engine.runtime import Definition, Runtime
-from polos.engine.step import StepRunner
+if TYPE_CHECKING:  # a program that only names the context in its signatures pays for no engine
+    from polos.engine.execution import Execution
+    from polos.engine.runtime import Definition
+    from polos.engine.step import StepRunner
 
 
 class WorkflowContext:
@@ -108,8 +109,8 @@ class AgentContext(WorkflowContext):
         self.max_tokens = max_tokens
 
 
-def build_context(runtime: Runtime, execution: Execution, definition: Definition) -> WorkflowContext:
-    """Return the context for the body of `execution`."""
+def build_context(execution: Execution, definition: Definition, step: StepRunner) -> WorkflowContext:
+    """Return the context for the body of `execution`; `step` are its steps."""
     claim = execution.claim
     common: dict[str, Any] = {
         "execution_id": claim.id,
@@ -137,5 +138,5 @@ def build_context(runtime: Runtime, execution: Execution, definition: Definition
     else:
         context = WorkflowContext(workflow_id=claim.name, workflow_type=claim.kind, **common)
     context.state_schema = getattr(definition, "state_schema", None)
-    context._step = StepRunner(runtime, execution)
+    context._step = step
     return context

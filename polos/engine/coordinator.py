@@ -14,6 +14,7 @@ from polos.engine.execution import Execution
 from polos.engine.outcomes import back_off, can_never_succeed, error_text, exits_as_errors
 from polos.engine.runtime import Definition, Runtime, Slot
 from polos.engine.signals import Drained, Fenced, Parked
+from polos.engine.step import StepRunner
 from polos.errors import (
     ExecutionCancelledError,
     InputError,
@@ -112,7 +113,7 @@ async def _run_to_its_end(runtime: Runtime, execution: Execution, slot: Slot) ->
         await _unit(runtime, execution, block_run(claim.id, claim.attempt, error=_unknown(claim)))
         return RunStatus.BLOCKED.value
     await execution.load()
-    context = build_context(runtime, execution, definition)
+    context = build_context(execution, definition, StepRunner(runtime, execution))
     try:
         result = await _drive(runtime, execution, definition, context, slot)
     except WaitException:

@@ -141,16 +141,27 @@ class Stage:
     async def _survivor_takes(self, queues: list[str]) -> None:
         """Make the survivor consume more Celery queues, and return once it does."""
         await self._told(self.survivor.name, self._app.control.add_consumer, queues)
+        await self._consumed(self.survivor.name, lambda consumed: consumed.issuperset(queues))
 
     async def _leaves(self, worker: str, queues: list[str]) -> None:
         """Make a worker consume these Celery queues no more, and return once it does not."""
         await self._told(worker, self._app.control.cancel_consumer, queues)
+        await self._consumed(worker, lambda consumed: consumed.isdisjoint(queues))
 
     async def _told(self, worker: str, order: Callable[..., object], queues: list[str]) -> None:
         for queue in queues:
             async with asyncio.timeout(BOOT_SECONDS):
                 while not await asyncio.to_thread(order, queue, destination=[worker], reply=True, timeout=1):
                     continue  # it has not connected yet
+
+    async def _consumed(self, worker: str, as_told: Callable[[set[str]], bool]) -> None:
+        """Wait until orders are carried out: a worker answers before, and orders in any order."""
+        inspect = self._app.control.inspect([worker], timeout=1)
+        async with asyncio.timeout(BOOT_SECONDS):
+            while (answer := await asyncio.to_thread(inspect.active_queues)) is None or not as_told(
+                {queue["name"] for queue in answer[worker]}
+            ):
+                await asyncio.sleep(0.03)
 
     def _run(self, run_id: str) -> dict[str, Any]:
         [row] = self._journal.read(READ_RUN, {"run": run_id})
