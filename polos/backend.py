@@ -61,6 +61,18 @@ class Placement:
     is_served: bool
 
 
+@dataclass(frozen=True)
+class Cancelled:
+    """A run that was cancelled: who executed it, and the number of the event in its tree."""
+
+    run_id: str
+    owner: str | None
+    kind: str
+    name: str
+    root_id: str
+    number: int
+
+
 class ClientBackend:
     """The connections of one process for one client; made anew after a fork."""
 
@@ -157,14 +169,16 @@ class ClientBackend:
         rows = self._read(READ_RUN, {"run": run_id})
         return run_record(rows[0]) if rows else None
 
-    def cancel(self, run: dict[str, Any]) -> list[tuple[str, str | None]]:
-        """Cancel a run and its descendants, level by level, root first; return (id, last owner) of each."""
+    def cancel(self, run: dict[str, Any]) -> list[Cancelled]:
+        """Cancel a run and its descendants, level by level, root first; return what was still going."""
         cancelled = []
-        level = [(run["id"], run["owner"], run["parent_id"] if run["awaited"] else None, run["parent_step"])]
+        parent_id = run["parent_id"] if run["awaited"] else None
+        level = [(run["id"], run["owner"], parent_id, run["parent_step"], run["kind"], run["name"])]
         while level:
-            run_id, owner, parent_id, parent_step = level.pop(0)
+            run_id, owner, parent_id, parent_step, kind, name = level.pop(0)
             unit = cancel_run(
                 run_id,
+                root_id=run["root_id"],
                 parent_id=parent_id,
                 parent_step=parent_step,
                 cancelled_by="user",
@@ -173,13 +187,12 @@ class ClientBackend:
             )
             [rows] = self._commit([unit])
             if rows:
-                cancelled.append((run_id, owner))
-                self._wake_parent(parent_id, rows[0])
+                cancelled.append(Cancelled(run_id, owner, kind, name, run["root_id"], number=rows[0][3]))
+                self._wake_parent(parent_id, rows[0][1])
             level += [tuple(row) for row in self._read(READ_LIVE_CHILDREN, {"run": run_id})]
         return cancelled
 
-    def _wake_parent(self, parent_id: str | None, row: tuple[Any, ...]) -> None:
-        _, status, _ = row
+    def _wake_parent(self, parent_id: str | None, status: str | None) -> None:
         if parent_id is None:
             return
         if status == RunStatus.QUEUED and (parent := self.read_run(parent_id)) is not None:
@@ -242,12 +255,12 @@ class ClientBackend:
         async with heard:
             yield
 
-    def tell_cancelled(self, run_id: str, owner: str | None) -> None:
+    def tell_cancelled(self, run: Cancelled) -> None:
         """Tell the worker that executes a cancelled run, and whoever waits for it."""
         bus = self._bus()
-        bus.publish(RUN_CHANNEL.format(run_id), "ended")
-        if owner is not None:
-            bus.publish(WORKER_CHANNEL.format(owner), run_id)
+        bus.publish(RUN_CHANNEL.format(run.run_id), "ended")
+        if run.owner is not None:
+            bus.publish(WORKER_CHANNEL.format(run.owner), run.run_id)
 
     def _bus(self) -> Bus:
         loop = asyncio.get_running_loop()

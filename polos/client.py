@@ -272,8 +272,8 @@ class PolosClient:
         if row is None or row["project"] != self.project_id:
             return False
         cancelled = await asyncio.to_thread(backend.cancel, row)
-        for run_id, owner in cancelled:
-            backend.tell_cancelled(run_id, owner)
+        for run in cancelled:
+            backend.tell_cancelled(run)
         return bool(cancelled)
 
     # -- life

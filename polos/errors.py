@@ -4,7 +4,9 @@ PolosError
 ├── ConfigurationError (ValueError)           you: settings, definitions, imports
 │   └── SchemaVersionError                    the database is older or newer than this version
 ├── ServiceUnavailableError                   infrastructure: a server does not answer; safe to retry
-│   └── JournalUnavailableError               the database
+│   ├── JournalUnavailableError               the database
+│   └── ServerUnavailableError                polos server
+├── AccessDeniedError (PermissionError)       polos server does not accept the key, or not for this
 ├── ModelError                                a provider refused, failed or answered nonsense
 │   └── MissingCredentialError (ValueError)   its key is not set
 ├── StepExecutionError                        a step failed for good; fails the run unless caught
@@ -48,6 +50,14 @@ class ServiceUnavailableError(PolosError):
 
 class JournalUnavailableError(ServiceUnavailableError):
     """The database does not answer. Nothing was accepted; safe to retry."""
+
+
+class ServerUnavailableError(ServiceUnavailableError):
+    """The server of the API does not answer, or cannot at the moment. Safe to retry with the same key."""
+
+
+class AccessDeniedError(PolosError, PermissionError):
+    """The server of the API does not accept the API key, or the key is not for this project."""
 
 
 class ModelError(PolosError):

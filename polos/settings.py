@@ -36,6 +36,24 @@ def _seconds(text: str) -> float:
     return number
 
 
+def _pause(text: str) -> float:
+    if not (number := float(text)) > 0:
+        raise ValueError("must be more than 0")
+    return number
+
+
+def _count(text: str) -> int:
+    if (number := int(text)) < 0:
+        raise ValueError("must be 0 or more")
+    return number
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in {"true", "false"}:
+        raise ValueError("must be true or false")
+    return text.lower() == "true"
+
+
 def _deployment(text: str) -> str:
     if not _DEPLOYMENT.fullmatch(text):
         raise ValueError("must be up to 100 letters, digits and any of _ . : + / -, it names Celery queues")
@@ -91,6 +109,13 @@ class Settings:
     preload_models: str = _setting("POLOS_PRELOAD_MODELS", _one_of("0", "1"), "1")  # LiteLLM, at the start
     sync_threads: int = _setting("POLOS_SYNC_THREADS", _positive_int, 64)
     log_format: str = _setting("POLOS_LOG_FORMAT", _one_of("text", "json"), "text")
+    local_mode: bool = _setting("POLOS_LOCAL_MODE", _switch, False)  # the server asks nobody for a key
+    cors_origins: tuple[str, ...] = _setting("POLOS_CORS_ORIGINS", _names, ())
+    max_request_bytes: int = _setting("POLOS_MAX_REQUEST_BYTES", _positive_int, 10 << 20)
+    requests_per_minute: int = _setting("POLOS_REQUESTS_PER_MINUTE", _count, 0)  # of each key; 0: no limit
+    stream_keepalive_seconds: float = _setting("POLOS_STREAM_KEEPALIVE_SECONDS", _pause, 15.0)
+    stream_stall_seconds: float = _setting("POLOS_STREAM_STALL_SECONDS", _pause, 60.0)
+    ready_patience_seconds: float = _setting("POLOS_READY_PATIENCE_SECONDS", _seconds, 60.0)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:

@@ -62,4 +62,4 @@ def test_only_what_is_away_may_be_tried_again() -> None:
         name for name, value in defined().items() if issubclass(value, PolosError) and value.retryable
     }
 
-    assert retryable == {"ServiceUnavailableError", "JournalUnavailableError"}
+    assert retryable == {"ServiceUnavailableError", "JournalUnavailableError", "ServerUnavailableError"}

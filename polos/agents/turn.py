@@ -69,7 +69,7 @@ async def _execute(runtime: Runtime, claim: TurnClaim) -> str:
     run = run_record((await runtime.journal.read(READ_RUN, run=claim.run_id))[0])
     if claim.crashes >= runtime.settings.max_crashes:
         message = f"worker_lost: {claim.crashes} workers died while they executed this turn"
-        return await _complete(runtime, claim, failed(message))
+        return await _complete(runtime, claim, failed(message), run)
     agent = runtime.resolve("agent", run["name"], run["caller"])
     if not isinstance(agent, Agent):
         return await _hand_back(runtime, claim)
@@ -123,7 +123,7 @@ async def _call(
             return await _hand_back(runtime, claim)
         return await _failed(runtime, claim, agent, error, run)
     faultpoint("after_execute", f"turn {agent.id}")
-    return await _complete(runtime, claim, _outcome(runtime, claim, answer))
+    return await _complete(runtime, claim, _outcome(runtime, claim, answer), run)
 
 
 async def _generate(runtime: Runtime, request: ModelRequest, place: Place | None) -> ModelAnswer:
@@ -139,14 +139,20 @@ def _outcome(runtime: Runtime, claim: TurnClaim, answer: ModelAnswer) -> Outcome
         return failed(str(error), failures=claim.failures)
 
 
-async def _complete(runtime: Runtime, claim: TurnClaim, outcome: Outcome) -> str:
+async def _complete(runtime: Runtime, claim: TurnClaim, outcome: Outcome, run: dict[str, Any]) -> str:
     rows = await runtime.journal.do(
-        complete_turn(claim, runtime.worker_id, outcome, ring_again=runtime.settings.ring_again_seconds)
+        complete_turn(
+            claim,
+            runtime.worker_id,
+            outcome,
+            root_id=run["root_id"],
+            ring_again=runtime.settings.ring_again_seconds,
+        )
     )
     if not rows:
         return "taken over"
     faultpoint("after_record", "turn")
-    status, owner, seq = rows[0]
+    status, owner, seq, _ = rows[0]
     if owner == runtime.worker_id and (execution := runtime.executions.get(claim.run_id)) is not None:
         execution.completed_here(_row(claim, outcome, seq))
     else:
@@ -179,7 +185,8 @@ async def _failed(
     retryable = isinstance(error, PolosError) and error.retryable
     if not retryable or len(failures) >= settings.model_max_attempts:
         logger.warning("Turn %s of run %s failed: %s", claim.name, claim.run_id, error)
-        return await _complete(runtime, claim, failed(_final_message(error, len(failures)), failures=text))
+        outcome = failed(_final_message(error, len(failures)), failures=text)
+        return await _complete(runtime, claim, outcome, run)
     delay = _delay(runtime, error, len(failures) - 1)
     logger.info("Turn %s of run %s is tried again in %.1f s: %s", claim.name, claim.run_id, delay, error)
     unit = retry_turn(claim, runtime.worker_id, error=error_text(error), failures=text, delay=delay)

@@ -301,7 +301,7 @@ async def _finish(runtime: Runtime, execution: Execution, ending: Ending) -> str
     faultpoint("after_finish", f"{claim.kind} {claim.name}")
     runtime.announce_end(claim.id)
     if claim.awaited and claim.parent_id is not None:
-        _, status, owner = rows[0]
+        _, status, owner, _ = rows[0]
         await runtime.wake(claim.parent_id, status, owner)
     # The failure of a tool is told to the model, not to people.
     expected = ending.status is RunStatus.COMPLETED or claim.kind == "tool"
@@ -318,11 +318,12 @@ def _ending_unit(runtime: Runtime, claim: Claim, ending: Ending) -> Unit:
             claim.id,
             claim.attempt,
             ending,
+            root_id=claim.root_id,
             parent_id=claim.parent_id,
             parent_step=claim.parent_step,
             ring_again=runtime.settings.ring_again_seconds,
         )
-    return finish_run(claim.id, claim.attempt, ending)
+    return finish_run(claim.id, claim.attempt, ending, root_id=claim.root_id)
 
 
 async def _unit(runtime: Runtime, execution: Execution, unit: Unit) -> Rows:

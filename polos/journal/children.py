@@ -15,6 +15,7 @@ from polos.journal.runs import (
     ENDING_VALUES,
     FENCE,
     FINISHED,
+    NUMBER_END,
     RUNS,
     WAKE_VALUES,
     Ending,
@@ -22,6 +23,8 @@ from polos.journal.runs import (
     R,
     ended,
     fence,
+    is_ours,
+    number_event,
     ringing_from_now,
 )
 from polos.journal.statements import Part, Row, Statement, Unit, now, one_of
@@ -48,6 +51,7 @@ _GIVEN = (
 )
 _ZERO = (
     "attempt",
+    "event_seq",
     "seq",
     "wakes",
     "crashes",
@@ -124,11 +128,8 @@ def _step_values(child: NewRun, position: int) -> dict[str, Any]:
 
 
 _child = RUNS.alias("child")
-_child_is_ours = exists().where(
-    _child.c.id == P("run"), _child.c.attempt == P("attempt"), _child.c.status == RunStatus.RUNNING.value
-)
 _WAKE_PARENT = Statement(
-    update(RUNS).where(R.id == P("parent"), one_of(R.status, LIVE), _child_is_ours).values(**WAKE_VALUES)
+    update(RUNS).where(R.id == P("parent"), one_of(R.status, LIVE), is_ours).values(**WAKE_VALUES)
 )
 _child_ended_so = exists().where(
     _child.c.id == P("run"),
@@ -158,20 +159,28 @@ _parent_now = (
     select(_parent.c.owner).where(_parent.c.id == P("parent", type_=R.id.type)).scalar_subquery(),
 )
 _FINISH_CHILD = Statement(
-    update(RUNS).where(*fence()).values(**ENDING_VALUES, **ended()).returning(R.id, *_parent_now)
+    update(RUNS).where(*fence()).values(**ENDING_VALUES, **ended()).returning(R.id, *_parent_now, R.ended_event)
 )
 
 
 def finish_child(
-    run_id: str, attempt: int, ending: Ending, *, parent_id: str, parent_step: str, ring_again: float
+    run_id: str,
+    attempt: int,
+    ending: Ending,
+    *,
+    root_id: str,
+    parent_id: str,
+    parent_step: str,
+    ring_again: float,
 ) -> Unit:
-    """End a run its parent waits for, and complete the parent's step; answers (id, parent status, owner).
+    """End a run its parent waits for, and complete the parent's step.
 
-    The parent gets the outcome whatever its own attempt has become. Answers nothing when the child is fenced.
+    Answers (id, parent status, parent owner, number of the event in the tree). The parent gets the outcome whatever its own attempt has become. Answers nothing when the child is fenced.
     """
     params = {
         "run": run_id,
         "attempt": attempt,
+        "root": root_id,
         "parent": parent_id,
         "parent_step": parent_step,
         "ring_again": ring_again,
@@ -181,13 +190,14 @@ def finish_child(
     }
     return Unit(
         (
+            Part(NUMBER_END, params, guard=False),
             Part(_WAKE_PARENT, params, guard=False),
             Part(_FINISH_CHILD, params),
             Part(_COMPLETE_PARENT_STEP, params, guard=False),
         ),
-        (parent_id, run_id),
-        order=(parent_id, run_id),
-        answer=1,
+        tuple({root_id: None, parent_id: None, run_id: None}),
+        order=(root_id, parent_id, run_id),
+        answer=2,
         check=Part(FINISHED, params),
     )
 
@@ -200,6 +210,7 @@ _child_lives = exists().where(_child.c.id == P("run"), one_of(_child.c.status, L
 _WAKE_PARENT_OF_CANCELLED = Statement(
     update(RUNS).where(R.id == P("parent"), one_of(R.status, LIVE), _child_lives).values(**WAKE_VALUES)
 )
+_NUMBER_CANCELLED = number_event(_child_lives)
 _CANCEL = Statement(
     update(RUNS)
     .where(R.id == P("run"), one_of(R.status, LIVE))
@@ -210,7 +221,7 @@ _CANCEL = Statement(
         error=P("error"),
         **ended(),
     )
-    .returning(R.id, *_parent_now)
+    .returning(R.id, *_parent_now, R.ended_event)
 )
 _cancelled = exists().where(_child.c.id == P("run"), _child.c.status == RunStatus.CANCELLED.value)
 _CANCEL_TURNS = Statement(
@@ -233,7 +244,9 @@ _FAIL_PARENT_STEP = Statement(
     )
 )
 READ_LIVE_CHILDREN = Statement(
-    select(R.id, R.owner, R.parent_id, R.parent_step).where(R.parent_id == P("run"), one_of(R.status, LIVE))
+    select(R.id, R.owner, R.parent_id, R.parent_step, R.kind, R.name).where(
+        R.parent_id == P("run"), one_of(R.status, LIVE)
+    )
 )
 TREE_COLUMNS = (
     "id",
@@ -263,31 +276,36 @@ def tree_record(row: Row) -> dict[str, Any]:
 def cancel_run(
     run_id: str,
     *,
+    root_id: str,
     parent_id: str | None,
     parent_step: str | None,
     cancelled_by: str,
     error: str,
     ring_again: float,
 ) -> Unit:
-    """Cancel one run of any live state; answers (id, parent status, parent owner), nothing if it has ended.
+    """Cancel one run of any live state.
+
+    Answers (id, parent status, parent owner, number of the event in the tree), nothing if it has ended.
 
     Its attempt grows, so that whoever executes it is fenced at once. Children are cancelled by the caller,
     level by level: none can be created after this commit. `error` is JSON text.
     """
     params = {
         "run": run_id,
+        "root": root_id,
         "parent": parent_id,
         "parent_step": parent_step,
         "cancelled_by": cancelled_by,
         "error": error,
         "ring_again": ring_again,
     }
+    number = (Part(_NUMBER_CANCELLED, params, guard=False),) if root_id != run_id else ()
     wake = (Part(_WAKE_PARENT_OF_CANCELLED, params, guard=False),) if parent_id else ()
     step = (Part(_FAIL_PARENT_STEP, params, guard=False),) if parent_id else ()
-    locks = (parent_id, run_id) if parent_id else (run_id,)
+    locks = tuple(dict.fromkeys(run for run in (root_id, parent_id, run_id) if run))
     return Unit(
-        (*wake, Part(_CANCEL, params), Part(_CANCEL_TURNS, params, guard=False), *step),
+        (*number, *wake, Part(_CANCEL, params), Part(_CANCEL_TURNS, params, guard=False), *step),
         locks,
         order=locks,
-        answer=len(wake),
+        answer=len(number) + len(wake),
     )

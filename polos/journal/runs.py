@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Float,
+    and_,
     bindparam,
     case,
     exists,
@@ -88,6 +89,7 @@ class Claim:
     crashes: int
     retries: int
     created_at: float
+    started_event: int | None
 
     @property
     def replays(self) -> bool:
@@ -122,6 +124,7 @@ _CREATE = Statement(
         created_at=now(),
         ring_at=ringing_from_now(),
         attempt=0,
+        event_seq=0,
         seq=0,
         wakes=0,
         crashes=0,
@@ -136,6 +139,7 @@ _CREATE = Statement(
     .returning(R.id, R.created_at)
 )
 
+_starts_tree = and_(R.root_id == R.id, R.started_event.is_(None))
 _CLAIM = Statement(
     update(RUNS)
     .where(
@@ -148,6 +152,8 @@ _CLAIM = Statement(
     .values(
         status=RunStatus.RUNNING.value,
         attempt=R.attempt + 1,
+        event_seq=R.event_seq + case((_starts_tree, 1), else_=0),
+        started_event=case((_starts_tree, R.event_seq + 1), else_=R.started_event),
         owner=P("worker"),
         claimed_at=now(),
         started_at=func.coalesce(R.started_at, now()),
@@ -308,8 +314,36 @@ END_OF_RUN = {
 
 
 def ended() -> dict[str, Any]:
-    """Return the values every ending sets besides its outcome."""
-    return {name: value() if callable(value) else value for name, value in END_OF_RUN.items()}
+    """Return the values every ending sets besides its outcome.
+
+    A root numbers the event of its own end; for another run, `number_event` comes first in the unit.
+    """
+    is_root = R.root_id == R.id
+    return {
+        **{name: value() if callable(value) else value for name, value in END_OF_RUN.items()},
+        "event_seq": R.event_seq + case((is_root, 1), else_=0),
+        "ended_event": case((is_root, R.event_seq + 1), else_=last_event(R.root_id)),
+    }
+
+
+_root = RUNS.alias("root")
+
+
+def last_event(root_id: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return the number of a tree's last event."""
+    return select(_root.c.event_seq).where(_root.c.id == root_id).scalar_subquery()
+
+
+def number_event(*conditions: ColumnElement[bool]) -> Statement:
+    """Return the statement that takes a number in the tree `root`, for a run below it.
+
+    The lock on the root's row is held until the commit: numbers grow in the order of commits.
+    """
+    return Statement(
+        update(RUNS)
+        .where(R.id == P("root"), R.id != P("run", type_=R.id.type), *conditions)
+        .values(event_seq=R.event_seq + 1)
+    )
 
 
 _parent = RUNS.alias("parent")
@@ -321,19 +355,34 @@ FINISH = Statement(
         R.id,
         select(_parent.c.status).where(_parent.c.id == P("parent", type_=R.id.type)).scalar_subquery(),
         select(_parent.c.owner).where(_parent.c.id == P("parent", type_=R.id.type)).scalar_subquery(),
+        R.ended_event,
     )
 )
 FINISHED = Statement(
-    select(R.id, literal_column("NULL"), literal_column("NULL")).where(
+    select(R.id, literal_column("NULL"), literal_column("NULL"), R.ended_event).where(
         R.id == P("run"), R.attempt == P("attempt"), R.status == P("status")
     )
 )
 
 
-def finish_run(run_id: str, attempt: int, ending: Ending) -> Unit:
-    """End a run nobody waits for; answers nothing when it is no longer ours."""
-    params = {"run": run_id, "attempt": attempt, "parent": None, **ending.columns()}
-    return Unit((Part(FINISH, params),), (run_id,), order=(run_id,), check=Part(FINISHED, params))
+_ending = RUNS.alias("ending")
+is_ours = exists().where(
+    _ending.c.id == P("run"), _ending.c.attempt == P("attempt"), _ending.c.status == RunStatus.RUNNING.value
+)
+NUMBER_END = number_event(is_ours)
+
+
+def finish_run(run_id: str, attempt: int, ending: Ending, *, root_id: str) -> Unit:
+    """End a run nobody waits for; answers (id, null, null, event number), nothing when it is no longer ours."""
+    params = {"run": run_id, "attempt": attempt, "parent": None, "root": root_id, **ending.columns()}
+    number = (Part(NUMBER_END, params, guard=False),) if root_id != run_id else ()
+    return Unit(
+        (*number, Part(FINISH, params)),
+        tuple({root_id: None, run_id: None}),
+        order=(root_id, run_id),
+        answer=len(number),
+        check=Part(FINISHED, params),
+    )
 
 
 WAKE_VALUES = {

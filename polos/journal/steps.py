@@ -16,6 +16,8 @@ from polos.journal.runs import (
     R,
     fence,
     is_live,
+    last_event,
+    number_event,
     ringing_from_now,
 )
 from polos.journal.statements import Part, Row, Statement, Unit, now, one_of
@@ -283,11 +285,17 @@ _still_mine = exists().where(
     _held_step.c.owner == P("worker"),
     _held_step.c.status == StepStatus.RUNNING.value,
 )
-_WAKE_FOR_TURN = (
-    update(RUNS)
-    .where(R.id == P("run"), one_of(R.status, LIVE), _still_mine)
-    .values(**WAKE_VALUES)
-    .returning(R.status, R.owner, R.seq)
+_wake_for_turn = update(RUNS).where(R.id == P("run"), one_of(R.status, LIVE), _still_mine)
+# A root numbers the event itself; for a run below it, its root's row is changed first.
+_WAKE_ROOT_FOR_TURN = _wake_for_turn.values(**WAKE_VALUES, event_seq=R.event_seq + 1).returning(
+    R.status, R.owner, R.seq, R.event_seq
+)
+_WAKE_CHILD_FOR_TURN = _wake_for_turn.values(**WAKE_VALUES).returning(
+    R.status, R.owner, R.seq, last_event(P("root", type_=R.id.type))
+)
+_turn_wakes = RUNS.alias("turn_wakes")
+_NUMBER_TURN = number_event(
+    _still_mine, exists().where(_turn_wakes.c.id == P("run"), one_of(_turn_wakes.c.status, LIVE))
 )
 _TURN_ENDED: dict[str, Any] = {
     "status": P("outcome"),
@@ -300,31 +308,47 @@ _TURN_ENDED: dict[str, Any] = {
 _COMPLETE_TURN = (
     update(STEPS)
     .where(*_mine)
-    .values(**_TURN_ENDED, seq=select(R.seq).where(R.id == P("run")).scalar_subquery())
+    .values(
+        **_TURN_ENDED,
+        seq=select(R.seq).where(R.id == P("run")).scalar_subquery(),
+        event=last_event(P("root", type_=R.id.type)),
+    )
 )
-_woken = _WAKE_FOR_TURN.cte("woken")
+_woken = _WAKE_ROOT_FOR_TURN.cte("woken")
 _completed = (
-    update(STEPS).where(*_mine).values(**_TURN_ENDED, seq=_woken.c.seq).returning(S.seq).cte("completed")
+    update(STEPS)
+    .where(*_mine)
+    .values(**_TURN_ENDED, seq=_woken.c.seq, event=_woken.c.event_seq)
+    .returning(S.seq)
+    .cte("completed")
 )
 _COMPLETE_FUSED = Statement(
-    select(_woken.c.status, _woken.c.owner, _woken.c.seq).where(_completed.c.seq == _woken.c.seq)
+    select(_woken.c.status, _woken.c.owner, _woken.c.seq, _woken.c.event_seq).where(
+        _completed.c.seq == _woken.c.seq
+    )
 )
-_WAKE_FOR_TURN_ALONE = Statement(_WAKE_FOR_TURN)
+_WAKE_ROOT_ALONE = Statement(_WAKE_ROOT_FOR_TURN)
+_WAKE_CHILD_ALONE = Statement(_WAKE_CHILD_FOR_TURN)
 _COMPLETE_TURN_ALONE = Statement(_COMPLETE_TURN)
 _TURN_DONE = Statement(
-    select(R.status, R.owner, S.seq)
+    select(R.status, R.owner, S.seq, S.event)
     .join_from(STEPS, RUNS, S.run_id == R.id)
     .where(*_turn, S.attempt == P("attempt"), S.owner == P("worker"), S.status == P("outcome"))
 )
 
 
-def complete_turn(claim: TurnClaim, worker: str, outcome: Outcome, *, ring_again: float) -> Unit:
-    """Store a turn's outcome and wake its run; answers (run status, owner, seq), or nothing when fenced.
+def complete_turn(
+    claim: TurnClaim, worker: str, outcome: Outcome, *, root_id: str, ring_again: float
+) -> Unit:
+    """Store a turn's outcome and wake its run.
+
+    Answers (run status, owner, seq, number of the event in the tree), or nothing when fenced.
 
     The step keeps its owner, so that a repeated unit recognises its own work.
     """
     params = {
         "run": claim.run_id,
+        "root": root_id,
         "name": claim.name,
         "attempt": claim.attempt,
         "worker": worker,
@@ -334,12 +358,22 @@ def complete_turn(claim: TurnClaim, worker: str, outcome: Outcome, *, ring_again
         "failures": outcome.failures,
         "ring_again": ring_again,
     }
+    done = Part(_TURN_DONE, params)
+    complete = Part(_COMPLETE_TURN_ALONE, params)
+    if root_id == claim.run_id:
+        return Unit(
+            (Part(_WAKE_ROOT_ALONE, params), complete),
+            (root_id,),
+            fused=Part(_COMPLETE_FUSED, params),
+            order=(root_id, claim.name),
+            check=done,
+        )
     return Unit(
-        (Part(_WAKE_FOR_TURN_ALONE, params), Part(_COMPLETE_TURN_ALONE, params)),
-        (claim.run_id,),
-        fused=Part(_COMPLETE_FUSED, params),
-        order=(claim.run_id, claim.name),
-        check=Part(_TURN_DONE, params),
+        (Part(_NUMBER_TURN, params, guard=False), Part(_WAKE_CHILD_ALONE, params), complete),
+        (root_id, claim.run_id),
+        order=(root_id, claim.run_id, claim.name),
+        answer=1,
+        check=done,
     )
 
 

@@ -25,6 +25,9 @@ class Run(JournalTable, table=True):
     caller: str | None = None  # name of the parent's definition: a tool is looked up in its agent first
     status: str
     attempt: int = 0  # the run fence: grows by one with every claim
+    event_seq: int = 0  # of a root: counts the numbered events of its tree
+    started_event: int | None = None  # number of the event of a root's start
+    ended_event: int | None = None  # number of the event of its end, in its tree
     seq: int = 0  # counts all outcomes of the run
     wakes: int = 0  # counts what others completed for the run
     owner: str | None = None  # worker that executes or keeps it
@@ -109,6 +112,7 @@ class Step(JournalTable, table=True):
     error: str | None = Field(default=None, sa_type=Text)
     failures: str | None = Field(default=None, sa_type=Text)  # JSON list of failed attempts
     child_id: str | None = None
+    event: int | None = None  # number, in the tree, of the event of a turn's end
     not_before: float | None = None
     ring_at: float | None = None
     rings: int = 0
@@ -130,6 +134,30 @@ class Step(JournalTable, table=True):
         ),
         {"postgresql_with": {"fillfactor": "80"}},
     )
+
+
+class Topic(JournalTable, table=True):
+    """A topic that programs publish to. Topics of run trees are counted in the root's row instead."""
+
+    __tablename__ = "topic"
+
+    project: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    event_seq: int = 0
+
+
+class Event(JournalTable, table=True):
+    """What a program published, numbered per topic without holes in the order of commits."""
+
+    __tablename__ = "event"
+
+    project: str = Field(primary_key=True)
+    topic: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    type: str | None = None
+    data: str = Field(sa_type=Text)
+    run_id: str | None = None  # the run that published it
+    created_at: float
 
 
 class Worker(JournalTable, table=True):
@@ -159,6 +187,7 @@ class Definition(JournalTable, table=True):
     worker_id: str = Field(primary_key=True)
     kind: str = Field(primary_key=True)
     name: str = Field(primary_key=True)
+    details: str | None = Field(default=None, sa_type=Text)  # JSON: what lists of definitions show
 
 
 class Deployment(JournalTable, table=True):
@@ -169,3 +198,24 @@ class Deployment(JournalTable, table=True):
     project: str = Field(primary_key=True)
     name: str = Field(primary_key=True)
     first_seen_at: float
+
+
+class ApiKey(JournalTable, table=True):
+    """A key of the HTTP API. Only its digest is kept: the key itself is shown once, when it is made."""
+
+    __tablename__ = "api_key"
+
+    id: str = Field(primary_key=True)
+    project: str
+    name: str
+    digest: str  # SHA-256, in hex
+    last_four_digits: str
+    is_admin: int = 0  # 1: may manage the keys of its project
+    created_at: float
+    last_used_at: float | None = None  # to the minute
+    revoked_at: float | None = None
+
+    __table_args__ = (
+        Index("api_key_digest", "digest", unique=True),
+        Index("api_key_project", "project", "created_at"),
+    )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, literal, or_, select, update
+from sqlalchemy import Text, bindparam, delete, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.statements import Part, Row, Statement, Unit, now
@@ -19,6 +20,8 @@ D = Definition.__table__.c  # type: ignore[attr-defined]
 DEFINITIONS = Definition.__table__  # type: ignore[attr-defined]
 DEPLOYMENTS = Deployment.__table__  # type: ignore[attr-defined]
 P = bindparam
+Offer = tuple[str, str]  # kind and name of a definition
+NO_DETAILS: Mapping[Offer, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -63,29 +66,46 @@ _FIRST_SEEN = Statement(
 )
 _OFFER = Statement(
     upsert(DEFINITIONS)
-    .values(worker_id=P("id"), kind=P("kind_offered"), name=P("name_offered"))
+    .values(
+        worker_id=P("id"), kind=P("kind_offered"), name=P("name_offered"), details=P("details", type_=Text)
+    )
     .on_conflict_do_nothing()
 )
 
 
-def register_worker(worker: WorkerRow, offers: Iterable[tuple[str, str]]) -> Unit:
-    """Enter a worker and the (kind, name) pairs it offers. Call it after the worker holds its lock."""
+def register_worker(
+    worker: WorkerRow, offers: Iterable[Offer], *, details: Mapping[Offer, str] = NO_DETAILS
+) -> Unit:
+    """Enter a worker and what it offers, with JSON `details`. Call it after the worker holds its lock."""
     values: dict[str, Any] = {spec.name: getattr(worker, spec.name) for spec in fields(worker)}
     values["lock_key"] = worker.lock_key
     first_seen = Part(_FIRST_SEEN, {"project": worker.project, "deployment": worker.deployment}, guard=False)
-    return Unit((Part(_REGISTER, values), first_seen, *_offers(worker.id, offers)), (), order=(worker.id,))
+    return Unit(
+        (Part(_REGISTER, values), first_seen, *_offers(worker.id, offers, details)), (), order=(worker.id,)
+    )
 
 
-def _offers(worker_id: str, offers: Iterable[tuple[str, str]]) -> list[Part]:
+def _offers(worker_id: str, offers: Iterable[Offer], details: Mapping[Offer, str]) -> list[Part]:
     return [
-        Part(_OFFER, {"id": worker_id, "kind_offered": kind, "name_offered": name}, guard=False)
+        Part(
+            _OFFER,
+            {
+                "id": worker_id,
+                "kind_offered": kind,
+                "name_offered": name,
+                "details": details.get((kind, name)),
+            },
+            guard=False,
+        )
         for kind, name in sorted(offers)
     ]
 
 
-def offer_definitions(worker_id: str, offers: Iterable[tuple[str, str]]) -> Unit:
+def offer_definitions(
+    worker_id: str, offers: Iterable[Offer], *, details: Mapping[Offer, str] = NO_DETAILS
+) -> Unit:
     """Add definitions to those a registered worker offers."""
-    return Unit(tuple(_offers(worker_id, offers)), (), order=(worker_id,))
+    return Unit(tuple(_offers(worker_id, offers, details)), (), order=(worker_id,))
 
 
 _BEAT = Statement(update(WORKERS).where(W.id == P("worker")).values(beat_at=now()).returning(W.beat_at))

@@ -35,7 +35,7 @@ def from_chat(answer: Any, call_ids: CallIds) -> ModelAnswer:
     calls = [_chat_call(call, call_ids) for call in message.get("tool_calls") or ()]
     return ModelAnswer(
         content=content,
-        tool_calls=[_tool_call(call) for call in calls],
+        tool_calls=[tool_call(call) for call in calls],
         usage=_chat_usage(answer.get("usage") or {}),
         raw_output=[*_chat_reasoning(message), *_chat_text(message, content), *calls],
         stop_reason=choice.get("finish_reason"),
@@ -50,7 +50,7 @@ def from_responses(answer: Any, call_ids: CallIds) -> ModelAnswer:
     calls = [item for item in items if item.get("type") == "function_call"]
     return ModelAnswer(
         content="\n".join(texts) or None,
-        tool_calls=[_tool_call(call) for call in calls],
+        tool_calls=[tool_call(call) for call in calls],
         usage=_responses_usage(answer.get("usage") or {}),
         raw_output=items,
         stop_reason=_responses_stop_reason(answer, has_calls=bool(calls)),
@@ -58,7 +58,7 @@ def from_responses(answer: Any, call_ids: CallIds) -> ModelAnswer:
     )
 
 
-def _tool_call(item: Item) -> ToolCall:
+def tool_call(item: Item) -> ToolCall:
     function = ToolCallFunction(name=item["name"], arguments=item["arguments"])
     return ToolCall(id=item.get("id") or item["call_id"], call_id=item["call_id"], function=function)
 

@@ -11,6 +11,9 @@ from polos.types import ToolCall, Usage
 
 Item = dict[str, Any]
 
+Chunk = str | ToolCall
+"""A piece of a streamed answer: some of its text, never empty, or one of its tool calls, complete."""
+
 
 class ModelRequest(BaseModel):
     """One model call.
@@ -31,6 +34,7 @@ class ModelRequest(BaseModel):
         output_schema: JSON schema the answer's text should follow.
         idempotency_key: Sent as ``Idempotency-Key``, so a provider that knows it charges a repeat once.
         timeout_seconds: For the whole call.
+        chunk_timeout_seconds: For each silence in a streamed answer, once it has begun.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,6 +54,7 @@ class ModelRequest(BaseModel):
     output_schema_name: str | None = None
     idempotency_key: str | None = None
     timeout_seconds: float = 600.0
+    chunk_timeout_seconds: float = 120.0
 
 
 class ModelAnswer(BaseModel):

@@ -35,7 +35,8 @@ from celery.exceptions import SoftTimeLimitExceeded, WorkerLostError
 from celery.utils.log import get_logger
 from celery.worker import state as worker_state
 
-from polos.worker.bridge import DaemonThreads, Mailbox, in_greenlet
+from polos.threads import DaemonThreads
+from polos.worker.bridge import Mailbox, in_greenlet
 from polos.worker.loop_thread import LoopThread
 from polos.worker.slots import Slot, Slots, enter_slot
 

@@ -34,10 +34,11 @@ from polos.models import call as models
 from polos.routes import Routes
 from polos.settings import Settings
 from polos.streaming.bus import Bus
+from polos.threads import DaemonThreads
 from polos.worker.audit import Audit
-from polos.worker.bridge import DaemonThreads
 from polos.worker.consuming import Consumed
 from polos.worker.definitions import offers, resolve
+from polos.worker.descriptions import described
 from polos.worker.drain import drain
 from polos.worker.heartbeat import Heartbeat
 from polos.worker.sweeper import Sweeper
@@ -145,9 +146,9 @@ class WorkerService:
     def offer_new_definitions(self) -> None:
         """Offer what was defined since this worker started."""
         if self._run_coroutine is not None and self.runtime is not None:
-            self._run_coroutine(
-                self.runtime.journal.do(offer_definitions(self.runtime.worker_id, self._offers()))
-            )
+            offered = self._offers()
+            offer = offer_definitions(self.runtime.worker_id, offered, details=described(offered))
+            self._run_coroutine(self.runtime.journal.do(offer))
             self._run_coroutine(self.runtime.journal.do(self._waited_for()))
 
     async def _start_on_loop(self) -> None:
@@ -206,7 +207,7 @@ class WorkerService:
             concurrency=self._concurrency,
         )
         offered = self._offers()
-        connection.commit([register_worker(row, offered)])
+        connection.commit([register_worker(row, offered, details=described(offered))])
         connection.commit([self._waited_for()])
         if not offered:
             logger.warning(

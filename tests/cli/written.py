@@ -64,7 +64,7 @@ class Written:
     def ended(self, run_id: str, status: RunStatus = RunStatus.COMPLETED, **ending: Any) -> str:
         """Let a worker claim a queued run and end it; return its id."""
         claim = self.claimed(run_id)
-        assert self.do(finish_run(claim.id, claim.attempt, Ending(status, **ending)))
+        assert self.do(finish_run(claim.id, claim.attempt, Ending(status, **ending), root_id=claim.root_id))
         return run_id
 
     def turn(self, run: Claim, *, worker: str | None = None) -> None:
@@ -86,7 +86,7 @@ class Written:
             "total_tokens": tokens_in + tokens_out,
         }
         answer = Outcome(StepStatus.COMPLETED, output=json.dumps({"content": "yes", "usage": usage}))
-        assert self.do(complete_turn(claim, "w1", answer, ring_again=60.0))
+        assert self.do(complete_turn(claim, "w1", answer, root_id=claim.run_id, ring_again=60.0))
 
     def worker(self, worker_id: str, *offers: tuple[str, str], **values: Any) -> None:
         """Register a worker that offers these."""

@@ -49,7 +49,9 @@ async def test_an_answer_read_before_it_is_handed_over_counts_as_one_wake(databa
         execution.scheduled((await journal.do(unit))[0][0])
         turn = TurnClaim(*(await journal.do(claim_turn(run_id, "$turn:1", "me", **PLACE)))[0])
         done = Outcome(StepStatus.COMPLETED, output='"answer"')
-        [(_, _, seq)] = await journal.do(complete_turn(turn, "me", done, ring_again=0.0))
+        [(_, _, seq, _)] = await journal.do(
+            complete_turn(turn, "me", done, root_id=turn.run_id, ring_again=0.0)
+        )
         await execution.refresh()  # an audit or a nudge, while the answer of the commit is under way
         execution.completed_here(
             StepRow("$turn:1", "turn", 0, seq, "completed", 1, '"answer"', None, None, None)

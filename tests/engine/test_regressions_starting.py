@@ -8,7 +8,7 @@ import threading
 from fleet import Fleet, until
 
 from polos import WorkflowContext, workflow
-from polos.worker.bridge import DaemonThreads
+from polos.threads import DaemonThreads
 
 SECONDS = 10.0
 

@@ -132,7 +132,7 @@ def turn_claim(run_id: str, name: str, worker: str) -> Unit:
 
 
 def turn_completion(turn: TurnClaim, worker: str, outcome: Outcome = DONE) -> Unit:
-    return complete_turn(turn, worker, outcome, ring_again=RING_AGAIN)
+    return complete_turn(turn, worker, outcome, root_id=turn.run_id, ring_again=RING_AGAIN)
 
 
 def child_of(parent: Claim, step: str = "child") -> NewRun:
@@ -164,11 +164,12 @@ def parking(run: Claim, *, seen_wakes: int | None = None) -> Unit:
 def finishing(run: Claim, output: str = '"end"') -> Unit:
     ending = Ending(RunStatus.COMPLETED, output=output)
     if run.parent_id is None or run.parent_step is None:
-        return finish_run(run.id, run.attempt, ending)
+        return finish_run(run.id, run.attempt, ending, root_id=run.root_id)
     return finish_child(
         run.id,
         run.attempt,
         ending,
+        root_id=run.root_id,
         parent_id=run.parent_id,
         parent_step=run.parent_step,
         ring_again=RING_AGAIN,

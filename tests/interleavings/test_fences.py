@@ -38,7 +38,13 @@ every_write = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys(
 
 def cancelling(run: Claim) -> Unit:
     return cancel_run(
-        run.id, parent_id=None, parent_step=None, cancelled_by="user", error="e", ring_again=RING_AGAIN
+        run.id,
+        root_id=run.root_id,
+        parent_id=None,
+        parent_step=None,
+        cancelled_by="user",
+        error="e",
+        ring_again=RING_AGAIN,
     )
 
 

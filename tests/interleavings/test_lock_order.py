@@ -36,6 +36,7 @@ CHILDREN_OF_EACH = 20  # per process and parent: 1,600 completions
 def cancelling(run_id: str, parent: Claim | None = None) -> Unit:
     return cancel_run(
         run_id,
+        root_id=parent.root_id if parent else run_id,
         parent_id=parent.id if parent else None,
         parent_step="child" if parent else None,
         cancelled_by="user",

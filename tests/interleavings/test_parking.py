@@ -163,7 +163,7 @@ def queue_run(scene: Scene, body: Body) -> str:
 
 
 def finish_children(scene: Scene, run_id: str) -> None:
-    for child_id, _, _, _ in scene.first.read(READ_LIVE_CHILDREN, run=run_id):
+    for child_id, *_ in scene.first.read(READ_LIVE_CHILDREN, run=run_id):
         scene.do(finishing(scene.claimed(child_id, "x"), '"child is done"'))
 
 

@@ -26,7 +26,7 @@ def test_a_turn_that_ends_after_its_coordinator_died_is_used(scene: Scene) -> No
     scene.lose("a")
     again = scene.claimed(run.id, "c")
 
-    [(status, owner, _)] = scene.do(turn_completion(turn, "b"))
+    [(status, owner, *_)] = scene.do(turn_completion(turn, "b"))
     assert (status, owner) == ("running", "c")  # the one to nudge is the new owner
     assert scene.run(run.id)["wakes"] == again.wakes + 1
     assert scene.steps(run.id)[TURN].output == DONE.output
@@ -41,7 +41,7 @@ def test_a_turn_that_ends_while_its_run_is_claimed_again_is_used(scene: Scene, t
     late = together.commit_behind(completer, turn_completion(turn, "b"))
     claimer.end()
 
-    [(status, owner, _)] = result(late)
+    [(status, owner, *_)] = result(late)
     assert (status, owner) == ("running", "c")
 
 

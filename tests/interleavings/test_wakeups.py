@@ -27,6 +27,7 @@ def cancelled_child(scene: Scene, run: Claim) -> Unit:
     child = scene.child(run)
     return cancel_run(
         child.id,
+        root_id=run.root_id,
         parent_id=run.id,
         parent_step=child.parent_step,
         cancelled_by="user",

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from polos.worker.bridge import DaemonThreads, Mailbox, await_, in_bridge, in_greenlet
+from polos.threads import DaemonThreads
+from polos.worker.bridge import Mailbox, await_, in_bridge, in_greenlet
 
 
 async def test_sync_code_awaits_and_the_loop_goes_on() -> None:

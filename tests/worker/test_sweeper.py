@@ -160,7 +160,7 @@ def test_a_due_turn_of_an_ended_run_is_closed_and_not_rung(scene):
     run_id = scene.run()
     attempt = scene.claim(run_id, worker)
     scene.turn(run_id, ring_again=-1.0)
-    scene.do(finish_run(run_id, attempt, Ending(RunStatus.FAILED, error="x")))
+    scene.do(finish_run(run_id, attempt, Ending(RunStatus.FAILED, error="x"), root_id=run_id))
     scene.sweeper.sweep()
     assert scene.bells.rung == []
     assert scene.step(run_id)["status"] == "failed"
