@@ -28,6 +28,7 @@ from polos.journal.workers import READ_NEWEST_DEPLOYMENT, READ_OFFERING, READ_OF
 from polos.routes import Routes
 from polos.settings import Settings
 from polos.streaming.bus import Bus
+from polos.transport import Feeds
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -120,10 +121,14 @@ class ClientBackend:
 
     async def close(self) -> None:
         """Drain an embedded worker and give all connections up."""
+        await self.leave_loop()
+        await asyncio.to_thread(self._close)
+
+    async def leave_loop(self) -> None:
+        """Give up what belongs to the running event loop."""
         bus = self._buses.pop(asyncio.get_running_loop(), None)
         if bus is not None:
             await bus.close()
-        await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
         with self._lock:
@@ -243,6 +248,11 @@ class ClientBackend:
             "silence": self._settings.silence_limit_seconds,
         }
         return self._read(READ_OFFERING, params)
+
+    @property
+    def feeds(self) -> Feeds:
+        """What publishes events and follows them."""
+        raise NotImplementedError
 
     # -- notices
 

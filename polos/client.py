@@ -1,44 +1,53 @@
-"""`PolosClient`: starts runs, waits for them, reads and cancels them, straight on journal and broker."""
+"""`PolosClient`: starts runs, waits for them, reads and cancels them; and its sync forms."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import functools
 import os
-import threading
 import uuid
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from dotenv import load_dotenv
 
 from polos import serialization
+from polos.blocking import Background
 from polos.current import current_context, refuse_inside_run
-from polos.errors import ConfigurationError, IdempotencyError, WorkflowTimeoutError
+from polos.direct import DirectTransport
+from polos.errors import WorkflowTimeoutError
+from polos.forks import tell_of_forks
 from polos.handles import ExecutionHandle
 from polos.inputs import check_labels
-from polos.records import api_time, record_of
+from polos.records import RESULT_NAMES
 from polos.registry import get_workflow
 from polos.settings import Settings
+from polos.transport import DEFAULT_API_URL, RunRequest, Transport, server_address
 from polos.types import BatchWorkflowInput
 
 if TYPE_CHECKING:
     from polos.backend import ClientBackend
+    from polos.events import EventData, StreamEvent
 
 load_dotenv(".env")
-logger = logging.getLogger("polos.client")
 
-NOBODY_SERVES_SECONDS = 1.0  # after which a client that waits says that no live worker serves its run
-UNKNOWN_KIND = ""  # neither this process nor a live worker defines it; whoever claims the run knows
-SAME_KEY = ("name", "input", "initial_state")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class PolosClient:
-    """A client in the same trust zone as its workers: it needs the database and the broker, no server.
+    """A client of agents and workflows, from any event loop and, through `sync`, without one.
+
+    In the same trust zone as its workers it goes straight to their database and broker; with the URL of a
+    server and an API key it speaks HTTP. docs/clients.md says when which.
 
     Args:
-        api_url: Kept for programs that pass it; only a local URL is accepted, since there is no server.
-        project_id: Tenant whose runs it starts and sees; POLOS_PROJECT_ID, else ``default``.
+        api_url: Of a `polos server`; POLOS_API_URL.
+        api_key: For that server; POLOS_API_KEY.
+        project_id: Tenant whose runs it starts and sees; POLOS_PROJECT_ID, else ``default``, or what the key
+            is for.
         deployment_id: Version of the code that shall run; None means the newest.
 
     Raises:
@@ -53,16 +62,56 @@ class PolosClient:
         deployment_id: str | None = None,
         *,
         settings: Settings | None = None,
+        transport: Transport | None = None,
     ) -> None:
         self.settings = settings or Settings.from_environment()
-        self.api_url = api_url or os.environ.get("POLOS_API_URL", "") or "http://localhost:8080"
+        self.api_url = api_url or os.environ.get("POLOS_API_URL", "") or DEFAULT_API_URL
         self.api_key = api_key or os.environ.get("POLOS_API_KEY") or None
         self.project_id = project_id or self.settings.project_id
         self.deployment_id = deployment_id or os.environ.get("POLOS_DEPLOYMENT_ID") or None
-        _check_local(self.api_url)
-        self._backend: ClientBackend | None = None
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._transport = transport or self._chosen_transport(api_url, api_key, project_id)
+        self._background = Background(self._transport.leave_loop)
+        tell_of_forks(self)
+
+    @classmethod
+    def over(
+        cls,
+        backend: ClientBackend,
+        *,
+        project_id: str,
+        deployment_id: str | None = None,
+        settings: Settings | None = None,
+    ) -> PolosClient:
+        """Return a client on connections that others use too; closing it leaves them open."""
+        settings = settings or Settings.from_environment()
+        transport = DirectTransport(
+            settings, project_id=project_id, deployment_id=deployment_id, backend=backend
+        )
+        return PolosClient(
+            project_id=project_id, deployment_id=deployment_id, settings=settings, transport=transport
+        )
+
+    def _chosen_transport(self, api_url: str | None, api_key: str | None, project: str | None) -> Transport:
+        address = server_address(api_url, api_key, os.environ)
+        if address is None:
+            return DirectTransport(
+                self.settings, project_id=self.project_id, deployment_id=self.deployment_id
+            )
+        from polos.remote.transport import RemoteTransport  # noqa: PLC0415 - loads an HTTP client
+
+        # A key is for one project, which whoever has it need not know.
+        known = self.project_id if address.is_local else project or os.environ.get("POLOS_PROJECT_ID") or None
+        return RemoteTransport(
+            address,
+            project_id=known,
+            deployment_id=self.deployment_id,
+            limit_bytes=self.settings.max_value_bytes,
+        )
+
+    @property
+    def sync(self) -> SyncClient:
+        """The same methods for code that cannot await: each returns when it is done."""
+        return SyncClient(self, self._background)
 
     # -- starting
 
@@ -85,25 +134,24 @@ class PolosClient:
         was used before, the earlier run's handle is returned.
 
         Raises:
-            JournalUnavailableError: The database does not answer; nothing was started.
+            ServiceUnavailableError: The database or server does not answer; safe to repeat with the same key.
             IdempotencyError: The key was used with another workflow or input.
             ValueError, TypeError: The payload or state cannot be stored.
         """
         refuse_inside_run(f"invoke({workflow_id!r})")
-        request = self._request(
-            BatchWorkflowInput(
-                id=workflow_id,
-                payload=serialization.to_data(payload),
-                initial_state=serialization.to_data(initial_state),
-                queue=queue_name,
-                concurrency_key=concurrency_key,
-            ),
-            session_id,
-            user_id,
+        request = RunRequest(
+            workflow_id=workflow_id,
+            payload=serialization.to_data(payload),
+            initial_state=serialization.to_data(initial_state),
+            queue_name=queue_name,
+            queue_concurrency_limit=queue_concurrency_limit,
+            concurrency_key=concurrency_key,
+            session_id=session_id,
+            user_id=user_id,
+            run_timeout_seconds=run_timeout_seconds,
+            idempotency_key=idempotency_key,
         )
-        check_labels(idempotency_key=idempotency_key)
-        request.update(run_timeout_seconds=run_timeout_seconds, idempotency_key=idempotency_key)
-        [handle] = await self._start([request])
+        [handle] = await self.start_runs([request])
         return handle
 
     async def batch_invoke(
@@ -116,72 +164,38 @@ class PolosClient:
         """
         refuse_inside_run("batch_invoke()")
         session_id = session_id or str(uuid.uuid4())
-        requests = []
-        for item in workflows:
-            definition = get_workflow(item.id)
-            if definition is None:
-                raise ValueError(
-                    f"batch_invoke: {item.id!r} is not defined in this process; import its module"
-                )
-            checked = item.model_copy(
-                update={
-                    "payload": definition.check_payload(item.payload),
-                    "initial_state": definition.check_state(item.initial_state),
-                }
-            )
-            request = self._request(checked, session_id, user_id)
-            requests.append({**request, "run_timeout_seconds": item.run_timeout_seconds})
-        return await self._start(requests) if requests else []
+        requests = [_batch_request(item, session_id, user_id) for item in workflows]
+        return await self.start_runs(requests)
 
-    def _request(
-        self, item: BatchWorkflowInput, session_id: str | None, user_id: str | None
-    ) -> dict[str, Any]:
-        """Return the columns of a new root run that depend on the caller."""
+    async def start_runs(self, requests: Sequence[RunRequest]) -> list[ExecutionHandle]:
+        """Start runs from plain data, all or none; no definition need be known here.
+
+        Raises:
+            ServiceUnavailableError: The database or server does not answer; safe to repeat with equal keys.
+            IdempotencyError: A key was used with another workflow or input.
+            ValueError, TypeError: A payload, state or label cannot be stored.
+        """
+        complete = [self._completed(request) for request in requests]
+        return await self._transport.start_runs(complete) if complete else []
+
+    def _completed(self, request: RunRequest) -> RunRequest:
+        """Return a checked request, with session and user of the run that this code belongs to, if any."""
         check_labels(
-            workflow_id=item.id,
-            queue=item.queue,
-            concurrency_key=item.concurrency_key,
-            session_id=session_id,
-            user_id=user_id,
+            workflow_id=request.workflow_id,
+            queue=request.queue_name,
+            concurrency_key=request.concurrency_key,
+            session_id=request.session_id,
+            user_id=request.user_id,
+            idempotency_key=request.idempotency_key,
         )
         context = current_context.get()
-        definition = get_workflow(item.id)
-        limit = self.settings.max_value_bytes
-        run_id = str(uuid.uuid4())
-        return {
-            "id": run_id,
-            "root_id": run_id,
-            "project": self.project_id,
-            "kind": definition.workflow_type if definition is not None else None,
-            "name": item.id,
-            "root_name": item.id,
-            "route": definition.route if definition is not None else None,
-            "queue": item.queue or (definition.queue_name if definition is not None else item.id),
-            "concurrency_key": item.concurrency_key,
-            "session_id": session_id or (context and context.session_id) or str(uuid.uuid4()),
-            "user_id": user_id or (context.user_id if context else None),
-            "input": _stored(item.payload, limit, f"payload of {item.id!r}"),
-            "initial_state": _stored(item.initial_state, limit, f"initial state of {item.id!r}"),
-        }
-
-    async def _start(self, requests: list[dict[str, Any]]) -> list[ExecutionHandle]:
-        backend = await self._ready()
-        for request in requests:
-            await self._place(backend, request)
-        runs = await asyncio.to_thread(backend.create_runs, requests)
-        for request, run in zip(requests, runs, strict=True):
-            _check_same(request, run)
-        return [_handle(run) for run in runs]
-
-    async def _place(self, backend: ClientBackend, request: dict[str, Any]) -> None:
-        """Choose deployment and kind, and see to a worker that serves the run."""
-        kind = request["kind"]
-        found = await asyncio.to_thread(
-            backend.find_deployment, self.project_id, request["name"], kind, self.deployment_id
+        definition = get_workflow(request.workflow_id)
+        return replace(
+            request,
+            queue_name=request.queue_name or (definition.queue_name if definition is not None else None),
+            session_id=request.session_id or (context and context.session_id) or str(uuid.uuid4()),
+            user_id=request.user_id or (context.user_id if context else None),
         )
-        request["deployment"], request["kind"] = found.deployment, kind or found.kind or UNKNOWN_KIND
-        if not found.is_served and kind is not None:
-            await self._embed_worker()
 
     # -- waiting and reading
 
@@ -194,38 +208,11 @@ class PolosClient:
             WorkflowTimeoutError: It did not end in time; it may still be going.
             ValueError: There is no such run.
         """
-        backend = await self._ready()
-        ended = asyncio.Event()
         try:
-            async with asyncio.timeout(timeout_seconds), backend.end_of_run(execution_id, ended):
-                return await self._wait(backend, execution_id, ended)
+            async with asyncio.timeout(timeout_seconds):
+                return self._known(execution_id, await self._transport.ended_run(execution_id))
         except TimeoutError as error:
             raise WorkflowTimeoutError(execution_id, timeout_seconds or 0.0) from error
-
-    async def _wait(self, backend: ClientBackend, execution_id: str, ended: asyncio.Event) -> dict[str, Any]:
-        told = False
-        pause = NOBODY_SERVES_SECONDS
-        while True:
-            record = await self.get_execution(execution_id)
-            if record["completed_at"] is not None:
-                return record
-            try:
-                async with asyncio.timeout(pause):
-                    await ended.wait()
-            except TimeoutError:
-                told = told or await self._tell_why_it_stands(backend, record)
-                pause = self.settings.result_poll_seconds
-            ended.clear()
-
-    async def _tell_why_it_stands(self, backend: ClientBackend, record: dict[str, Any]) -> bool:
-        problem = None
-        if record["status"] == "blocked":
-            problem = f"Run {record['id']} is blocked until a person decides: {record['error']}"
-        elif record["status"] in {"queued", "waiting"}:
-            problem = await asyncio.to_thread(backend.why_unserved, record)
-        if problem is not None:
-            logger.warning(problem)
-        return problem is not None
 
     async def get_execution(self, execution_id: str) -> dict[str, Any]:
         """Return the record of a run as plain JSON data.
@@ -233,28 +220,17 @@ class PolosClient:
         Raises:
             ValueError: There is no such run in this project.
         """
-        backend = await self._ready()
-        row = await asyncio.to_thread(backend.read_run, execution_id)
-        if row is None or row["project"] != self.project_id:
+        return self._known(execution_id, await self._transport.read_run(execution_id))
+
+    def _known(self, execution_id: str, record: dict[str, Any] | None) -> dict[str, Any]:
+        if record is None:
             raise ValueError(f"There is no run {execution_id!r} in project {self.project_id!r}")
-        return record_of(row)
+        return record
 
     async def get_result(self, execution_id: str) -> dict[str, Any]:
         """Return where a run stands, its result rebuilt as the class it had where that is known here."""
         record = await self.get_execution(execution_id)
-        names = (
-            "status",
-            "result",
-            "error",
-            "created_at",
-            "completed_at",
-            "parent_execution_id",
-            "root_workflow_id",
-            "root_execution_id",
-            "output_schema_name",
-            "step_key",
-        )
-        shown = {name: record[name] for name in names}
+        shown = {name: record[name] for name in RESULT_NAMES}
         if record["status"] == "completed":
             definition = get_workflow(record["workflow_id"])
             schema = record["output_schema_name"]
@@ -267,55 +243,148 @@ class PolosClient:
 
     async def cancel_execution(self, execution_id: str) -> bool:
         """Cancel a run and all it started; False when it has ended or does not exist."""
-        backend = await self._ready()
-        row = await asyncio.to_thread(backend.read_run, execution_id)
-        if row is None or row["project"] != self.project_id:
-            return False
-        cancelled = await asyncio.to_thread(backend.cancel, row)
-        for run in cancelled:
-            backend.tell_cancelled(run)
-        return bool(cancelled)
+        return await self._transport.cancel_run(execution_id)
+
+    # -- events
+
+    def follow(
+        self, run_id: str, *, after: str | int | None = None, live: bool = False
+    ) -> AsyncIterator[StreamEvent]:
+        """Return the events of the run tree that a run belongs to, until the run's own end was delivered.
+
+        Args:
+            run_id: Of any run of the tree.
+            after: None for all from the start of the run; the id of an event for exactly what follows it;
+                a sequence id for what follows that.
+            live: From now on: waits for people that are still pending first, and the end at once if it has
+                ended.
+
+        Raises:
+            ValueError: There is no such run, or `after` is no position.
+        """
+        return self._transport.follow(run_id, after=after, live=live)
+
+    def follow_topic(
+        self, topic: str, *, after: int | None = None, after_time: datetime | None = None
+    ) -> AsyncIterator[StreamEvent]:
+        """Return the events of a topic for ever: from now on, or those after a sequence id or a time."""
+        return self._transport.follow_topic(topic, after=after, after_time=after_time)
+
+    async def publish_events(
+        self,
+        topic: str,
+        events: list[EventData],
+        *,
+        execution_id: str | None = None,
+        root_execution_id: str | None = None,
+    ) -> list[int]:
+        """Publish events on a topic, all or none; return their sequence ids, in order and without a gap."""
+        if not events:
+            return []
+        return await self._transport.publish_events(
+            topic, events, execution_id=execution_id, root_execution_id=root_execution_id
+        )
+
+    async def list_events(
+        self, topic: str, *, after: int = 0, limit: int = 100, descending: bool = False
+    ) -> list[StreamEvent]:
+        """Return recorded events of a topic with sequence ids above `after`; `descending`: newest first."""
+        return await self._transport.list_events(topic, after=after, limit=limit, descending=descending)
 
     # -- life
 
     async def close(self) -> None:
         """Give connections up; an embedded worker is drained first. Using the client again reconnects."""
-        backend, self._backend = self._backend, None
-        if backend is not None:
-            await backend.close()
+        if not self._background.is_here:
+            await asyncio.to_thread(self._background.stop)
+        await self._transport.close()
 
-    async def __aenter__(self) -> PolosClient:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def start_worker(self) -> None:
-        """Serve this process's definitions from a thread of it."""
-        backend = await self._ready()
-        await asyncio.to_thread(backend.start_worker)
+        """Serve this process's definitions from a thread of it.
 
-    async def _embed_worker(self) -> None:
-        backend = await self._ready()
-        if self.settings.embedded_worker == "auto" and not backend.rings_through_own_app:
-            await self.start_worker()
+        Raises:
+            ConfigurationError: The client talks to a server, which leaves that to its workers.
+        """
+        await self._transport.start_worker()
 
-    async def _ready(self) -> ClientBackend:
-        """Return the connections of this process; a forked child makes its own."""
-        with self._lock:
-            if self._pid != os.getpid():
-                self._pid, self._backend = os.getpid(), None
-            if self._backend is None:
-                # A program that only defines agents pays for no database driver.
-                from polos.backend import ClientBackend  # noqa: PLC0415
+    def forget(self) -> None:
+        """Make everything anew in a process that was forked from this client's."""
+        self._transport.forget()
+        self._background = Background(self._transport.leave_loop)
 
-                self._backend = ClientBackend(self.settings)
-            backend: ClientBackend = self._backend
-        if not backend.is_connected:
-            await asyncio.to_thread(backend.connect)
-        if self.settings.embedded_worker == "1":
-            await asyncio.to_thread(backend.start_worker)
-        return backend
+
+def _waiting(
+    method: Callable[Concatenate[PolosClient, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[SyncClient, P], T]:
+    """Return the sync form of a method."""
+
+    @functools.wraps(method)
+    def wait(self: SyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.call(method(self.client, *args, **kwargs))
+
+    return wait
+
+
+def _iterating(
+    method: Callable[Concatenate[PolosClient, P], AsyncIterator[T]],
+) -> Callable[Concatenate[SyncClient, P], Iterator[T]]:
+    """Return the sync form of a method that gives an async iterator."""
+
+    @functools.wraps(method)
+    def iterate(self: SyncClient, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return self.iterate(method(self.client, *args, **kwargs))
+
+    return iterate
+
+
+class SyncClient:
+    """The methods of a client for code that cannot await, from any thread; made by `PolosClient.sync`.
+
+    They run on an event loop in a thread of the client's own. Called on an event loop, they hold it up, as
+    all that blocks does.
+    """
+
+    def __init__(self, client: PolosClient, background: Background) -> None:
+        self.client = client
+        self._background = background
+
+    invoke = _waiting(PolosClient.invoke)
+    batch_invoke = _waiting(PolosClient.batch_invoke)
+    start_runs = _waiting(PolosClient.start_runs)
+    wait = _waiting(PolosClient.wait)
+    get_execution = _waiting(PolosClient.get_execution)
+    get_result = _waiting(PolosClient.get_result)
+    cancel_execution = _waiting(PolosClient.cancel_execution)
+    publish_events = _waiting(PolosClient.publish_events)
+    list_events = _waiting(PolosClient.list_events)
+    start_worker = _waiting(PolosClient.start_worker)
+    follow = _iterating(PolosClient.follow)
+    follow_topic = _iterating(PolosClient.follow_topic)
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what any coroutine returns, such as ``client.sync.call(handle.get(client))``."""
+        return self._background.call(work)
+
+    def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
+        """Yield what any async iterator yields."""
+        return self._background.iterate(items)
+
+    def close(self) -> None:
+        """Give connections and the loop up. Using the client again reconnects."""
+        self.call(self.client.close())
+        self._background.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 async def batch_invoke(
@@ -339,34 +408,17 @@ def default_client() -> PolosClient:
     return _default[0]
 
 
-def _check_local(api_url: str) -> None:
-    host = urlsplit(api_url).hostname or ""
-    if host not in {"localhost", "::1", "0.0.0.0"} and not host.startswith("127."):
-        raise ConfigurationError(
-            f"api_url={api_url!r}: this version of polos talks to the database and broker itself. Leave "
-            "api_url out and set POLOS_DATABASE_URL and POLOS_BROKER_URL to those of your workers."
-        )
-
-
-def _stored(value: Any, limit_bytes: int, what: str) -> str | None:
-    return None if value is None else serialization.dumps(value, limit_bytes=limit_bytes, what=what)
-
-
-def _check_same(request: dict[str, Any], run: dict[str, Any]) -> None:
-    if run["id"] != request["id"] and any(run[name] != request[name] for name in SAME_KEY):
-        raise IdempotencyError(
-            f"The idempotency key {request['idempotency_key']!r} was used for run {run['id']} of "
-            f"{run['name']!r} with another input; use a new key for a new run"
-        )
-
-
-def _handle(run: dict[str, Any]) -> ExecutionHandle:
-    return ExecutionHandle(
-        id=run["id"],
-        workflow_id=run["name"],
-        created_at=api_time(run["created_at"]),
-        root_workflow_id=run["root_name"],
-        root_execution_id=run["root_id"],
-        session_id=run["session_id"],
-        user_id=run["user_id"],
+def _batch_request(item: BatchWorkflowInput, session_id: str, user_id: str | None) -> RunRequest:
+    definition = get_workflow(item.id)
+    if definition is None:
+        raise ValueError(f"batch_invoke: {item.id!r} is not defined in this process; import its module")
+    return RunRequest(
+        workflow_id=item.id,
+        payload=definition.check_payload(item.payload),
+        initial_state=definition.check_state(item.initial_state),
+        queue_name=item.queue or definition.queue_name,
+        concurrency_key=item.concurrency_key,
+        session_id=session_id,
+        user_id=user_id,
+        run_timeout_seconds=item.run_timeout_seconds,
     )

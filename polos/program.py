@@ -8,10 +8,13 @@ import logging
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from polos.client import PolosClient
-from polos.settings import Settings
+from polos.client import PolosClient, SyncClient
+from polos.direct import DirectTransport
+from polos.errors import ConfigurationError
+from polos.settings import Settings, hide_password
+from polos.transport import is_loopback
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s %(message)s"
 
@@ -50,7 +53,11 @@ class Polos(PolosClient):
             deployment_id=deployment_id,
             embedded_concurrency=max_concurrent_workflows,
         )
-        super().__init__(api_url, api_key, settings.project_id, deployment_id, settings=settings)
+        transport = DirectTransport(settings, project_id=settings.project_id, deployment_id=deployment_id)
+        super().__init__(
+            api_url, api_key, settings.project_id, deployment_id, settings=settings, transport=transport
+        )
+        _refuse_server(self.api_url)
         self.port = port
         self._stopped: asyncio.Event | None = None
 
@@ -78,12 +85,48 @@ class Polos(PolosClient):
             stopped.set()
         await self.close()
 
-    async def __aenter__(self) -> Polos:
+    @property
+    def sync(self) -> SyncPolos:
+        """The same methods for code that cannot await: each returns when it is done."""
+        return SyncPolos(self, self._background)
+
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+
+class SyncPolos(SyncClient):
+    """The methods of a `Polos` for code that cannot await; ``with Polos().sync as polos:`` serves."""
+
+    client: Polos
+
+    def start(self) -> None:
+        """Start serving in the background and return once the worker is ready; again is harmless."""
+        self.call(self.client.start())
+
+    def stop(self) -> None:
+        """Hand unfinished runs back and end; they go on with the next worker. Harmless when not started."""
+        self.call(self.client.stop())
+        self._background.stop()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _refuse_server(api_url: str) -> None:
+    if not is_loopback(api_url):
+        raise ConfigurationError(
+            f"api_url={hide_password(api_url)!r}: Polos serves runs itself, from database and broker. Leave "
+            "api_url out and set POLOS_DATABASE_URL and POLOS_BROKER_URL to those of your workers; the client of a "
+            "server is PolosClient"
+        )
 
 
 def _log_to(path: Path) -> None:

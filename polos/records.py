@@ -37,6 +37,18 @@ _VALUES = {
     "initial_state": "initial_state",
     "final_state": "final_state",
 }
+RESULT_NAMES = (
+    "status",
+    "result",
+    "error",
+    "created_at",
+    "completed_at",
+    "parent_execution_id",
+    "root_workflow_id",
+    "root_execution_id",
+    "output_schema_name",
+    "step_key",
+)  # of a record: what a caller who wants the result asks for
 
 
 def record_of(row: dict[str, Any]) -> dict[str, Any]:

@@ -75,6 +75,19 @@ def valkey() -> Iterator[str]:
         yield f"redis://127.0.0.1:{server.port}"
 
 
+class Untold:
+    """A feed that nobody reads."""
+
+    def is_watched(self, root_id: str) -> bool:
+        return False
+
+    def numbered(self, *args: object, **options: object) -> None:
+        pass
+
+    def live(self, *args: object, **options: object) -> None:
+        pass
+
+
 def plain_routes() -> Routes:
     """Return the routes of an app without `task_routes`."""
     return Routes(Celery("test", set_as_current=False))

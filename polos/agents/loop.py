@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from polos import serialization
+from polos import event_data, serialization
 from polos.agents.conversation import first_input, next_input, output_item, user_items
 from polos.agents.stop_conditions import StopConditionContext, condition_name, evaluate
+from polos.engine import telling
 from polos.engine.children import ChildRequest, await_children
 from polos.engine.execution import Execution, internal
 from polos.engine.inline import run_inline, value_of
@@ -37,7 +38,8 @@ CAPPED = "max_steps"
 async def run_loop(agent: Agent, ctx: AgentContext, payload: dict[str, Any]) -> AgentResult:
     """Run an agent to its answer. `payload` is the agent payload."""
     steps: list[Step] = []
-    given = first_input(user_items(payload["input"]), payload.get("provider_kwargs") or {})
+    streamed = ctx.step.engine[1].streams
+    given = first_input(user_items(payload["input"]), payload.get("provider_kwargs") or {}, streamed=streamed)
     while True:
         number = len(steps) + 1
         answer = await _turn(agent, ctx, number, given)
@@ -45,7 +47,7 @@ async def run_loop(agent: Agent, ctx: AgentContext, payload: dict[str, Any]) -> 
         steps.append(_step(number, answer, results))
         if (reason := await _reason_to_stop(agent, ctx, steps)) is not None:
             return _result(ctx, steps, reason)
-        given = next_input([_output_of(result) for result in results])
+        given = next_input([_output_of(result) for result in results], streamed=streamed)
 
 
 async def _reason_to_stop(agent: Agent, ctx: AgentContext, steps: list[Step]) -> str | None:
@@ -111,6 +113,7 @@ async def _schedule(
     )
     execution.scheduled(seq)
     faultpoint("before_ring", f"turn {agent.id}")
+    telling.turn_scheduled(runtime, execution, event_data.turn_number(name), streamed=execution.streams)
     runtime.ring_turn(execution.run_id, name, agent.id, execution.claim.route, execution.claim.deployment)
 
 
@@ -138,12 +141,16 @@ async def _run_tools(
     }
     runtime, execution = ctx.step.engine
     rows = iter(await await_children(runtime, execution, list(wanted.items())))
-    return [
+    results = [
         _failed(checked.call, checked.problem or "")
         if checked.request is None
         else _tool_result(checked.call, next(rows))
         for checked in calls
     ]
+    if execution.is_past_record:
+        for result in results:
+            telling.tool_answered(runtime, execution, number, result)
+    return results
 
 
 def _checked_call(agent: Agent, call: ToolCall) -> _Call:

@@ -7,9 +7,10 @@ import logging
 import time
 from typing import Any
 
-from polos import serialization
+from polos import event_data, serialization
 from polos.agents.agent import Agent
-from polos.agents.conversation import replayed
+from polos.agents.conversation import Conversation, replayed
+from polos.agents.deltas import Deltas
 from polos.current import Place, current_place
 from polos.engine.outcomes import back_off, completed, error_text, failed
 from polos.engine.runtime import Runtime
@@ -74,42 +75,63 @@ async def _execute(runtime: Runtime, claim: TurnClaim) -> str:
     if not isinstance(agent, Agent):
         return await _hand_back(runtime, claim)
     try:
-        request = await _request(runtime, claim, agent)
+        conversation = await _conversation(runtime, claim)
+        request = _request(runtime, claim, agent, conversation)
         await models.ready()  # before `may_start`, which says what is true for a moment only
     except Exception as error:  # noqa: BLE001 - made from recorded values: another attempt cannot help
         return await _failed(runtime, claim, agent, error, run)
     await runtime.may_start()
     if runtime.draining:
         return await _hand_back(runtime, claim)
-    return await _call(runtime, claim, agent, request, run)
+    deltas = _deltas(runtime, claim, run) if conversation.streamed else None
+    return await _call(runtime, claim, agent, request, run, deltas)
 
 
-async def _request(runtime: Runtime, claim: TurnClaim, agent: Agent) -> ModelRequest:
+async def _conversation(runtime: Runtime, claim: TurnClaim) -> Conversation:
     rows = await runtime.journal.read(READ_TURNS, run=claim.run_id, until=claim.position)
-    messages, provider_kwargs = replayed((row[0], row[1], row[2], row[3]) for row in rows)
+    return replayed((row[0], row[1], row[2], row[3]) for row in rows)
+
+
+def _deltas(runtime: Runtime, claim: TurnClaim, run: dict[str, Any]) -> Deltas:
+    return Deltas(
+        runtime,
+        root_id=run["root_id"],
+        where=event_data.metadata(run["id"], run["name"]),
+        number=event_data.turn_number(claim.name),
+        attempt=claim.attempt,
+    )
+
+
+def _request(runtime: Runtime, claim: TurnClaim, agent: Agent, conversation: Conversation) -> ModelRequest:
     config = agent.config()
     return ModelRequest(
         provider=config.provider,
         model=config.model,
-        messages=messages,
+        messages=conversation.messages,
         system_prompt=config.system_prompt,
         tools=config.tools,
         temperature=config.temperature,
         max_output_tokens=config.max_output_tokens,
         provider_base_url=config.provider_base_url,
         provider_llm_api=config.provider_llm_api,
-        provider_kwargs=provider_kwargs,
+        provider_kwargs=conversation.provider_kwargs,
         idempotency_key=f"{claim.run_id}:{claim.name}",
         timeout_seconds=runtime.settings.model_timeout_seconds,
     )
 
 
 async def _call(
-    runtime: Runtime, claim: TurnClaim, agent: Agent, request: ModelRequest, run: dict[str, Any]
+    runtime: Runtime,
+    claim: TurnClaim,
+    agent: Agent,
+    request: ModelRequest,
+    run: dict[str, Any],
+    deltas: Deltas | None,
 ) -> str:
     """Make the model call and record what came of it."""
     faultpoint("before_execute", f"turn {agent.id}")
-    calling = start_apart(_generate(runtime, request, current_place.get()), name=f"model call {agent.id}")
+    asked = _generate(runtime, request, deltas, current_place.get())
+    calling = start_apart(asked, name=f"model call {agent.id}")
     runtime.turns[(claim.run_id, claim.name)] = calling
     try:
         answer: ModelAnswer = await calling
@@ -121,14 +143,20 @@ async def _call(
     except Exception as error:  # noqa: BLE001 - whatever a provider's client raises
         if runtime.draining:  # what is raised while the process closes says nothing about the model
             return await _hand_back(runtime, claim)
-        return await _failed(runtime, claim, agent, error, run)
+        return await _failed(runtime, claim, agent, error, run, streamed=deltas is not None)
     faultpoint("after_execute", f"turn {agent.id}")
-    return await _complete(runtime, claim, _outcome(runtime, claim, answer), run)
+    outcome = _outcome(runtime, claim, answer)
+    return await _complete(runtime, claim, outcome, run, streamed=deltas is not None)
 
 
-async def _generate(runtime: Runtime, request: ModelRequest, place: Place | None) -> ModelAnswer:
+async def _generate(
+    runtime: Runtime, request: ModelRequest, deltas: Deltas | None, place: Place | None
+) -> ModelAnswer:
     current_place.set(place)  # a task apart has a context of its own
-    return await models.generate(request, before_send=runtime.may_start)
+    if deltas is None:
+        return await models.generate(request, before_send=runtime.may_start)
+    deltas.begin()
+    return await models.generate(request, before_send=runtime.may_start, on_chunk=deltas.tell)
 
 
 def _outcome(runtime: Runtime, claim: TurnClaim, answer: ModelAnswer) -> Outcome:
@@ -139,7 +167,9 @@ def _outcome(runtime: Runtime, claim: TurnClaim, answer: ModelAnswer) -> Outcome
         return failed(str(error), failures=claim.failures)
 
 
-async def _complete(runtime: Runtime, claim: TurnClaim, outcome: Outcome, run: dict[str, Any]) -> str:
+async def _complete(
+    runtime: Runtime, claim: TurnClaim, outcome: Outcome, run: dict[str, Any], *, streamed: bool = False
+) -> str:
     rows = await runtime.journal.do(
         complete_turn(
             claim,
@@ -152,12 +182,35 @@ async def _complete(runtime: Runtime, claim: TurnClaim, outcome: Outcome, run: d
     if not rows:
         return "taken over"
     faultpoint("after_record", "turn")
-    status, owner, seq, _ = rows[0]
+    status, owner, seq, number = rows[0]
+    if number is not None:
+        _tell(runtime, claim, outcome, run, number=number, streamed=streamed)
     if owner == runtime.worker_id and (execution := runtime.executions.get(claim.run_id)) is not None:
         execution.completed_here(_row(claim, outcome, seq))
     else:
         await runtime.wake(claim.run_id, status, owner)
     return outcome.status.value
+
+
+def _tell(
+    runtime: Runtime,
+    claim: TurnClaim,
+    outcome: Outcome,
+    run: dict[str, Any],
+    *,
+    number: int,
+    streamed: bool,
+) -> None:
+    """Tell that the turn has its outcome; readers complete what they have of its text by it."""
+    event = event_data.turn_finished(
+        event_data.turn_number(claim.name),
+        None if outcome.output is None else serialization.loads(outcome.output),
+        event_data.metadata(run["id"], run["name"]),
+        streamed=streamed,
+        attempt=claim.attempt,
+        error=outcome.error,
+    )
+    runtime.feed.numbered(run["root_id"], number, event, keep=streamed)
 
 
 def _row(claim: TurnClaim, outcome: Outcome, seq: int) -> StepRow:
@@ -176,7 +229,13 @@ def _row(claim: TurnClaim, outcome: Outcome, seq: int) -> StepRow:
 
 
 async def _failed(
-    runtime: Runtime, claim: TurnClaim, agent: Agent, error: Exception, run: dict[str, Any]
+    runtime: Runtime,
+    claim: TurnClaim,
+    agent: Agent,
+    error: Exception,
+    run: dict[str, Any],
+    *,
+    streamed: bool = False,
 ) -> str:
     failures = serialization.loads(claim.failures) if claim.failures else []
     failures.append({"try": len(failures) + 1, "error": error_text(error), "at": time.time()})
@@ -186,7 +245,7 @@ async def _failed(
     if not retryable or len(failures) >= settings.model_max_attempts:
         logger.warning("Turn %s of run %s failed: %s", claim.name, claim.run_id, error)
         outcome = failed(_final_message(error, len(failures)), failures=text)
-        return await _complete(runtime, claim, outcome, run)
+        return await _complete(runtime, claim, outcome, run, streamed=streamed)
     delay = _delay(runtime, error, len(failures) - 1)
     logger.info("Turn %s of run %s is tried again in %.1f s: %s", claim.name, claim.run_id, delay, error)
     unit = retry_turn(claim, runtime.worker_id, error=error_text(error), failures=text, delay=delay)

@@ -22,6 +22,7 @@ from polos.demo.stage import Stage, Worker, open_stage
 from polos.demo.stand_in import StandIn, stand_in_model
 from polos.demo.story import Scene, Teller, look, worker_pids
 from polos.demo.weather import AGENT_ID, DEFAULT_MODEL, MODEL_VARIABLE, QUESTION
+from polos.direct import DirectTransport
 from polos.errors import ConfigurationError, ServiceUnavailableError
 from polos.journal import schema
 from polos.journal.database import Connection
@@ -151,8 +152,9 @@ def _perform(teller: Teller, stage: Stage, journal: Connection) -> tuple[Scene, 
 
 async def _start_run(stage: Stage) -> str:
     settings = stage.settings.with_values(embedded_worker="0")
-    names = {"project_id": settings.project_id, "deployment_id": settings.deployment_id}
-    async with PolosClient("http://localhost", settings=settings, **names) as client:
+    project, deployment = settings.project_id, settings.deployment_id
+    direct = DirectTransport(settings, project_id=project, deployment_id=deployment)
+    async with PolosClient(project_id=project, settings=settings, transport=direct) as client:
         handle = await client.invoke(AGENT_ID, {"input": QUESTION, "streaming": False, "provider_kwargs": {}})
         return handle.id
 

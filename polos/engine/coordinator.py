@@ -9,11 +9,13 @@ from typing import Any
 
 from polos import serialization
 from polos.current import current_context
+from polos.engine import telling
 from polos.engine.context import WorkflowContext, build_context
 from polos.engine.execution import Execution
 from polos.engine.outcomes import back_off, can_never_succeed, error_text, exits_as_errors
 from polos.engine.runtime import Definition, Runtime, Slot
 from polos.engine.signals import Drained, Fenced, Parked
+from polos.engine.telling import wants_stream
 from polos.engine.step import StepRunner
 from polos.errors import (
     ExecutionCancelledError,
@@ -112,6 +114,8 @@ async def _run_to_its_end(runtime: Runtime, execution: Execution, slot: Slot) ->
     if definition is None:
         await _unit(runtime, execution, block_run(claim.id, claim.attempt, error=_unknown(claim)))
         return RunStatus.BLOCKED.value
+    execution.streams = wants_stream(claim) or getattr(definition, "stream_to_workflow", False)
+    telling.run_started(runtime, execution)
     await execution.load()
     context = build_context(execution, definition, StepRunner(runtime, execution))
     try:
@@ -299,9 +303,10 @@ async def _finish(runtime: Runtime, execution: Execution, ending: Ending) -> str
     faultpoint("before_finish", f"{claim.kind} {claim.name}")
     rows = await _unit(runtime, execution, _ending_unit(runtime, claim, ending))
     faultpoint("after_finish", f"{claim.kind} {claim.name}")
+    _, status, owner, number = rows[0]
+    telling.run_ended(runtime, execution, ending, number)
     runtime.announce_end(claim.id)
     if claim.awaited and claim.parent_id is not None:
-        _, status, owner, _ = rows[0]
         await runtime.wake(claim.parent_id, status, owner)
     # The failure of a tool is told to the model, not to people.
     expected = ending.status is RunStatus.COMPLETED or claim.kind == "tool"

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from polos import serialization
 from polos.current import at_place
+from polos.engine import telling
 from polos.engine.execution import Execution, shown
 from polos.engine.outcomes import back_off, can_never_succeed, completed, error_text, exits_as_errors, failed
 from polos.engine.runtime import Runtime
@@ -52,11 +53,13 @@ async def run_inline(
 
     async def begin(position: int) -> None:
         began = time.monotonic()
+        telling.step_started(runtime, execution, name)
         outcome, tries, error = await _attempts(runtime, execution, name, call, retries or NoRetries())
         if error is not None:
             errors.append(error)
         took = time.monotonic() - began
         await _record(execution, name, kind, outcome, position=position, tries=tries, seconds=took)
+        telling.step_finished(runtime, execution, name, outcome)
 
     row = await execution.outcome(name, kind, begin)
     if errors:

@@ -23,6 +23,21 @@ class Nudges(Protocol):
         """Send soon, or drop."""
 
 
+class Telling(Protocol):
+    """Carries what happens in run trees to whoever reads along. Cannot fail, and nobody waits for it."""
+
+    def is_watched(self, root_id: str) -> bool:
+        """Whether somebody reads this tree."""
+
+    def numbered(self, root_id: str, number: int, event: tuple[str, dict[str, Any]], *, keep: bool = False) -> None:
+        """Tell an event that is in the journal."""
+
+    def live(
+        self, root_id: str, event: tuple[str, dict[str, Any]], *, keep: bool = False, offset: int = 0
+    ) -> None:
+        """Tell an event that is not."""
+
+
 class Slot(Protocol):
     """A worker's permission to execute, given back while a run only waits.
 
@@ -104,6 +119,7 @@ class Runtime:
     settings: Settings
     journal: Journal
     nudges: Nudges
+    feed: Telling
     dispatcher: Dispatcher
     routes: Routes
     serves: Container[str]

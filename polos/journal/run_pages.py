@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
+import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +46,7 @@ class RunPage:
     Attributes:
         since: Created at this time or later, in seconds since the epoch.
         until: Created before this time.
-        after: Position (`position_of`) of the run that the page follows.
+        after: Place (`place_at`) of the run that the page follows.
     """
 
     project: str
@@ -59,16 +60,13 @@ class RunPage:
     roots_only: bool = False
     since: float | None = None
     until: float | None = None
-    after: str | None = None
+    after: tuple[float, str] | None = None
 
 
 def read_page(journal: Connection, wanted: RunPage) -> tuple[list[dict[str, Any]], str | None]:
     """Return the runs by column name, and the position of the last one if there are more.
 
     A value that is not shown is None, and named in ``omitted``.
-
-    Raises:
-        ValueError: `wanted.after` is no position.
     """
     conditions, params = _conditions(wanted)
     columns = [R[name] for name in _COLUMNS] + [part for name in _VALUES for part in _shown(name)]
@@ -90,16 +88,18 @@ def position_of(run: dict[str, Any]) -> str:
     return base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
 
-def _place_at(position: str) -> tuple[float, str]:
+def place_at(position: str) -> tuple[float, str]:
+    """Return what `position_of` made a text of.
+
+    Raises:
+        ValueError: It did not make this one.
+    """
     try:
         packed = base64.b64decode(position + "=" * (-len(position) % 4), altchars=b"-_", validate=True)
         created_at, run_id = _POSITION.unpack(packed)
-        place = float(created_at), run_id.decode("ascii").replace("\0", "")
+        return float(created_at), str(uuid.UUID(run_id.decode("ascii")))
     except (binascii.Error, struct.error, ValueError) as error:
         raise ValueError(f"cursor {position[:80]!r} is none of ours; leave it out to begin anew") from error
-    if place[0] != place[0]:  # NaN
-        raise ValueError(f"cursor {position[:80]!r} is none of ours; leave it out to begin anew")
-    return place
 
 
 def _shown(name: str) -> tuple[ColumnElement[Any], ColumnElement[Any]]:
@@ -128,7 +128,7 @@ def _conditions(wanted: RunPage) -> tuple[list[ColumnElement[bool]], dict[str, A
                 (R.created_at == P("after_time", type_=Float)) & (R.id < P("after_id")),
             )
         )
-        params["after_time"], params["after_id"] = _place_at(wanted.after)
+        params["after_time"], params["after_id"] = wanted.after
     if wanted.statuses:
         statuses = {f"status_{place}": status for place, status in enumerate(sorted(wanted.statuses))}
         conditions.append(R.status.in_([P(name) for name in statuses]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,13 +14,23 @@ _SIGNATURE_MARK = "__thought__"  # LiteLLM appends Gemini's thought signature, k
 
 
 class CallIds:
-    """Hands out call ids that are unique in a conversation; providers may leave them out or repeat them."""
+    """Hands out call ids that are unique in a conversation; providers may leave them out or repeat them.
 
-    def __init__(self, used: Iterable[str]) -> None:
+    Args:
+        used: Those the conversation has.
+        first: Those to hand out first, whatever the provider's are.
+    """
+
+    def __init__(self, used: Iterable[str], *, first: Iterable[str] = ()) -> None:
         self._used = set(used)
+        self._first = deque(first)
 
     def accept(self, call_id: str | None) -> str:
         """Return `call_id` if it is new, else a fresh one."""
+        if self._first:
+            call_id = self._first.popleft()
+            self._used.add(call_id)
+            return call_id
         call_id = (call_id or "").split(_SIGNATURE_MARK)[0]
         if not call_id or call_id in self._used:
             call_id = f"call_{uuid.uuid4().hex}"
@@ -59,6 +70,7 @@ def from_responses(answer: Any, call_ids: CallIds) -> ModelAnswer:
 
 
 def tool_call(item: Item) -> ToolCall:
+    """Return a canonical ``function_call`` item as the tool call users see."""
     function = ToolCallFunction(name=item["name"], arguments=item["arguments"])
     return ToolCall(id=item.get("id") or item["call_id"], call_id=item["call_id"], function=function)
 

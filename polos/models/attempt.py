@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from polos.models import anthropic
 from polos.models.answers import CallIds, from_chat, from_responses
+from polos.models.delivery import Delivery
 from polos.models.failures import (
     Call,
     empty_answer_error,
@@ -28,7 +30,8 @@ from polos.models.messages import (
     responses_tools,
 )
 from polos.models.providers import Endpoint, Provider, Wire
-from polos.models.request import Item, ModelAnswer, ModelRequest
+from polos.models.request import Chunk, Item, ModelAnswer, ModelRequest
+from polos.models.streams.reading import Streamed
 from polos.models.wire import (
     BeforeSend,
     Body,
@@ -62,10 +65,17 @@ class Attempt:
     headers: dict[str, str]
     pool: Connections
     exchange: Exchange
+    delivery: Delivery | None = None
 
     @property
     def litellm_model(self) -> str:
         return self.provider.litellm_model(self.request.model)
+
+    def call_ids(self) -> CallIds:
+        """Return what makes the call ids of the whole answer unique."""
+        if self.delivery is not None:
+            return self.delivery.call_ids()
+        return CallIds(known_call_ids(self.request.messages))
 
 
 async def ask(
@@ -75,6 +85,7 @@ async def ask(
     endpoint: Endpoint,
     options: dict[str, Any],
     before_send: BeforeSend | None = None,
+    on_chunk: Callable[[Chunk], None] | None = None,
 ) -> ModelAnswer:
     """Return the answer to `request`; see `polos.models.call.generate`."""
     call = Call(
@@ -85,13 +96,24 @@ async def ask(
         timeout_seconds=request.timeout_seconds,
         handled=sys.exception(),
     )
-    exchange = Exchange(before_send)
-    attempt = await _prepare(request, provider, endpoint, call=call, options=options, exchange=exchange)
+    delivery = Delivery(on_chunk, known_call_ids(request.messages)) if on_chunk else None
+    streamed = Streamed(delivery, request.chunk_timeout_seconds) if delivery else None
+    attempt = await _prepare(
+        request,
+        provider,
+        endpoint,
+        call=call,
+        options=options,
+        exchange=Exchange(before_send, streamed),
+        delivery=delivery,
+    )
     answer, body = await _exchange(attempt)
     if failure := body.get("error"):
         raise failed_answer_error(call, failure)
     if not answer.content and not answer.tool_calls:
         raise empty_answer_error(call, answer.stop_reason)
+    if delivery:
+        delivery.complete(answer)
     return answer.model_copy(update={"model": (answer.model or request.model).removeprefix(provider.prefix)})
 
 
@@ -103,13 +125,16 @@ async def _prepare(
     call: Call,
     options: dict[str, Any],
     exchange: Exchange,
+    delivery: Delivery | None,
 ) -> Attempt:
-    options.pop("stream", None)  # whether to stream is decided by the entry point
     headers = {**options.pop("extra_headers", {})}
     if request.idempotency_key:
         headers["Idempotency-Key"] = request.idempotency_key
     options.update(options.pop("extra_body", {}))
-    return Attempt(request, provider, endpoint, call, options, headers, await connections(), exchange)
+    options.pop("stream", None)  # whether to stream is decided by the entry point
+    return Attempt(
+        request, provider, endpoint, call, options, headers, await connections(), exchange, delivery
+    )
 
 
 async def _exchange(attempt: Attempt) -> tuple[ModelAnswer, Body]:
@@ -119,6 +144,8 @@ async def _exchange(attempt: Attempt) -> tuple[ModelAnswer, Body]:
     except TimeoutError as error:
         raise timeout_error(attempt.call) from error
     except Exception as error:
+        if attempt.delivery and attempt.delivery.raised:
+            raise attempt.delivery.raised from None  # the caller's own, not the provider's
         raise model_error(error, replace(attempt.call, answered=attempt.exchange.answered)) from error
 
 
@@ -158,12 +185,12 @@ async def _ask_responses(attempt: Attempt) -> tuple[ModelAnswer, Body]:
         client=Handler(attempt.pool.http, amend=lambda body: _merged(body, extras)),
         **_common(attempt),
     )
-    return from_responses(body, CallIds(known_call_ids(attempt.request.messages))), body
+    return from_responses(body, attempt.call_ids()), body
 
 
 async def _ask_chat(attempt: Attempt) -> tuple[ModelAnswer, Body]:
     body = await complete(attempt.exchange, **_common(attempt), **_chat_arguments(attempt))
-    return from_chat(body, CallIds(known_call_ids(attempt.request.messages))), body
+    return from_chat(body, attempt.call_ids()), body
 
 
 def _common(attempt: Attempt) -> Body:

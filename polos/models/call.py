@@ -10,7 +10,7 @@ from functools import cache
 from types import ModuleType
 
 from polos.models.providers import PROVIDERS, check_llm_api, check_provider, find_endpoint
-from polos.models.request import ModelAnswer, ModelRequest
+from polos.models.request import Chunk, ModelAnswer, ModelRequest
 
 logger = logging.getLogger("polos.models")
 
@@ -19,17 +19,25 @@ _loading = threading.Lock()
 
 
 async def generate(
-    request: ModelRequest, *, before_send: Callable[[], Awaitable[None]] | None = None
+    request: ModelRequest,
+    *,
+    before_send: Callable[[], Awaitable[None]] | None = None,
+    on_chunk: Callable[[Chunk], None] | None = None,
 ) -> ModelAnswer:
-    """Return the model's answer to `request`.
+    """Return the model's answer to `request`, the same whether it is streamed or not.
 
-    One attempt: nothing below retries, so whoever repeats a call knows how often it was made.
+    One attempt: nothing below retries, so whoever repeats a call knows how often it was made. Cancelling it
+    closes the connection, so that the provider stops.
 
     Args:
         request: The whole call.
         before_send: Awaited immediately before the request goes out, after everything that takes time
             (loading LiteLLM, connecting): the last moment at which a caller can hold it back. LiteLLM's own
             clients, used for a few providers of its naming, do not know it.
+        on_chunk: Has the answer streamed, and is told of each piece in order, in the running loop: it must
+            not block. The texts add up to the answer's content, the tool calls are the answer's. Where a
+            server does not stream, everything comes at the end. After an error, what was told is void.
+            What it raises ends the call, as it is.
 
     Raises:
         ModelError: The provider refused, failed, took too long or answered nothing usable.
@@ -49,7 +57,7 @@ async def generate(
     )
     attempt = await _loaded()
     answer: ModelAnswer = await attempt.ask(
-        request, provider, endpoint=endpoint, options=options, before_send=before_send
+        request, provider, endpoint=endpoint, options=options, before_send=before_send, on_chunk=on_chunk
     )
     return answer
 

@@ -18,10 +18,34 @@ import httpx
 
 from polos.errors import ModelError
 from polos.models.providers import PROVIDERS
+from polos.models.streams.assembler import StreamError
 
 _RETRYABLE_STATUSES = (408, 409, 429)
 _OUT_OF_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 _TEXT_LIMIT = 600
+
+# What providers call errors in a stream, which have no status.
+_STATUS_OF_CODE: Mapping[Any, int] = {
+    "api_error": 500,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "content_filter": 400,
+    "content_policy_violation": 400,
+    "context_length_exceeded": 400,
+    "insufficient_quota": 429,
+    "invalid_api_key": 401,
+    "invalid_prompt": 400,
+    "invalid_request_error": 400,
+    "model_not_found": 404,
+    "not_found_error": 404,
+    "overloaded_error": 529,
+    "permission_error": 403,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+    "request_too_large": 413,
+    "server_error": 500,
+    "timeout_error": 504,
+}
 
 # What LiteLLM's own exceptions mean when no HTTP answer is behind them: a status, or retry / give up.
 STATUS_OF_EXCEPTION: Mapping[str, int | bool] = {
@@ -78,6 +102,8 @@ class Call:
 def model_error(error: BaseException, call: Call) -> ModelError:
     """Return what `error`, raised by LiteLLM or by HTTP, means for the run."""
     causes = list(_causes(error, call.handled))
+    if (broken := next((cause for cause in causes if isinstance(cause, StreamError)), None)) is not None:
+        return _from_stream(broken, call)
     if (response := _response(causes)) is not None:
         return _from_response(response, call)
     if any(isinstance(cause, TimeoutError | httpx.TimeoutException) for cause in causes):
@@ -146,7 +172,7 @@ def _response(causes: list[BaseException]) -> httpx.Response | None:
 def _from_response(response: httpx.Response, call: Call) -> ModelError:
     text, code = _said(response)
     status = response.status_code
-    retryable = (status in _RETRYABLE_STATUSES or status >= 500) and code not in _OUT_OF_MONEY
+    retryable = _may_go_away(status) and code not in _OUT_OF_MONEY
     advice = "" if retryable else f". {_advice(status, code, call)}"
     return _error(
         f"HTTP {status}: {text.rstrip('.')}{advice}",
@@ -157,6 +183,36 @@ def _from_response(response: httpx.Response, call: Call) -> ModelError:
     )
 
 
+def _from_stream(broken: StreamError, call: Call) -> ModelError:
+    """Map what ended a stream: it broke, or the provider said why in its last event."""
+    if broken.said is None:
+        return _error(str(broken), call, retryable=True)
+    codes = [broken.said.get(name) for name in ("code", "type", "status")]
+    status = next((status for code in codes if (status := _status_of(code)) is not None), None)
+    code = str(broken.said.get("code") or broken.said.get("type") or "")
+    retryable = (status is None or _may_go_away(status)) and code not in _OUT_OF_MONEY
+    text = str(broken.said.get("message") or code or dict(broken.said)).rstrip(".")
+    advice = "" if retryable else f". {_advice(status or 0, code, call)}"
+    return _error(
+        f"the provider broke off its stream: {text}{advice}",
+        call,
+        status_code=status,
+        retryable=retryable,
+        retry_after_seconds=_retry_delay(json.dumps(broken.said, default=str)) if retryable else None,
+    )
+
+
+def _status_of(code: Any) -> int | None:
+    """Return the HTTP status an error would have had that came in a stream instead."""
+    if isinstance(code, int) or (isinstance(code, str) and code.isdecimal()):
+        return int(code) if 400 <= int(code) < 600 else None
+    return _STATUS_OF_CODE.get(code)
+
+
+def _may_go_away(status: int) -> bool:
+    return status in _RETRYABLE_STATUSES or status >= 500
+
+
 def _from_exception(error: BaseException, causes: list[BaseException], call: Call) -> ModelError:
     """Map an exception without an HTTP answer by the LiteLLM class it is."""
     names = (name.__name__ for name in type(error).__mro__)
@@ -165,7 +221,7 @@ def _from_exception(error: BaseException, causes: list[BaseException], call: Cal
         meaning = False  # LiteLLM's wrapping of any bug or bad input met while it built the request
     if isinstance(meaning, bool):
         return _error(_describe(causes), call, retryable=meaning)
-    retryable = meaning in _RETRYABLE_STATUSES or meaning >= 500
+    retryable = _may_go_away(meaning)
     advice = "" if retryable else f". {_advice(meaning, '', call)}"
     return _error(f"{_describe(causes)}{advice}", call, status_code=meaning, retryable=retryable)
 
@@ -245,8 +301,12 @@ def _retry_after_seconds(response: httpx.Response) -> float | None:
         return seconds
     if when := headers.get("retry-after"):
         return _seconds_until(when)
-    # Gemini says it in the body.
-    delay = re.search(r'"retryDelay":\s*"(\d+(?:\.\d+)?)s"', response.text) if response.is_closed else None
+    return _retry_delay(response.text) if response.is_closed else None
+
+
+def _retry_delay(said: str) -> float | None:
+    """Return the pause Gemini asks for in the body of an error."""
+    delay = re.search(r'"retryDelay":\s*"(\d+(?:\.\d+)?)s"', said)
     return float(delay[1]) if delay else None
 
 

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
@@ -30,6 +30,8 @@ import openai
 from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 
 from polos.models.providers import Endpoint
+from polos.models.streams.reading import Refused, Streamed, send_streamed
+from polos.models.streams.translated import read_translated
 
 try:
     from litellm._internal_context import is_internal_call
@@ -53,10 +55,12 @@ class Exchange:
 
     Attributes:
         before_send: Awaited when a connection stands, immediately before the request goes out.
-        answered: Whether a successful answer has arrived.
+        streamed: Who is told of the pieces of the answer; None asks for it whole.
+        answered: Whether a successful answer has arrived, or begun to.
     """
 
     before_send: BeforeSend | None = None
+    streamed: Streamed | None = None
     answered: bool = False
 
 
@@ -66,12 +70,22 @@ _exchange: ContextVar[Exchange | None] = ContextVar("polos_model_exchange", defa
 class ObservedClient(httpx.AsyncClient):
     """An HTTP client that keeps to the `Exchange` of the call it is used in."""
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._refused: Refused = {}
+
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        """Send `request`."""
+        """Send `request`; a streamed answer is passed on as it comes, and returned whole."""
         if (exchange := _exchange.get()) is None:
             return await super().send(request, **options)
         if exchange.before_send is not None:
             request.extensions = {**request.extensions, "trace": _gate(exchange.before_send)}
+        if exchange.streamed is None:
+            return await self._send(request, exchange, **options)
+        send = partial(self._send, exchange=exchange, **{**options, "stream": True})
+        return await send_streamed(send, request, exchange.streamed, refused=self._refused)
+
+    async def _send(self, request: httpx.Request, exchange: Exchange, **options: Any) -> httpx.Response:
         response = await super().send(request, **options)
         exchange.answered |= response.is_success
         return response
@@ -220,7 +234,7 @@ class Handler(AsyncHTTPHandler):  # type: ignore[misc] # LiteLLM is untyped
             url,
             json=self._amend(json if json is not None else _decoded(data)),
             params=params,
-            headers={**(headers or {}), "content-type": "application/json"},
+            headers=httpx.Headers({**httpx.Headers(headers), "content-type": "application/json"}),
             timeout=timeout,
         )
         response = await self._client.send(request, stream=stream)
@@ -248,12 +262,23 @@ async def respond(exchange: Exchange, **arguments: Any) -> Body:
 async def _call(function: Callable[..., Any], exchange: Exchange, arguments: Body) -> Body:
     tokens = _exchange.set(exchange), is_internal_call.set(not _has_callbacks())
     try:
+        if exchange.streamed is not None and "client" not in arguments:
+            return await _stream(function, exchange, arguments)
         answer = await function(**arguments, num_retries=0, max_retries=0)
         return answer.model_dump()  # type: ignore[no-any-return] # LiteLLM is untyped
     finally:
         is_internal_call.reset(tokens[1])
         _exchange.reset(tokens[0])
         await asyncio.sleep(0)  # lets a bookkeeping task of LiteLLM end, so that none outlives the loop
+
+
+async def _stream(function: Callable[..., Any], exchange: Exchange, arguments: Body) -> Body:
+    """Have LiteLLM stream: it uses a client of its own, so that we do not see the answer come."""
+    assert exchange.streamed is not None
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    stream = await function(**{**options, **arguments}, num_retries=0, max_retries=0)
+    exchange.answered = True
+    return await read_translated(stream, exchange.streamed)
 
 
 def _has_callbacks() -> bool:

@@ -1,4 +1,4 @@
-"""One pub/sub connection per process: publishing to channels, and any number of listeners on them."""
+"""One pub/sub connection per process: publishing to channels, appending to streams, listeners on both."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextvars
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -24,6 +25,42 @@ IDLE_SECONDS = 10.0  # without a message: then the connection is pinged
 MAX_WAITING_MESSAGES = 10_000  # while Redis is away; more are dropped, nothing rests on them
 _ERRORS = (RedisError, OSError, asyncio.TimeoutError)
 Listener = Callable[[str], None]
+
+# Publishes the entries of a stream in one message. Keeps them if that is wanted, if some are kept already, or
+# if anybody listens, who may want them again. Answers whether they were kept.
+# KEYS: stream. ARGV: channel, whether to keep, most entries, milliseconds to keep them, entries.
+_APPEND = """
+local keep = ARGV[2] == '1' or redis.call('EXISTS', KEYS[1]) == 1
+if not keep then keep = redis.call('PUBSUB', 'NUMSUB', ARGV[1])[2] > 0 end
+local told = {}
+for i = 5, #ARGV do
+  told[#told + 1] = keep and redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[3], '*', 'e', ARGV[i]) or ''
+  told[#told + 1] = ARGV[i]
+end
+if keep then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+redis.call('PUBLISH', ARGV[1], table.concat(told, '\n'))
+return keep and 1 or 0
+"""
+
+
+@dataclass(frozen=True)
+class Append:
+    """An entry for a capped, expiring stream, told on a channel of the same name.
+
+    Attributes:
+        entry: One line of text.
+        keep: Whether to keep it although nobody listens.
+        told: Called with whether it was kept.
+    """
+
+    stream: str
+    entry: str
+    keep: bool
+    most: int
+    keep_seconds: float
+    told: Callable[[bool], None]
+
+
 Report = Callable[[BaseException | None], None]
 
 
@@ -49,7 +86,7 @@ class Bus:
         )
         self._listeners: dict[str, set[Listener]] = {}
         self._on_subscribed: dict[str, set[Callable[[], None]]] = {}
-        self._outbox: list[tuple[str, str]] = []
+        self._outbox: list[tuple[str, str] | Append] = []
         self._changed = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._flusher: asyncio.Task[None] | None = None
@@ -58,10 +95,55 @@ class Bus:
 
     def publish(self, channel: str, message: str) -> None:
         """Send soon; all messages of one loop turn leave in one round trip."""
+        self._post((self._prefix + channel, message))
+
+    def append(self, entry: Append) -> None:
+        """Append to a stream and tell it, soon; in order, all of one loop turn in one round trip."""
+        self._post(entry)
+
+    async def read_stream(self, stream: str, *, after: str = "-", limit: int = 1000) -> list[tuple[str, str]]:
+        """Return up to `limit` kept entries (id, entry) of a stream, after the id `after`, oldest first.
+
+        Raises:
+            ConnectionError: Redis does not answer.
+        """
+        start = after if after == "-" else f"({after}"
+        return await self._entries("xrange", stream, start, "+", limit)
+
+    async def last_of_stream(self, stream: str) -> tuple[str, str] | None:
+        """Return the newest kept entry (id, entry) of a stream.
+
+        Raises:
+            ConnectionError: Redis does not answer.
+        """
+        found = await self._entries("xrevrange", stream, "+", "-", 1)
+        return found[0] if found else None
+
+    async def has_entry(self, stream: str, entry_id: str) -> bool:
+        """Whether a stream still has the entry of that id.
+
+        Raises:
+            ConnectionError: Redis does not answer.
+        """
+        return bool(await self._entries("xrange", stream, entry_id, entry_id, 1))
+
+    async def _entries(
+        self, command: str, stream: str, start: str, end: str, limit: int
+    ) -> list[tuple[str, str]]:
+        read = getattr(self._redis, command)
+        try:
+            found = await read(self._prefix + stream, start, end, count=limit)
+        except _ERRORS as error:
+            self._away(error)
+            raise ConnectionError(str(error)) from error
+        self._answered()
+        return [(entry_id, fields["e"]) for entry_id, fields in found]
+
+    def _post(self, message: tuple[str, str] | Append) -> None:
         if len(self._outbox) >= MAX_WAITING_MESSAGES:
             self.dropped += 1
             return
-        self._outbox.append((self._prefix + channel, message))
+        self._outbox.append(message)
         if self._flusher is None or self._flusher.done():
             self._flusher = _own_task(self._flush())
 
@@ -120,17 +202,34 @@ class Bus:
             else:
                 self._answered()
 
-    async def _send(self, batch: Sequence[tuple[str, str]]) -> None:
+    async def _send(self, batch: Sequence[tuple[str, str] | Append]) -> None:
         try:
             await self._send_once(batch)
-        except RedisConnectionError:  # it may have died idle; a notice that comes twice is harmless
+        except RedisConnectionError:  # it may have died idle; readers know what comes twice
             await self._send_once(batch)
 
-    async def _send_once(self, batch: Sequence[tuple[str, str]]) -> None:
+    async def _send_once(self, batch: Sequence[tuple[str, str] | Append]) -> None:
+        streams: dict[str, list[Append]] = {}
         async with self._redis.pipeline(transaction=False) as pipe:
-            for channel, message in batch:
-                pipe.publish(channel, message)
-            await pipe.execute()
+            for message in batch:
+                if isinstance(message, Append):
+                    streams.setdefault(message.stream, []).append(message)
+            for stream, entries in streams.items():
+                self._append(pipe, self._prefix + stream, entries)
+            for message in batch:
+                if not isinstance(message, Append):
+                    pipe.publish(*message)
+            answers = await pipe.execute()
+        for entries, kept in zip(streams.values(), answers, strict=False):
+            for entry in entries:
+                entry.told(bool(kept))
+
+    @staticmethod
+    def _append(pipe: Any, name: str, entries: Sequence[Append]) -> None:
+        first = entries[0]
+        keep = "1" if any(entry.keep for entry in entries) else "0"
+        texts = [entry.entry for entry in entries]
+        pipe.eval(_APPEND, 1, name, name, keep, first.most, int(first.keep_seconds * 1000), *texts)
 
     def _away(self, error: BaseException) -> None:
         self._reachable = False

@@ -34,6 +34,7 @@ from polos.models import call as models
 from polos.routes import Routes
 from polos.settings import Settings
 from polos.streaming.bus import Bus
+from polos.streaming.feed import Feed
 from polos.threads import DaemonThreads
 from polos.worker.audit import Audit
 from polos.worker.consuming import Consumed
@@ -166,10 +167,16 @@ class WorkerService:
             prefix=self._settings.redis_prefix,
             report=self._connections.redis_outage.report,
         )
+        self._feed = Feed(
+            self._bus,
+            keep_seconds=self._settings.stream_keep_seconds,
+            max_entries=self._settings.stream_max_entries,
+        )
         self.runtime = Runtime(
             settings=self._settings,
             journal=Journal.open(self._connections.database),
             nudges=self._bus,
+            feed=self._feed,
             dispatcher=self._dispatcher,
             routes=self._routing,
             serves=Consumed(self._app, self._routes),

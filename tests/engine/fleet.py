@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import Any
 
-from services import plain_routes
+from services import Untold, plain_routes
 
 from polos.dispatch import Doorbell
 from polos.engine.coordinator import coordinate
@@ -69,6 +69,7 @@ class Worker:
             settings=fleet.settings,
             journal=Journal(backend),
             nudges=fleet,
+            feed=Untold(),
             dispatcher=fleet,
             routes=plain_routes(),
             serves=frozenset({"polos"}),

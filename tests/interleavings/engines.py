@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from hands import PATIENCE_SECONDS
-from services import plain_routes
+from services import Untold, plain_routes
 
 from polos.dispatch import Doorbell
 from polos.engine.coordinator import coordinate
@@ -39,6 +39,7 @@ class Engine:
             settings=Settings(),
             journal=journal,
             nudges=Unheard(),
+            feed=Untold(),
             dispatcher=Unheard(),
             routes=plain_routes(),
             serves=frozenset({"polos"}),

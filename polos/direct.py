@@ -1,0 +1,273 @@
+"""The way of a client in the same trust zone as its workers: straight to journal and broker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from polos import serialization
+from polos.errors import IdempotencyError
+from polos.handles import ExecutionHandle
+from polos.records import api_time, record_of
+from polos.registry import get_workflow
+from polos.settings import Settings
+from polos.transport import RunRequest
+
+if TYPE_CHECKING:
+    from polos.backend import ClientBackend
+    from polos.events import EventData, StreamEvent
+
+logger = logging.getLogger("polos.client")
+
+NOBODY_SERVES_SECONDS = 1.0  # after which a client that waits says that no live worker serves its run
+UNKNOWN_KIND = ""  # neither this process nor a live worker defines it; whoever claims the run knows
+SAME_KEY = ("name", "input", "initial_state")
+
+
+class DirectTransport:
+    """Runs of one project, in the journal.
+
+    Args:
+        settings: Of this process.
+        project_id: Whose runs it starts and sees.
+        deployment_id: Version of the code that shall run what it starts; None means the newest.
+        backend: Connections to share with others, which then are not closed here; by default its own.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        project_id: str,
+        deployment_id: str | None,
+        backend: ClientBackend | None = None,
+    ) -> None:
+        self._settings = settings
+        self._project = project_id
+        self._deployment = deployment_id
+        self._is_shared = backend is not None
+        self._backend = backend
+        self._left: list[ClientBackend] = []
+        self._lock = threading.Lock()
+
+    # -- starting
+
+    async def start_runs(self, requests: Sequence[RunRequest]) -> list[ExecutionHandle]:
+        """See `Transport`; a process whose definitions no live worker serves gets a worker of its own."""
+        backend = await self.backend()
+        rows = [await self._placed(backend, self._columns(request), request) for request in requests]
+        runs = await asyncio.to_thread(backend.create_runs, rows)
+        for row, run in zip(rows, runs, strict=True):
+            _check_same(row, run)
+        return [_handle(run) for run in runs]
+
+    def _columns(self, request: RunRequest) -> dict[str, Any]:
+        """Return the columns of a new root run that depend on who asks for it."""
+        definition = get_workflow(request.workflow_id)
+        limit = self._settings.max_value_bytes
+        run_id = str(uuid.uuid4())
+        return {
+            "id": run_id,
+            "root_id": run_id,
+            "project": self._project,
+            "kind": definition.workflow_type if definition is not None else None,
+            "name": request.workflow_id,
+            "root_name": request.workflow_id,
+            "route": definition.route if definition is not None else None,
+            "queue": request.queue_name or request.workflow_id,
+            "concurrency_key": request.concurrency_key,
+            "session_id": request.session_id or str(uuid.uuid4()),
+            "user_id": request.user_id,
+            "input": _stored(request.payload, limit, f"payload of {request.workflow_id!r}"),
+            "initial_state": _stored(
+                request.initial_state, limit, f"initial state of {request.workflow_id!r}"
+            ),
+            "run_timeout_seconds": request.run_timeout_seconds,
+            "idempotency_key": request.idempotency_key,
+        }
+
+    async def _placed(
+        self, backend: ClientBackend, row: dict[str, Any], request: RunRequest
+    ) -> dict[str, Any]:
+        """Return the row with deployment and kind, once a worker that serves the run is seen to."""
+        kind, wanted = row["kind"], request.deployment_id or self._deployment
+        found = await asyncio.to_thread(backend.find_deployment, self._project, row["name"], kind, wanted)
+        if not found.is_served and kind is not None:
+            await self._embed_worker(backend)
+        return {**row, "deployment": found.deployment, "kind": kind or found.kind or UNKNOWN_KIND}
+
+    async def _embed_worker(self, backend: ClientBackend) -> None:
+        if self._settings.embedded_worker == "auto" and not backend.rings_through_own_app:
+            await asyncio.to_thread(backend.start_worker)
+
+    # -- runs that were started
+
+    async def read_run(self, execution_id: str) -> dict[str, Any] | None:
+        """See `Transport`."""
+        row = await self._row(execution_id)
+        return None if row is None else record_of(row)
+
+    async def _row(self, execution_id: str) -> dict[str, Any] | None:
+        backend = await self.backend()
+        row = await asyncio.to_thread(backend.read_run, execution_id)
+        return row if row is not None and row["project"] == self._project else None
+
+    async def ended_run(self, execution_id: str) -> dict[str, Any] | None:
+        """See `Transport`; notices shorten the wait, now and then the journal is read in case one is missed."""
+        backend = await self.backend()
+        ended = asyncio.Event()
+        told, pause = False, NOBODY_SERVES_SECONDS
+        async with backend.end_of_run(execution_id, ended):
+            while True:
+                record = await self.read_run(execution_id)
+                if record is None or record["completed_at"] is not None:
+                    return record
+                try:
+                    async with asyncio.timeout(pause):
+                        await ended.wait()
+                except TimeoutError:
+                    told = told or await _tell_why_it_stands(backend, record)
+                    pause = self._settings.result_poll_seconds
+                ended.clear()
+
+    async def cancel_run(self, execution_id: str) -> bool:
+        """See `Transport`."""
+        row = await self._row(execution_id)
+        if row is None:
+            return False
+        backend = await self.backend()
+        cancelled = await asyncio.to_thread(backend.cancel, row)
+        for run in cancelled:
+            backend.tell_cancelled(run)
+        return bool(cancelled)
+
+    # -- events
+
+    async def follow(
+        self, run_id: str, *, after: str | int | None = None, live: bool = False
+    ) -> AsyncIterator[StreamEvent]:
+        """See `Transport`."""
+        backend = await self.backend()
+        async for event in backend.feeds.follow(self._project, run_id, after=after, live=live):
+            yield event
+
+    async def follow_topic(
+        self, topic: str, *, after: int | None = None, after_time: datetime | None = None
+    ) -> AsyncIterator[StreamEvent]:
+        """See `Transport`."""
+        backend = await self.backend()
+        async for event in backend.feeds.follow_topic(
+            self._project, topic, after=after, after_time=after_time
+        ):
+            yield event
+
+    async def publish_events(
+        self,
+        topic: str,
+        events: list[EventData],
+        *,
+        execution_id: str | None = None,
+        root_execution_id: str | None = None,
+    ) -> list[int]:
+        """See `Transport`."""
+        backend = await self.backend()
+        return await backend.feeds.publish_events(
+            self._project, topic, events, execution_id=execution_id, root_execution_id=root_execution_id
+        )
+
+    async def list_events(
+        self, topic: str, *, after: int = 0, limit: int = 100, descending: bool = False
+    ) -> list[StreamEvent]:
+        """See `Transport`."""
+        backend = await self.backend()
+        return await backend.feeds.list_events(
+            self._project, topic, after=after, limit=limit, descending=descending
+        )
+
+    # -- life
+
+    async def start_worker(self) -> None:
+        """See `Transport`."""
+        backend = await self.backend()
+        await asyncio.to_thread(backend.start_worker)
+
+    async def backend(self) -> ClientBackend:
+        """Return the connections of this process, connected."""
+        backend = self._backend
+        if backend is None or not backend.is_connected:
+            backend = await asyncio.to_thread(self._connected)
+        if self._settings.embedded_worker == "1":
+            await asyncio.to_thread(backend.start_worker)
+        return backend
+
+    def _connected(self) -> ClientBackend:
+        # A program that only defines agents pays for no database driver.
+        from polos.backend import ClientBackend  # noqa: PLC0415
+
+        with self._lock:
+            self._backend = self._backend or ClientBackend(self._settings)
+            self._backend.connect()
+            return self._backend
+
+    async def leave_loop(self) -> None:
+        """See `Transport`."""
+        backend = self._backend
+        if backend is not None:
+            await backend.leave_loop()
+
+    async def close(self) -> None:
+        """See `Transport`; an embedded worker is drained first."""
+        if self._is_shared:
+            return
+        with self._lock:
+            backend, self._backend = self._backend, None
+        if backend is not None:
+            await backend.close()
+
+    def forget(self) -> None:
+        """See `Transport`."""
+        self._lock = threading.Lock()
+        if self._backend is not None and not self._is_shared:
+            # Kept, for what is freed closes sockets that the parent still uses.
+            self._left.append(self._backend)
+            self._backend = None
+
+
+async def _tell_why_it_stands(backend: ClientBackend, record: dict[str, Any]) -> bool:
+    problem = None
+    if record["status"] == "blocked":
+        problem = f"Run {record['id']} is blocked until a person decides: {record['error']}"
+    elif record["status"] in {"queued", "waiting"}:
+        problem = await asyncio.to_thread(backend.why_unserved, record)
+    if problem is not None:
+        logger.warning(problem)
+    return problem is not None
+
+
+def _stored(value: Any, limit_bytes: int, what: str) -> str | None:
+    return None if value is None else serialization.dumps(value, limit_bytes=limit_bytes, what=what)
+
+
+def _check_same(request: dict[str, Any], run: dict[str, Any]) -> None:
+    if run["id"] != request["id"] and any(run[name] != request[name] for name in SAME_KEY):
+        raise IdempotencyError(
+            f"The idempotency key {request['idempotency_key']!r} was used for run {run['id']} of "
+            f"{run['name']!r} with another input; use a new key for a new run"
+        )
+
+
+def _handle(run: dict[str, Any]) -> ExecutionHandle:
+    return ExecutionHandle(
+        id=run["id"],
+        workflow_id=run["name"],
+        created_at=api_time(run["created_at"]),
+        root_workflow_id=run["root_name"],
+        root_execution_id=run["root_id"],
+        session_id=run["session_id"],
+        user_id=run["user_id"],
+    )

@@ -1,0 +1,130 @@
+"""What happens in a run tree, as events: their types and their data, the same live and from the journal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Data = dict[str, Any]
+TURN_STEP = "llm_stream:{}"  # key of a turn's step where the answer is streamed
+PLAIN_TURN_STEP = "llm_generate:{}"
+STEP_TYPE = "run"
+_SHOWN_OF_ANSWER = ("content", "tool_calls", "usage", "stop_reason", "model")
+
+
+def topic_of(root_name: str, root_id: str) -> str:
+    """Return the topic of a run tree."""
+    return f"workflow/{root_name}/{root_id}"
+
+
+def metadata(run_id: str, workflow_id: str) -> Data:
+    """Return which run an event tells of."""
+    return {"execution_id": run_id, "workflow_id": workflow_id}
+
+
+def run_started(kind: str, payload: Any, where: Data) -> tuple[str, Data]:
+    """A run's code begins for the first time. `payload` is JSON data, `where` from `metadata`."""
+    return f"{kind or 'workflow'}_start", {"payload": payload, "_metadata": where}
+
+
+def run_ended(
+    kind: str, status: str, where: Data, *, result: Any = None, error: str | None, cancelled_by: str | None
+) -> tuple[str, Data]:
+    """A run has ended: ``{kind}_finish`` with its result or ``error``, or ``{kind}_cancel``."""
+    kind = kind or "workflow"
+    if status == "cancelled":
+        return f"{kind}_cancel", {"error": error, "cancelled_by": cancelled_by, "_metadata": where}
+    if status == "completed":
+        return f"{kind}_finish", {"result": result, "_metadata": where}
+    failure = {"result": None, "error": error or "failed", "cancelled_by": cancelled_by}
+    return f"{kind}_finish", {**failure, "_metadata": where}
+
+
+def ends_run(event_type: str | None, data: Data, run_id: str) -> bool:
+    """Whether this event says that run `run_id` has ended."""
+    kind, _, what = (event_type or "").rpartition("_")
+    if what not in {"finish", "cancel"} or kind not in {"workflow", "agent", "tool"}:
+        return False
+    return bool((data.get("_metadata") or {}).get("execution_id") == run_id)
+
+
+def turn_key(number: int, *, streamed: bool) -> str:
+    """Return the step key of turn `number`, counted from 1."""
+    return (TURN_STEP if streamed else PLAIN_TURN_STEP).format(number)
+
+
+def turn_number(name: str) -> int:
+    """Return the number in the journal's name of a turn, such as ``$turn:3``."""
+    return int(name.rpartition(":")[2])
+
+
+def step_started(key: str, where: Data, data: Any = None) -> tuple[str, Data]:
+    """A step begins."""
+    return "step_start", {"step_key": key, "step_type": STEP_TYPE, "data": data, "_metadata": where}
+
+
+def step_finished(key: str, result: Any, where: Data, error: str | None = None) -> tuple[str, Data]:
+    """A step has an outcome on record."""
+    outcome = {"result": result} if error is None else {"result": None, "error": error}
+    return "step_finish", {"step_key": key, "step_type": STEP_TYPE, "data": outcome, "_metadata": where}
+
+
+def turn_finished(
+    number: int, answer: Data | None, where: Data, *, streamed: bool, attempt: int, error: str | None
+) -> tuple[str, Data]:
+    """A turn has an outcome on record. `answer` is a model's answer as JSON data."""
+    shown = None if answer is None else {name: answer.get(name) for name in _SHOWN_OF_ANSWER}
+    kind, data = step_finished(turn_key(number, streamed=streamed), shown, where, error)
+    return kind, {**data, "step": number, "attempt": attempt}
+
+
+def stream_started(step: int, attempt: int, where: Data) -> tuple[str, Data]:
+    """A model begins to answer; a second one for the same step voids the deltas of the first."""
+    return "stream_start", {"step": step, "attempt": attempt, "_metadata": where}
+
+
+def stream_reset(step: int, attempt: int, where: Data) -> tuple[str, Data]:
+    """Readers are to drop the deltas they have of this step: another attempt answers from the start."""
+    return "stream_reset", {"step": step, "attempt": attempt, "_metadata": where}
+
+
+def text_delta(step: int, chunk_index: int, content: str, attempt: int, where: Data) -> tuple[str, Data]:
+    """A piece of a model's answer."""
+    return "text_delta", _chunk(step, chunk_index, attempt, where, content=content)
+
+
+def tool_call(step: int, chunk_index: int, call: Data, attempt: int, where: Data) -> tuple[str, Data]:
+    """A tool call of a model's answer is complete."""
+    return "tool_call", _chunk(step, chunk_index, attempt, where, call=call)
+
+
+def _chunk(
+    step: int,
+    chunk_index: int,
+    attempt: int,
+    where: Data,
+    *,
+    content: str | None = None,
+    call: Data | None = None,
+) -> Data:
+    return {
+        "step": step,
+        "chunk_index": chunk_index,
+        "content": content,
+        "tool_call": call,
+        "usage": None,
+        "attempt": attempt,
+        "_metadata": where,
+    }
+
+
+def tool_result(step: int, result: Data, where: Data) -> tuple[str, Data]:
+    """A tool call has an outcome. `result` has the fields of a `ToolResult`."""
+    return "tool_result", {
+        "step": step,
+        "tool_call_id": result["tool_call_call_id"],
+        "tool_name": result["tool_name"],
+        "status": result["status"],
+        "result": result["result"],
+        "error": result.get("error"),
+        "_metadata": where,
+    }

@@ -1,0 +1,166 @@
+"""Numbered events: what programs publish, and the history of a run tree read back from its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Float, bindparam, func, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from polos.journal.runs import RUNS, R
+from polos.journal.statements import Part, Statement, Unit, now, one_of
+from polos.journal.steps import STEPS, S
+from polos.journal.tables import Event, Topic
+
+E = Event.__table__.c  # type: ignore[attr-defined]
+T = Topic.__table__.c  # type: ignore[attr-defined]
+EVENTS = Event.__table__  # type: ignore[attr-defined]
+TOPICS = Topic.__table__  # type: ignore[attr-defined]
+P = bindparam
+
+
+@dataclass(frozen=True)
+class NewEvent:
+    """An event to publish; `data` is JSON text."""
+
+    type: str | None
+    data: str
+    run_id: str | None = None
+
+
+# -- publishing
+
+_topic = (T.project == P("project"), T.name == P("topic"))
+_COUNT_TOPIC = Statement(
+    upsert(TOPICS)
+    .values(project=P("project"), name=P("topic"), event_seq=P("count"))
+    .on_conflict_do_update(
+        index_elements=["project", "name"],
+        set_={"event_seq": TOPICS.c.event_seq + P("count", type_=T.event_seq.type)},
+    )
+    .returning(T.event_seq, now())
+)
+_COUNT_TREE = Statement(
+    update(RUNS)
+    .where(R.id == P("root"), R.project == P("project"), R.root_id == R.id)
+    .values(event_seq=R.event_seq + P("count", type_=R.event_seq.type))
+    .returning(R.event_seq, now())
+)
+_topic_seq = select(T.event_seq).where(*_topic)
+_tree_seq = select(R.event_seq).where(R.id == P("root"), R.project == P("project"), R.root_id == R.id)
+_columns = ["project", "topic", "number", "type", "data", "run_id", "created_at"]
+
+
+def _insert(counter: Any, seq: Any) -> Statement:
+    values = counter.with_only_columns(
+        P("project", type_=E.project.type),
+        P("topic", type_=E.topic.type),
+        seq - P("back", type_=E.number.type),
+        P("type", type_=E.type.type),
+        P("data", type_=E.data.type),
+        P("by", type_=E.run_id.type),
+        now(),
+    )
+    return Statement(upsert(EVENTS).from_select(_columns, values))
+
+
+_INSERT_IN_TOPIC = _insert(_topic_seq, T.event_seq)
+_INSERT_IN_TREE = _insert(_tree_seq, R.event_seq)
+
+
+def publish(project: str, topic: str, events: Sequence[NewEvent]) -> Unit:
+    """Publish to a topic of the program's own; answers (number of the last, time)."""
+    return _publication(_COUNT_TOPIC, _INSERT_IN_TOPIC, {"project": project, "topic": topic}, events, ())
+
+
+def publish_in_tree(project: str, topic: str, root_id: str, events: Sequence[NewEvent]) -> Unit:
+    """Publish to the topic of a run tree; answers as `publish`, or nothing when there is no such tree."""
+    place = {"project": project, "topic": topic, "root": root_id}
+    return _publication(_COUNT_TREE, _INSERT_IN_TREE, place, events, (root_id,))
+
+
+def _publication(
+    count: Statement,
+    insert: Statement,
+    place: dict[str, str],
+    events: Sequence[NewEvent],
+    locks: tuple[str, ...],
+) -> Unit:
+    parts = [Part(count, {**place, "count": len(events)})]
+    for index, event in enumerate(events):
+        row = {"back": len(events) - 1 - index, "type": event.type, "data": event.data, "by": event.run_id}
+        parts.append(Part(insert, {**place, **row}, guard=False))
+    return Unit(tuple(parts), locks, order=(place["topic"],))
+
+
+READ_TOPIC = Statement(
+    select(E.number, E.type, E.data, E.run_id, E.created_at)
+    .where(E.project == P("project"), E.topic == P("topic"), E.number > P("after"))
+    .order_by(E.number)
+    .limit(P("limit"))
+)
+READ_TOPIC_BACKWARDS = Statement(
+    select(E.number, E.type, E.data, E.run_id, E.created_at)
+    .where(E.project == P("project"), E.topic == P("topic"), E.number > P("after"))
+    .order_by(E.number.desc())
+    .limit(P("limit"))
+)
+READ_TOPIC_HEAD = Statement(select(T.event_seq).where(*_topic))
+READ_TOPIC_AT = Statement(
+    select(func.max(E.number)).where(
+        E.project == P("project"), E.topic == P("topic"), E.created_at <= P("time", type_=Float)
+    )
+)
+
+# -- reading a tree
+
+READ_TREE_HEAD = Statement(select(R.event_seq, R.root_name, R.project, R.status).where(R.id == P("root")))
+HISTORY_RUN = (
+    "id",
+    "kind",
+    "name",
+    "status",
+    "started_event",
+    "ended_event",
+    "started_at",
+    "finished_at",
+    "input",
+    "output",
+    "error",
+    "cancelled_by",
+)
+READ_TREE_RUNS = Statement(
+    select(*(R[name] for name in HISTORY_RUN))
+    .where(
+        R.root_id == P("root"),
+        or_(
+            R.started_event > P("after"),
+            R.ended_event > P("after"),
+            R.started_at > P("since", type_=Float),
+        ),
+    )
+    .order_by(R.created_at, R.id)
+)
+_STEP = ("run_id", "name", "kind", "status", "event", "attempt", "input", "output", "error")
+HISTORY_STEP = (*_STEP, "started_at", "finished_at", "run_name")
+READ_TREE_STEPS = Statement(
+    select(*(S[name] for name in _STEP), S.started_at, S.finished_at, R.name)
+    .join_from(STEPS, RUNS, S.run_id == R.id)
+    .where(
+        R.root_id == P("root"),
+        one_of(S.kind, ("run", "turn")),
+        or_(
+            S.event > P("after"),
+            S.finished_at > P("since", type_=Float),
+            S.started_at > P("since", type_=Float),
+        ),
+    )
+    .order_by(S.finished_at, S.run_id, S.position)
+)
+READ_TREE_EVENTS = Statement(
+    select(E.number, E.type, E.data, E.run_id, E.created_at)
+    .where(E.project == P("project"), E.topic == P("topic"), E.number > P("after"))
+    .order_by(E.number)
+)

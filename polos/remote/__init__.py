@@ -1,0 +1,1 @@
+"""The way of a client elsewhere: HTTP to a `polos server`."""
