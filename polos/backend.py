@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
+from polos import event_data
 from polos.connections import Connections, configured_app, installed_app
 from polos.dispatch import Doorbell, Sender, quietly
 from polos.errors import JournalUnavailableError
+from polos.feeds import Feeds
 from polos.journal import schema
 from polos.journal.children import READ_LIVE_CHILDREN, cancel_run
 from polos.journal.database import Connection
@@ -28,7 +30,6 @@ from polos.journal.workers import READ_NEWEST_DEPLOYMENT, READ_OFFERING, READ_OF
 from polos.routes import Routes
 from polos.settings import Settings
 from polos.streaming.bus import Bus
-from polos.transport import Feeds
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -84,6 +85,7 @@ class ClientBackend:
         self._connections: Connections | None = None
         self._journal: Connection | None = None
         self._worker: EmbeddableWorker | None = None
+        self._feeds = Feeds(_Journal(self), self._bus, max_value_bytes=settings.max_value_bytes)
         self._buses: WeakKeyDictionary[asyncio.AbstractEventLoop, Bus] = WeakKeyDictionary()
 
     # -- life
@@ -252,7 +254,7 @@ class ClientBackend:
     @property
     def feeds(self) -> Feeds:
         """What publishes events and follows them."""
-        raise NotImplementedError
+        return self._feeds
 
     # -- notices
 
@@ -268,6 +270,15 @@ class ClientBackend:
     def tell_cancelled(self, run: Cancelled) -> None:
         """Tell the worker that executes a cancelled run, and whoever waits for it."""
         bus = self._bus()
+        where = event_data.metadata(run.run_id, run.name)
+        ended = event_data.run_ended(
+            run.kind,
+            RunStatus.CANCELLED.value,
+            where,
+            error=f"Run {run.run_id} was cancelled",
+            cancelled_by="user",
+        )
+        self._feeds.tell(run.root_id, run.number, ended)
         bus.publish(RUN_CHANNEL.format(run.run_id), "ended")
         if run.owner is not None:
             bus.publish(WORKER_CHANNEL.format(run.owner), run.run_id)
@@ -323,6 +334,19 @@ class ClientBackend:
         journal, self._journal = self._journal, None
         if journal is not None:
             journal.close()
+
+
+class _Journal:
+    """The journal, for what reads and writes it beside the backend."""
+
+    def __init__(self, backend: ClientBackend) -> None:
+        self._backend = backend
+
+    def read(self, statement: Statement, params: Params) -> Rows:
+        return self._backend._read(statement, params)
+
+    def commit(self, units: Sequence[Unit]) -> list[Rows]:
+        return self._backend._commit(units)
 
 
 def _doorbell(run: dict[str, Any], *, begun: bool = False) -> Doorbell:

@@ -105,7 +105,9 @@ class Settings:
     drain_seconds: float = _setting("POLOS_DRAIN_SECONDS", _seconds, 25.0)
     resident_max: int = _setting("POLOS_RESIDENT_MAX", _positive_int, 5000)
     resident_seconds: float = _setting("POLOS_RESIDENT_SECONDS", _seconds, 600.0)
-    stream_keep_seconds: float = _setting("POLOS_STREAM_KEEP_SECONDS", _seconds, 3600.0)  # after its last entry
+    stream_keep_seconds: float = _setting(
+        "POLOS_STREAM_KEEP_SECONDS", _seconds, 3600.0
+    )  # after its last entry
     stream_max_entries: int = _setting("POLOS_STREAM_MAX_ENTRIES", _positive_int, 10_000)  # of a run tree
     result_poll_seconds: float = _setting("POLOS_RESULT_POLL_SECONDS", _seconds, 2.0)
     preload_models: str = _setting("POLOS_PRELOAD_MODELS", _one_of("0", "1"), "1")  # LiteLLM, at the start

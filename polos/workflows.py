@@ -8,8 +8,8 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Awaitable, Callable
-from typing import Any, Literal, Protocol, overload
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 from pydantic import BaseModel
 
@@ -34,6 +34,7 @@ from polos.serialization import class_name, find_model, rebuild
 
 WorkflowType = Literal["workflow", "agent", "tool"]
 Schedule = bool | str | dict[str, Any] | None
+T = TypeVar("T")
 
 __all__ = ["Workflow", "WorkflowState", "get_all_workflows", "get_workflow", "register", "workflow"]
 
@@ -310,6 +311,14 @@ class Workflow:
         record = await starter.wait(handle.id, timeout_seconds=timeout)
         return self._result_of(record, handle.id, timeout)
 
+    def invoke_sync(self, client: Any = None, payload: Any = None, **options: Any) -> ExecutionHandle:
+        """Return what `invoke` does, for code that cannot await; `options` are its further arguments."""
+        return call_sync(client, self.invoke(client, payload, **options))
+
+    def run_sync(self, client: Any = None, payload: Any = None, **options: Any) -> Any:
+        """Return what `run` does, for code that cannot await; `options` are its further arguments."""
+        return call_sync(client, self.run(client, payload, **options))
+
     def _result_of(self, record: dict[str, Any], execution_id: str, timeout_seconds: float | None) -> Any:
         """Return the result in the record of an ended run, or raise why there is none."""
         match record["status"]:
@@ -362,6 +371,14 @@ def client_and_payload(client: Any, payload: Any) -> tuple[RunStarter, Any]:
     from polos.client import default_client  # noqa: PLC0415 - definitions must not cost a database driver
 
     return default_client(), payload if client is None else client
+
+
+def call_sync(client: Any, work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns, done by a client, or the default one if that is none, for its caller."""
+    starter: Any
+    starter, _ = client_and_payload(client, None)
+    result: T = starter.sync.call(work)
+    return result
 
 
 @overload

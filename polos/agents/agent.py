@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel
 
 from polos import serialization
 from polos.agents.stop_conditions import check_conditions
+from polos.agents.stream import StreamClient, StreamResult
 from polos.current import refuse_inside_run
 from polos.errors import ConfigurationError
 from polos.handles import ExecutionHandle
@@ -18,7 +19,7 @@ from polos.queues import Queue
 from polos.registry import register
 from polos.tools.tool import Tool
 from polos.types import AgentConfig, AgentResult, ToolResult
-from polos.workflows import RunStarter, Workflow, client_and_payload
+from polos.workflows import RunStarter, Workflow, call_sync, client_and_payload
 
 
 class AgentRunConfig:
@@ -251,6 +252,43 @@ class Agent(Workflow):
             timeout=timeout,
         )
         return result
+
+    async def stream(
+        self,
+        client: Any = None,
+        input: Any = None,
+        initial_state: BaseModel | dict[str, Any] | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        run_timeout_seconds: int | None = None,
+        **kwargs: Any,
+    ) -> StreamResult:
+        """Start the agent and return at once what is read from it as it happens.
+
+        ``async for chunk in (await agent.stream(client, "text")).text_chunks`` gives the answer as it comes.
+        Further keywords are passed to the provider unchanged.
+
+        Raises:
+            RuntimeError: Called inside a run.
+        """
+        refuse_inside_run(f"stream() of agent {self.id!r}")
+        starter, text = client_and_payload(client, input)
+        _check_input(self.id, text)
+        handle = await self.invoke(
+            starter,
+            _payload(text, kwargs, streaming=True),
+            initial_state=initial_state,
+            session_id=session_id,
+            user_id=user_id,
+            run_timeout_seconds=run_timeout_seconds,
+        )
+        return StreamResult(handle, cast(StreamClient, starter))
+
+    def run_sync(  # type: ignore[override]  # as `run` differs
+        self, client: Any = None, input: Any = None, **options: Any
+    ) -> AgentResult:
+        """Return what `run` does, for code that cannot await; `options` are its further arguments."""
+        return call_sync(client, self.run(client, input, **options))
 
 
 async def batch_agent_invoke(client: RunStarter, agents: list[AgentRunConfig]) -> list[ExecutionHandle]:

@@ -11,7 +11,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import polos
-from polos.cli import db, demo, flower, runs, worker, workers
+from polos.cli import db, demo, flower, keys, runs, server, worker, workers
 from polos.cli.doctor import command as doctor
 from polos.errors import ConfigurationError, ServiceUnavailableError
 
@@ -37,6 +37,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # its frames may show what must not be shown
 )
 app.command("worker")(worker.run_worker)
+app.command("server")(server.run_server)
+app.add_typer(keys.app, name="keys")
 app.add_typer(db.app, name="db")
 app.add_typer(runs.app, name="runs")
 app.command("workers")(workers.list_workers)

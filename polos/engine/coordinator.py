@@ -15,8 +15,8 @@ from polos.engine.execution import Execution
 from polos.engine.outcomes import back_off, can_never_succeed, error_text, exits_as_errors
 from polos.engine.runtime import Definition, Runtime, Slot
 from polos.engine.signals import Drained, Fenced, Parked
-from polos.engine.telling import wants_stream
 from polos.engine.step import StepRunner
+from polos.engine.telling import wants_stream
 from polos.errors import (
     ExecutionCancelledError,
     InputError,

@@ -29,7 +29,9 @@ class Telling(Protocol):
     def is_watched(self, root_id: str) -> bool:
         """Whether somebody reads this tree."""
 
-    def numbered(self, root_id: str, number: int, event: tuple[str, dict[str, Any]], *, keep: bool = False) -> None:
+    def numbered(
+        self, root_id: str, number: int, event: tuple[str, dict[str, Any]], *, keep: bool = False
+    ) -> None:
         """Tell an event that is in the journal."""
 
     def live(

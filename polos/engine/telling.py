@@ -78,7 +78,7 @@ def tool_answered(runtime: Runtime, execution: Execution, number: int, result: T
 
 
 def _is_told(runtime: Runtime, execution: Execution) -> bool:
-    """Whether begin and end are told: a lone run that nobody reads need not be, its end has its own notice."""
+    """Whether begin and end are told: of a root that nobody reads they are not; its end has its notice."""
     claim = execution.claim
     return claim.root_id != claim.id or _is_read(runtime, execution)
 

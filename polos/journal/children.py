@@ -159,7 +159,10 @@ _parent_now = (
     select(_parent.c.owner).where(_parent.c.id == P("parent", type_=R.id.type)).scalar_subquery(),
 )
 _FINISH_CHILD = Statement(
-    update(RUNS).where(*fence()).values(**ENDING_VALUES, **ended()).returning(R.id, *_parent_now, R.ended_event)
+    update(RUNS)
+    .where(*fence())
+    .values(**ENDING_VALUES, **ended())
+    .returning(R.id, *_parent_now, R.ended_event)
 )
 
 
@@ -175,7 +178,8 @@ def finish_child(
 ) -> Unit:
     """End a run its parent waits for, and complete the parent's step.
 
-    Answers (id, parent status, parent owner, number of the event in the tree). The parent gets the outcome whatever its own attempt has become. Answers nothing when the child is fenced.
+    Answers (id, parent status, parent owner, number of the event in the tree), nothing when the child is
+    fenced. The parent gets the outcome whatever its own attempt has become.
     """
     params = {
         "run": run_id,

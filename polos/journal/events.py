@@ -10,7 +10,7 @@ from sqlalchemy import Float, bindparam, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.runs import RUNS, R
-from polos.journal.statements import Part, Statement, Unit, now, one_of
+from polos.journal.statements import Part, Statement, Unit, now, one_of, texts_of
 from polos.journal.steps import STEPS, S
 from polos.journal.tables import Event, Topic
 
@@ -116,7 +116,12 @@ READ_TOPIC_AT = Statement(
 
 # -- reading a tree
 
-READ_TREE_HEAD = Statement(select(R.event_seq, R.root_name, R.project, R.status).where(R.id == P("root")))
+_head = RUNS.alias("head")
+READ_HEADS = Statement(
+    select(R.id, _head.c.event_seq, now(), R.ended_event)
+    .join_from(RUNS, _head, _head.c.id == R.root_id)
+    .where(R.id.op("IN")(texts_of(P("runs", type_=R.id.type))))
+)
 HISTORY_RUN = (
     "id",
     "kind",

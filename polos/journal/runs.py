@@ -373,7 +373,7 @@ NUMBER_END = number_event(is_ours)
 
 
 def finish_run(run_id: str, attempt: int, ending: Ending, *, root_id: str) -> Unit:
-    """End a run nobody waits for; answers (id, null, null, event number), nothing when it is no longer ours."""
+    """End a run nobody waits for; answers (id, null, null, event number), nothing when it is not ours."""
     params = {"run": run_id, "attempt": attempt, "parent": None, "root": root_id, **ending.columns()}
     number = (Part(NUMBER_END, params, guard=False),) if root_id != run_id else ()
     return Unit(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Dialect, Executable, Float, literal_column
+from sqlalchemy import ColumnElement, Dialect, Executable, Float, Text, literal_column
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -48,6 +48,23 @@ def _sqlite_latest(element: latest, compiler: SQLCompiler, **kw: Any) -> str:
 @compiles(latest, "postgresql")
 def _postgresql_latest(element: latest, compiler: SQLCompiler, **kw: Any) -> str:
     return f"greatest({compiler.process(element.clauses, **kw)})"
+
+
+class texts_of(FunctionElement[str]):  # noqa: N801 - reads as a SQL function
+    """The texts of a JSON list: any number of values in one parameter."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(texts_of, "sqlite")
+def _sqlite_texts_of(element: texts_of, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"(SELECT value FROM json_each({compiler.process(element.clauses, **kw)}))"
+
+
+@compiles(texts_of, "postgresql")
+def _postgresql_texts_of(element: texts_of, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"(SELECT json_array_elements_text(CAST({compiler.process(element.clauses, **kw)} AS json)))"
 
 
 def one_of(column: ColumnElement[Any], words: Iterable[str]) -> ColumnElement[bool]:

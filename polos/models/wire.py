@@ -49,6 +49,40 @@ if not hasattr(litellm.ModelResponse, "service_tier"):
 logging.getLogger("LiteLLM").setLevel(os.environ.get("LITELLM_LOG", "ERROR").upper())
 
 
+# Providers of LiteLLM's naming that it calls through the HTTP handler it is given, not a client of its own.
+_TAKE_A_HANDLER = frozenset(
+    (
+        "anthropic",
+        "deepseek",
+        "fireworks_ai",
+        "gemini",
+        "groq",
+        "hosted_vllm",
+        "mistral",
+        "ollama_chat",
+        "openrouter",
+        "together_ai",
+        "xai",
+    )
+)
+# And those it calls through the OpenAI client it is given.
+_TAKE_AN_SDK_CLIENT = frozenset(
+    (
+        "cerebras",
+        "dashscope",
+        "deepinfra",
+        "lm_studio",
+        "moonshot",
+        "nebius",
+        "novita",
+        "nvidia_nim",
+        "openai",
+        "perplexity",
+        "sambanova",
+    )
+)
+
+
 @dataclass
 class Exchange:
     """What happens on the network during one call.
@@ -120,19 +154,17 @@ class Connections:
 
     def litellm_client(self, model: str, endpoint: Endpoint) -> openai.AsyncOpenAI | Handler | None:
         """Return what LiteLLM should send a model of its own naming with; None lets it use its own client."""
-        _, provider, _, _ = litellm.get_llm_provider(model, api_base=endpoint.base_url)
-        if provider == "openai":
-            api_key = endpoint.api_key or os.environ.get("OPENAI_API_KEY")
-            return self.sdk_client(provider, replace(endpoint, api_key=api_key)) if api_key else None
-        has_plain_handler = provider in (
-            "anthropic",
-            "gemini",
-            "groq",
-            "together_ai",
-            "fireworks_ai",
-            "ollama_chat",
+        _, provider, api_key, base_url = litellm.get_llm_provider(
+            model, api_base=endpoint.base_url, api_key=endpoint.api_key
         )
-        return Handler(self.http) if has_plain_handler else None
+        if provider in _TAKE_A_HANDLER:
+            return Handler(self.http)
+        if provider not in _TAKE_AN_SDK_CLIENT:
+            return None
+        if provider == "openai":
+            api_key, base_url = endpoint.api_key or os.environ.get("OPENAI_API_KEY"), endpoint.base_url
+        found = replace(endpoint, api_key=api_key, base_url=base_url)
+        return self.sdk_client(provider, found) if api_key else None
 
 
 # Keyed by loop because connections belong to one; a process has no better place that every caller shares.

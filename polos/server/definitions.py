@@ -120,7 +120,9 @@ async def _offered(
     found = await services.journal.call(
         lambda journal: list(read_offered(journal, caller.project, silence_limit_seconds=silence))
     )
-    return [each for each in found if kind in {None, each["kind"]} and deployment in {None, each["deployment"]}]
+    return [
+        each for each in found if kind in {None, each["kind"]} and deployment in {None, each["deployment"]}
+    ]
 
 
 def _named(found: Iterable[dict[str, Any]], name: str, what: str, caller: Caller) -> dict[str, Any]:

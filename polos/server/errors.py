@@ -29,6 +29,7 @@ TYPES = {
 }
 SHOWN_PROBLEMS = 5
 RETRY_SECONDS = "1"
+UNAVAILABLE = "A service that polos needs does not answer. Try again soon; GET /ready says more"
 
 
 class ApiError(HTTPException):
@@ -82,10 +83,13 @@ def _problem(found: Mapping[str, Any]) -> str:
 
 
 async def _on_unavailable(_: Request, error: Exception) -> JSONResponse:
-    """Keep to ourselves what is away, and how it is reached."""
+    return unavailable(error)
+
+
+def unavailable(error: Exception) -> JSONResponse:
+    """Return the response while a server is away; which, and how it is reached, goes to the log only."""
     logger.error("%s", error)
-    message = "A service that polos needs does not answer, so nothing was done. Try again; GET /ready says more."
-    return error_answer(503, message, {"Retry-After": RETRY_SECONDS})
+    return error_answer(503, UNAVAILABLE, {"Retry-After": RETRY_SECONDS})
 
 
 async def _on_bug(request: Request, error: Exception) -> JSONResponse:

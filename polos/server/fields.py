@@ -28,7 +28,8 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem, "description": TYPES[status]} for status in sorted(every)}
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
+    """Return `text` if the database can hold it, else raise ValueError."""
     if not is_storable(text):
         raise ValueError("must not hold NUL or halves of surrogate pairs")
     return text
@@ -38,8 +39,8 @@ def _aware(moment: datetime) -> datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-Label = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_storable)]
-Word = Annotated[str, StringConstraints(max_length=1024), AfterValidator(_storable)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(storable)]
+Word = Annotated[str, StringConstraints(max_length=1024), AfterValidator(storable)]
 Seconds = Annotated[float, Field(gt=0, le=10_000_000, allow_inf_nan=False)]
 Moment = Annotated[datetime, AfterValidator(_aware)]
 Limit = Annotated[int, Query(ge=1, le=MOST_IN_A_PAGE)]
@@ -57,4 +58,3 @@ ServicesDep = Annotated[Services, Depends(_services)]
 def seconds_of(moment: datetime | None) -> float | None:
     """Return a time as seconds since the epoch."""
     return None if moment is None else moment.timestamp()
-

@@ -1,4 +1,4 @@
-"""The gate before the API: who asks, of which project, and how often. Nothing below ``/api/v1`` is reached without."""
+"""The gate before the API, which nothing below ``/api/v1`` passes by: who asks, and how often."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from polos.errors import ConfigurationError, ServiceUnavailableError
 from polos.journal.keys import PREFIX, recognise
 from polos.serialization import is_storable
-from polos.server.errors import ApiError, error_answer
+from polos.server.errors import ApiError, error_answer, unavailable
 from polos.server.local import refuse_strangers
 from polos.server.services import Services, services_of
 
@@ -42,10 +42,13 @@ class Gate:
         """Handle one connection."""
         if scope["type"] == "http" and _is_of_api(scope):
             try:
-                scope["state"]["caller"] = await self._admitted(HTTPConnection(scope))
+                scope.setdefault("state", {})["caller"] = await self._admitted(HTTPConnection(scope))
             except ApiError as error:
                 refusal = error_answer(error.status_code, str(error.detail), error.headers)
                 await refusal(scope, receive, send)
+                return
+            except (ServiceUnavailableError, ConfigurationError) as error:
+                await unavailable(error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -87,9 +90,7 @@ def _one_project(request: HTTPConnection) -> str | None:
     if len(named) > 1:
         raise ApiError(400, "The request names several projects; leave X-Project-ID and project_id out")
     project = named.pop() if named else None
-    if project is not None and (
-        not project or len(project) > LONGEST_PROJECT or not is_storable(project)
-    ):
+    if project is not None and (not project or len(project) > LONGEST_PROJECT or not is_storable(project)):
         raise ApiError(400, f"X-Project-ID {project[:80]!r} is no project id")
     return project
 
@@ -101,12 +102,12 @@ async def _count(services: Services, caller: Caller) -> None:
         return
     now = time.time()
     window = int(now // WINDOW_SECONDS)
-    count = await services.counters.add(f"requests:{caller.key_id}:{window}", expire_seconds=2 * WINDOW_SECONDS)
+    count = await services.counters.add(
+        f"requests:{caller.key_id}:{window}", expire_seconds=2 * WINDOW_SECONDS
+    )
     if count is not None and count > limit:
         wait = str(int((window + 1) * WINDOW_SECONDS - now) + 1)
-        raise ApiError(
-            429, f"This key made more than {limit} requests in this minute", {"Retry-After": wait}
-        )
+        raise ApiError(429, f"This key made more than {limit} requests in this minute", {"Retry-After": wait})
 
 
 def _caller(request: Request) -> Caller:

@@ -1,4 +1,4 @@
-"""API keys over HTTP: a project's own, for whoever has an admin key of it. And the project that a key belongs to."""
+"""API keys over HTTP, for whoever has an admin key of their project; and the project of a key."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Local mode: who is served without a key. Only programs of this machine, never a web page of somebody else."""
+"""Local mode: who is served without a key. Programs of this machine, never a web page of somebody else."""
 
 from __future__ import annotations
 

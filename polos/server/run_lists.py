@@ -55,7 +55,7 @@ async def list_runs(
     offset: Offset = 0,
     cursor: Annotated[Word | None, Query(description="X-Next-Cursor of the page before.")] = None,
 ) -> list[ListedRun]:
-    """Return runs, the newest first. If there are more, the header ``X-Next-Cursor`` says where they begin."""
+    """Return runs, the newest first. The header ``X-Next-Cursor`` says where more begin, if there are."""
     wanted = RunPage(
         project=caller.project,
         limit=limit,

@@ -1,4 +1,4 @@
-"""What the server stands on: a shared backend, threads at the journal, counters, and the streams that are open."""
+"""What the server stands on: one backend for all projects, threads at the journal, counters in Redis."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from polos.backend import ClientBackend
 from polos.connections import Connections, configured_app, installed_app
 from polos.direct import DirectTransport
 from polos.journal.threads import JournalThreads
+from polos.server.readiness import Readiness
 from polos.settings import Settings
 from polos.streaming.counters import Counters
 from polos.transport import Transport
@@ -33,6 +34,7 @@ class Services:
     journal: JournalThreads
     backend: ClientBackend
     counters: Counters
+    readiness: Readiness
     closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     def transport(self, project: str) -> Transport:
@@ -53,9 +55,9 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     counters = Counters(
         connections.redis, prefix=settings.redis_prefix, report=connections.redis_outage.report
     )
-    services = Services(
-        settings, app, connections, JournalThreads(connections.database), ClientBackend(settings), counters
-    )
+    journal = JournalThreads(connections.database)
+    readiness = Readiness(settings, app, connections, journal)
+    services = Services(settings, app, connections, journal, ClientBackend(settings), counters, readiness)
     try:
         yield services
     finally:

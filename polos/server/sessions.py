@@ -119,17 +119,11 @@ def _preview(input_start: str | None) -> str | None:
     _, found, rest = (input_start or "").partition(marker)
     if not found:
         return None
-    text, _ = _json_text(rest)
-    return text[:PREVIEW_CHARACTERS]
-
-
-def _json_text(rest: str) -> tuple[str, int]:
-    """Return the JSON string that `rest` begins with after its quote, cut where `rest` ends."""
     try:
-        text, end = json.decoder.scanstring(rest, 0)
-    except ValueError:
-        return rest.replace("\\n", " ").replace('\\"', '"'), len(rest)
-    return text, end
+        text, _ = json.JSONDecoder().raw_decode(f'"{rest}')
+    except ValueError:  # it goes on beyond what was read
+        text = rest
+    return str(text)[:PREVIEW_CHARACTERS]
 
 
 @router.get("/sessions/{execution_id}", responses=problems(404))
@@ -172,9 +166,12 @@ def _detail(journal: Connection, project: str, run_id: str) -> SessionDetail | N
 def _timeline(
     run: dict[str, Any], turns: list[dict[str, Any]], calls: list[dict[str, Any]]
 ) -> list[TimelineEntry]:
-    given = (value_of(run["input"]) or {}).get("input")
-    entries = [(run["created_at"], "user_message", {"content": given})]
-    entries += [(turn["finished_at"], "assistant_message", _said(turn)) for turn in turns if turn["finished_at"]]
+    given = value_of(run["input"])
+    content = given.get("input") if isinstance(given, dict) else given
+    entries = [(run["created_at"], "user_message", {"content": content})]
+    entries += [
+        (turn["finished_at"], "assistant_message", _said(turn)) for turn in turns if turn["finished_at"]
+    ]
     entries += [(call["created_at"], "tool_call", _called(call)) for call in calls]
     entries.sort(key=lambda entry: entry[0])
     return [

@@ -38,7 +38,7 @@ for i = 5, #ARGV do
   told[#told + 1] = ARGV[i]
 end
 if keep then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
-redis.call('PUBLISH', ARGV[1], table.concat(told, '\n'))
+redis.call('PUBLISH', ARGV[1], table.concat(told, '\\n'))
 return keep and 1 or 0
 """
 
@@ -86,6 +86,7 @@ class Bus:
         )
         self._listeners: dict[str, set[Listener]] = {}
         self._on_subscribed: dict[str, set[Callable[[], None]]] = {}
+        self._subscribed: set[str] = set()  # as the server has confirmed
         self._outbox: list[tuple[str, str] | Append] = []
         self._changed = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
@@ -157,9 +158,11 @@ class Bus:
         said before that was missed.
         """
         heeds = self._on_subscribed.setdefault(self._prefix + channel, set())
+        self.listen(channel, listener)
         if on_subscribed is not None:
             heeds.add(on_subscribed)
-        self.listen(channel, listener)
+            if self._prefix + channel in self._subscribed:
+                on_subscribed()  # for another listener, earlier
         try:
             yield
         finally:
@@ -260,6 +263,7 @@ class Bus:
         async with self._redis.pubsub() as pubsub:
             await pubsub.subscribe(self._prefix + IDLE_CHANNEL)  # reading needs a subscription at all times
             _heed_cancellation()
+            self._subscribed.clear()
             work = {_own_task(self._subscribe(pubsub)), _own_task(self._hand_out(pubsub))}
             try:
                 done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_EXCEPTION)
@@ -276,6 +280,7 @@ class Bus:
             if new := wanted - subscribed:
                 await pubsub.subscribe(*new)
             if old := subscribed - wanted:
+                self._subscribed -= old
                 await pubsub.unsubscribe(*old)
             subscribed = wanted
             _heed_cancellation()
@@ -291,6 +296,8 @@ class Bus:
         if message is None:
             return
         if message["type"] == "subscribe":
+            if message["channel"] in self._listeners:
+                self._subscribed.add(message["channel"])
             for heed in tuple(self._on_subscribed.get(message["channel"], ())):
                 heed()
         elif message["type"] == "message":

@@ -82,11 +82,7 @@ class Feed:
 
     def numbered(self, root_id: str, number: int, event: Event, *, keep: bool = False) -> None:
         """Tell an event that is in the journal under this number."""
-        kind, data = event
-        line = Entry(kind, data, number, time.time()).line()
-        if len(line) > MAX_ENTRY_BYTES:
-            line = Entry(None, {}, number, time.time()).line()
-        self._append(root_id, line, keep=keep)
+        self._append(root_id, numbered_line(number, event), keep=keep)
 
     def live(self, root_id: str, event: Event, *, keep: bool = False, offset: int = 0) -> None:
         """Tell an event that has no number."""
@@ -101,16 +97,11 @@ class Feed:
         self._bus.forget(WATCHERS, self._watch)
 
     def _append(self, root_id: str, line: str, *, keep: bool) -> None:
-        self._bus.append(
-            Append(
-                stream_of(root_id),
-                line,
-                keep,
-                self._max_entries,
-                self._keep_seconds,
-                told=lambda kept: self._watch(root_id) if kept else self._forget(root_id),
-            )
-        )
+        def told(kept: bool) -> None:
+            (self._watch if kept else self._forget)(root_id)
+
+        entry = Append(stream_of(root_id), line, keep, self._max_entries, self._keep_seconds, told)
+        self._bus.append(entry)
 
     def _watch(self, root_id: str) -> None:
         if len(self._watched) > self._max_entries:
@@ -120,6 +111,13 @@ class Feed:
 
     def _forget(self, root_id: str) -> None:
         self._watched.pop(root_id, None)
+
+
+def numbered_line(number: int, event: Event) -> str:
+    """Return the line that tells an event of the journal; of a large one, only that it is there."""
+    kind, data = event
+    line = Entry(kind, data, number, time.time()).line()
+    return line if len(line) <= MAX_ENTRY_BYTES else Entry(None, {}, number, time.time()).line()
 
 
 def _without_values(data: dict[str, Any]) -> dict[str, Any]:

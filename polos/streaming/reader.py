@@ -1,0 +1,249 @@
+"""Following a run tree: live from Redis, whatever that has lost from the journal, each event once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+from polos.event_data import ends_run
+from polos.streaming.bus import Bus
+from polos.streaming.cursor import Cursor, Position
+from polos.streaming.feed import WATCHERS, Entry, entry_from, stream_of
+from polos.streaming.progress import Hole, Progress, Told
+
+SILENCE_SECONDS = 2.0  # without a word: then the journal is asked whether there is something
+SUBSCRIBE_SECONDS = 2.0  # to wait for Redis before going on without it
+WATCH_AGAIN_SECONDS = 20.0
+MAX_WAITING_MESSAGES = 1000  # of a reader that is slower than its run; it reads the rest when it comes to it
+PAGE = 1000
+ENDS = "run:{}"
+
+
+@dataclass(frozen=True)
+class Head:
+    """How far a tree is: the number of its last event, the time, whether the followed run has ended."""
+
+    number: int
+    seconds: float
+    ended_event: int | None
+
+
+class History(Protocol):
+    """What the journal knows of a tree."""
+
+    async def head(self) -> Head:
+        """Return how far the tree is now."""
+
+    async def since(self, number: int, *, seconds: float | None = None) -> Sequence[Entry]:
+        """Return the numbered events after `number`, and those without number after `seconds` if given."""
+
+    async def pending(self) -> Sequence[Entry]:
+        """Return the events that ask for an answer nobody has given yet."""
+
+
+class _Inbox:
+    """What a reader has heard and not read; bounded."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque()
+        self._news = asyncio.Event()
+        self.has_missed = False  # something was not heard, or there was too much of it
+        self.is_woken = False
+        self.is_heard = asyncio.Event()
+
+    def put(self, message: str) -> None:
+        """Take a message of the tree's channel."""
+        if len(self._lines) >= MAX_WAITING_MESSAGES:
+            self._lines.clear()
+            self.has_missed = True
+        self._lines.append(message)
+        self._news.set()
+
+    def subscribed(self) -> None:
+        """Take note that messages are heard from here on; what was said before may have been missed."""
+        self.has_missed = True
+        self.is_heard.set()
+        self._news.set()
+
+    def wake(self, _: str = "") -> None:
+        """Take note that the journal has something."""
+        self.is_woken = True
+        self._news.set()
+
+    async def wait(self, seconds: float) -> bool:
+        """Return whether there was anything within `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def take(self) -> list[Entry]:
+        """Return what was heard, oldest first."""
+        lines, self._lines = self._lines, deque()
+        self._news.clear()
+        return [entry for message in lines for entry in _entries(message)]
+
+
+class TreeReader:
+    """One reader of one tree, until one of its runs ends.
+
+    Args:
+        bus: Of the running loop.
+        run_id: The run whose end ends the reading.
+        cursor: What the reader has got; None to begin now.
+    """
+
+    def __init__(
+        self, bus: Bus, history: History, *, root_id: str, run_id: str, cursor: Cursor | None
+    ) -> None:
+        self._bus = bus
+        self._history = history
+        self._root_id = root_id
+        self._run_id = run_id
+        self._stream = stream_of(root_id)
+        self._begins_now = cursor is None
+        self._progress = Progress(cursor or Cursor())
+        self._inbox = _Inbox()
+        self._watched_at = 0.0
+
+    async def events(self) -> AsyncIterator[Told]:
+        """Return each event once, the last is the end of the run."""
+        async with AsyncExitStack() as stack:
+            inbox = self._inbox
+            for listening in (
+                self._bus.listening(self._stream, inbox.put, on_subscribed=inbox.subscribed),
+                self._bus.listening(ENDS.format(self._run_id), inbox.wake),
+            ):
+                await stack.enter_async_context(listening)
+            await self._hear()
+            async for told in self._all():
+                yield told
+                if ends_run(told.type, told.data, self._run_id):
+                    return
+
+    async def _hear(self) -> None:
+        try:
+            async with asyncio.timeout(SUBSCRIBE_SECONDS):
+                await self._inbox.is_heard.wait()
+        except TimeoutError:
+            self._inbox.has_missed = True  # Redis is away: the journal has what counts
+        self._watch()
+
+    def _watch(self) -> None:
+        """Say that this tree is read, so that workers tell what else they would keep to themselves."""
+        now = asyncio.get_running_loop().time()
+        if now - self._watched_at > WATCH_AGAIN_SECONDS or not self._watched_at:
+            self._watched_at = now
+            self._bus.publish(WATCHERS, self._root_id)
+
+    async def _all(self) -> AsyncIterator[Told]:
+        inbox = self._inbox
+        if self._begins_now:
+            inbox.has_missed = False
+            for told in await self._from_now():
+                yield told
+        while True:
+            if inbox.has_missed:
+                inbox.has_missed = False
+                self._watch()
+                async for told in self._catch_up():
+                    yield told
+            heard = await inbox.wait(SILENCE_SECONDS)
+            for entry in inbox.take():
+                for told in await self._take(entry):
+                    yield told
+            if inbox.is_woken or not heard:
+                inbox.is_woken = False
+                self._watch()
+                for told in await self._missing():
+                    yield told
+
+    async def _from_now(self) -> list[Told]:
+        """Begin now: with what still waits for an answer, or with the end of a run that has ended."""
+        head = await self._history.head()
+        last = await self._last_kept()
+        position = Position.parse(last) if last else Position(int(head.seconds * 1000))
+        number = head.number if head.ended_event is None else head.ended_event - 1
+        self._progress.skip_to(number, position)
+        self._progress.trusts_start = True
+        pending = await self._history.pending()
+        asked = [told for entry in pending for told in self._progress.tell_again(entry)]
+        return [*asked, *(await self._missing() if head.ended_event is not None else [])]
+
+    async def _last_kept(self) -> str | None:
+        try:
+            last = await self._bus.last_of_stream(self._stream)
+        except ConnectionError:
+            return None
+        return last[0] if last else None
+
+    async def _catch_up(self) -> AsyncIterator[Told]:
+        """Read what was not heard: from the kept entries if they reach back to where the reader is."""
+        began = self._progress.cursor
+        after = await self._kept_from()
+        self._progress.trusts_start = after not in {None, "-"}
+        if after is None:
+            for told in await self._read(began.number, seconds=began.position.seconds):
+                yield told
+        async for entry in self._kept(after or "-"):
+            if after is None and Position.parse(entry.position) <= began.position:
+                continue
+            for told in await self._take(entry):
+                yield told
+        for told in await self._missing():
+            yield told
+
+    async def _kept_from(self) -> str | None:
+        """Return after which entry the kept ones have all the reader lacks, ``-`` for all, or None."""
+        cursor = self._progress.cursor
+        try:
+            if cursor.position.milliseconds:
+                position = str(cursor.position)
+                return position if await self._bus.has_entry(self._stream, position) else None
+            first = await self._bus.read_stream(self._stream, limit=1)
+        except ConnectionError:
+            return None
+        return "-" if first and entry_from(first[0][1]).number == 1 and not cursor.number else None
+
+    async def _kept(self, after: str) -> AsyncIterator[Entry]:
+        while True:
+            try:
+                page = await self._bus.read_stream(self._stream, after=after, limit=PAGE)
+            except ConnectionError:
+                return  # the journal has what counts
+            for position, line in page:
+                yield entry_from(line, position)
+            if len(page) < PAGE:
+                return
+            after = page[-1][0]
+
+    async def _take(self, entry: Entry) -> list[Told]:
+        if entry.position and Position.parse(entry.position) <= self._progress.cursor.position:
+            return []
+        try:
+            return list(self._progress.take(entry))
+        except Hole:
+            missing = await self._read(self._progress.number)
+            return [*missing, *self._progress.take(entry)]
+
+    async def _missing(self) -> list[Told]:
+        """Return the numbered events that nobody told."""
+        head = await self._history.head()
+        return await self._read(self._progress.number) if head.number > self._progress.number else []
+
+    async def _read(self, number: int, *, seconds: float | None = None) -> list[Told]:
+        found = await self._history.since(number, seconds=seconds)
+        return [told for entry in found for told in self._progress.take(entry)]
+
+
+def _entries(message: str) -> Iterator[Entry]:
+    """Return the entries of one message: ids and lines in turn."""
+    parts = message.split("\n")
+    for position, line in zip(parts[::2], parts[1::2], strict=True):
+        yield entry_from(line, position)
