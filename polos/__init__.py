@@ -22,9 +22,11 @@ if TYPE_CHECKING:
         max_tokens,
         stop_condition,
     )
+    from polos.agents.stream import AgentStreamHandle, StreamResult
     from polos.client import PolosClient, batch_invoke
     from polos.engine.context import AgentContext, WorkflowContext
     from polos.errors import ExecutionCancelledError, StepExecutionError, WorkflowTimeoutError
+    from polos.events import BatchEventPayload, EventData, EventPayload, StreamEvent
     from polos.handles import ExecutionHandle
     from polos.inputs import WorkflowState
     from polos.program import Polos
@@ -61,9 +63,11 @@ _PLACES = {
         "max_tokens",
         "stop_condition",
     ),
+    "polos.agents.stream": ("AgentStreamHandle", "StreamResult"),
     "polos.client": ("PolosClient", "batch_invoke"),
     "polos.engine.context": ("AgentContext", "WorkflowContext"),
     "polos.errors": ("ExecutionCancelledError", "StepExecutionError", "WorkflowTimeoutError"),
+    "polos.events": ("BatchEventPayload", "EventData", "EventPayload", "StreamEvent"),
     "polos.handles": ("ExecutionHandle",),
     "polos.inputs": ("WorkflowState",),
     "polos.program": ("Polos",),
@@ -92,8 +96,12 @@ __all__ = [
     "AgentContext",
     "AgentResult",
     "AgentRunConfig",
+    "AgentStreamHandle",
+    "BatchEventPayload",
     "BatchStepResult",
     "BatchWorkflowInput",
+    "EventData",
+    "EventPayload",
     "ExecutedToolConfig",
     "ExecutionCancelledError",
     "ExecutionHandle",
@@ -106,6 +114,8 @@ __all__ = [
     "Step",
     "StepExecutionError",
     "StopConditionContext",
+    "StreamEvent",
+    "StreamResult",
     "Tool",
     "ToolApproval",
     "ToolCall",

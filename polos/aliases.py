@@ -32,6 +32,21 @@ ALIASES: dict[str, dict[str, str]] = {
         "WorkflowTimeoutError": "polos.errors:WorkflowTimeoutError",
     },
     "polos.features": {},
+    "polos.features.events": {
+        name: f"polos.events:{name}"
+        for name in (
+            "BatchEventPayload",
+            "Event",
+            "EventData",
+            "EventItem",
+            "EventPayload",
+            "StreamEvent",
+            "batch_publish",
+            "publish",
+            "stream_topic",
+            "stream_workflow",
+        )
+    },
     "polos.features.wait": {"WaitException": "polos.errors:WaitException"},
     "polos.runtime": {},
     "polos.runtime.batch": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
@@ -15,11 +16,13 @@ from polos.threads import DaemonThreads
 
 T = TypeVar("T")
 Leave = Callable[[], Awaitable[None]]
+Calls = set[Coroutine[Any, Any, Any]]
 
 logger = logging.getLogger("polos.client")
 
 BLOCKING_THREADS = 32
 END_SECONDS = 2.0
+ROUNDS = 3
 _END = object()
 
 
@@ -38,6 +41,7 @@ class Background:
         self._lock = threading.RLock()  # the garbage collector may get here from within
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._calls: Calls = set()  # that are under way
         self._end: weakref.finalize[Any, Any] | None = None
 
     @property
@@ -55,6 +59,7 @@ class Background:
             work.close()
             raise RuntimeError(problem)
         with self._lock:  # held, so that nothing is handed to a loop that has been told to end
+            self._calls.add(work)
             future = asyncio.run_coroutine_threadsafe(work, self._running_loop())
         try:
             return future.result()
@@ -62,6 +67,7 @@ class Background:
             raise RuntimeError("The client was closed while this call was under way") from error
         finally:
             future.cancel()  # of no effect unless the waiting itself was interrupted
+            self._calls.discard(work)
 
     def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
         """Yield what `items` yields; it is closed when the iteration ends or is given up."""
@@ -95,13 +101,15 @@ class Background:
                 target=_serve, args=(self._loop,), name="polos-client", daemon=True
             )
             self._thread.start()
-            self._end = weakref.finalize(self, _end_loop, self._loop, self._thread, self._leave, self._pid)
+            self._end = weakref.finalize(
+                self, _end_loop, self._loop, self._thread, self._calls, self._leave, self._pid
+            )
         return self._loop
 
     def _abandon(self, items: AsyncIterator[Any]) -> None:
         """Have an iterator closed, soon: whoever drops one, such as the garbage collector, must not wait."""
         close = getattr(items, "aclose", None)
-        if close is None or self._pid != os.getpid():
+        if close is None or self._pid != os.getpid() or _is_exiting():
             return
         with self._lock:
             if self._loop is not None:
@@ -130,27 +138,49 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         loop.close()
 
 
-def _end_loop(loop: asyncio.AbstractEventLoop, thread: threading.Thread, leave: Leave, pid: int) -> None:
+def _end_loop(
+    loop: asyncio.AbstractEventLoop, thread: threading.Thread, calls: Calls, leave: Leave, pid: int
+) -> None:
     """End a loop; in a forked child it is the parent's, whose thread does not exist here."""
     if pid != os.getpid() or not thread.is_alive():
         return
-    asyncio.run_coroutine_threadsafe(_unwind(leave), loop)
+    if _is_exiting():  # threads that wait are left to their fate, which is that of all daemons
+        done = asyncio.run_coroutine_threadsafe(_leave_in_time(leave), loop)
+        with contextlib.suppress(TimeoutError):
+            done.result(END_SECONDS)
+        return
+    asyncio.run_coroutine_threadsafe(_unwind(calls, leave), loop)
     if threading.current_thread() is not thread:
         thread.join(END_SECONDS)
 
 
-async def _unwind(leave: Leave) -> None:
+def _is_exiting() -> bool:
+    return not threading.main_thread().is_alive()  # its end is the first thing the interpreter notes
+
+
+async def _unwind(calls: Calls, leave: Leave) -> None:
     loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(END_SECONDS / 2):
-            await leave()  # first, for it sends what is waiting to be sent
-        rest = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in rest:
-            task.cancel()
-        if rest:
-            await asyncio.wait(rest, timeout=END_SECONDS / 4)
+        await _cancel({task for task in asyncio.all_tasks() if task.get_coro() in calls})
         await loop.shutdown_asyncgens()
-    except Exception:
-        logger.exception("The event loop of a client's sync forms did not end in order")
+        await _leave_in_time(leave)  # sends what is waiting to be sent
+        for _ in range(ROUNDS):  # what is cancelled may begin something to clean up with
+            await _cancel(asyncio.all_tasks() - {asyncio.current_task()})
     finally:
         loop.stop()
+
+
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=END_SECONDS / 8)
+
+
+async def _leave_in_time(leave: Leave) -> None:
+    """Leave the loop; what goes wrong with that is logged, for nobody waits for it."""
+    try:
+        async with asyncio.timeout(END_SECONDS / 2):
+            await leave()
+    except Exception:
+        logger.exception("A client did not leave its event loop in order")

@@ -81,9 +81,9 @@ class Feeds:
         cursor = None if live else _cursor(after)
         run = await self._run(project, run_id)
         history = TreeHistory(self._journal, self._heads, run)
-        if isinstance(after, int) and after > 0 and cursor is not None:
-            cursor = await history.cursor_at(cursor.position)
         reader = TreeReader(self._bus(), history, root_id=run["root_id"], run_id=run_id, cursor=cursor)
+        if isinstance(after, int) and after > 0:
+            await reader.find_number()
         topic = event_data.topic_of(run["root_name"], run["root_id"])
         async for told in reader.events():
             yield _stream_event(told, topic)
@@ -272,12 +272,6 @@ class TreeHistory:
     async def since(self, number: int, *, seconds: float | None = None) -> Sequence[Entry]:
         """Return the numbered events after `number`, and those without number after `seconds` if given."""
         return await asyncio.to_thread(self._since, number, seconds)
-
-    async def cursor_at(self, position: Position) -> Cursor:
-        """Return the cursor of a reader who has everything up to a position."""
-        entries = await self.since(0)
-        numbers = [entry.number for entry in entries if int(entry.at * 1000) <= position.milliseconds]
-        return Cursor(max(numbers, default=0), position)
 
     def _since(self, number: int, seconds: float | None) -> list[Entry]:
         since = float("inf") if seconds is None else seconds

@@ -313,11 +313,11 @@ class Workflow:
 
     def invoke_sync(self, client: Any = None, payload: Any = None, **options: Any) -> ExecutionHandle:
         """Return what `invoke` does, for code that cannot await; `options` are its further arguments."""
-        return call_sync(client, self.invoke(client, payload, **options))
+        return call_sync(client, lambda client: self.invoke(client, payload, **options))
 
     def run_sync(self, client: Any = None, payload: Any = None, **options: Any) -> Any:
         """Return what `run` does, for code that cannot await; `options` are its further arguments."""
-        return call_sync(client, self.run(client, payload, **options))
+        return call_sync(client, lambda client: self.run(client, payload, **options))
 
     def _result_of(self, record: dict[str, Any], execution_id: str, timeout_seconds: float | None) -> Any:
         """Return the result in the record of an ended run, or raise why there is none."""
@@ -373,11 +373,14 @@ def client_and_payload(client: Any, payload: Any) -> tuple[RunStarter, Any]:
     return default_client(), payload if client is None else client
 
 
-def call_sync(client: Any, work: Coroutine[Any, Any, T]) -> T:
-    """Return what `work` returns, done by a client, or the default one if that is none, for its caller."""
+def call_sync(client: Any, begin: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
+    """Return what the coroutine returns that `begin` makes for a client, which may be the default one."""
+    from polos.client import SyncClient  # noqa: PLC0415 - reads .env, which a definition must not
+
+    asynchronous = client.client if isinstance(client, SyncClient) else client
     starter: Any
-    starter, _ = client_and_payload(client, None)
-    result: T = starter.sync.call(work)
+    starter, _ = client_and_payload(asynchronous, None)
+    result: T = starter.sync.call(begin(asynchronous))
     return result
 
 

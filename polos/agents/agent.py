@@ -9,7 +9,13 @@ from pydantic import BaseModel
 
 from polos import serialization
 from polos.agents.stop_conditions import check_conditions
-from polos.agents.stream import StreamClient, StreamResult
+from polos.agents.stream import (  # noqa: F401 - existing programs import all of these from here
+    AgentStreamHandle,
+    FullEventIterator,
+    StreamClient,
+    StreamResult,
+    TextChunkIterator,
+)
 from polos.current import refuse_inside_run
 from polos.errors import ConfigurationError
 from polos.handles import ExecutionHandle
@@ -288,7 +294,7 @@ class Agent(Workflow):
         self, client: Any = None, input: Any = None, **options: Any
     ) -> AgentResult:
         """Return what `run` does, for code that cannot await; `options` are its further arguments."""
-        return call_sync(client, self.run(client, input, **options))
+        return call_sync(client, lambda client: self.run(client, input, **options))
 
 
 async def batch_agent_invoke(client: RunStarter, agents: list[AgentRunConfig]) -> list[ExecutionHandle]:

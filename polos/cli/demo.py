@@ -18,10 +18,10 @@ from rich.text import Text
 from polos import PolosClient
 from polos.cli.journal import find_database
 from polos.demo.proof import Proof, prove
+from polos.demo.question import AGENT_ID, DEFAULT_MODEL, MODEL_VARIABLE, QUESTION
 from polos.demo.stage import Stage, Worker, open_stage
 from polos.demo.stand_in import StandIn, stand_in_model
 from polos.demo.story import Scene, Teller, look, worker_pids
-from polos.demo.weather import AGENT_ID, DEFAULT_MODEL, MODEL_VARIABLE, QUESTION
 from polos.direct import DirectTransport
 from polos.errors import ConfigurationError, ServiceUnavailableError
 from polos.journal import schema

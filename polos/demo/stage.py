@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import polos
-from polos.demo.weather import LEDGER_VARIABLE
+from polos.demo.question import LEDGER_VARIABLE
 from polos.embedded.locks import FileLock
 from polos.embedded.valkey import EmbeddedValkey
 from polos.embedded.watcher import SERVER, WATCHING

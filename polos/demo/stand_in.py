@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from polos.demo.weather import FIRST_CITIES, MORE_CITIES
+from polos.demo.question import FIRST_CITIES, MORE_CITIES
 from polos.errors import ConfigurationError
 
 ANSWER = (

@@ -10,19 +10,7 @@ from pydantic import BaseModel
 
 from polos import Agent, WorkflowContext, tool
 from polos.demo import ledger
-
-LEDGER_VARIABLE = "POLOS_DEMO_LEDGER"
-MODEL_VARIABLE = "POLOS_DEMO_MODEL"
-DEFAULT_MODEL = "gpt-4o-mini"
-
-AGENT_ID = "weather-agent"
-FIRST_CITIES = ("Oslo", "Paris", "Lagos", "Lima", "Tokyo", "Cairo")
-MORE_CITIES = ("Nairobi", "Reykjavik")
-QUESTION = (
-    f"What is the weather in {', '.join(FIRST_CITIES)}? Call get_weather for all of them in parallel. "
-    f"When you have these, do the same for {' and '.join(MORE_CITIES)}. "
-    "Then say in two sentences where it is warmest and where it is coldest."
-)
+from polos.demo.question import AGENT_ID, DEFAULT_MODEL, LEDGER_VARIABLE, MODEL_VARIABLE
 
 # Temperature, sky, and how many seconds the answer takes: different ones, so that tools end one by one.
 _WEATHER = {

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from polos.models.request import Item, ModelAnswer
+from polos.models.streams.thoughts import without_thoughts
 from polos.types import ToolCall, ToolCallFunction, Usage
 
 _SIGNATURE_MARK = "__thought__"  # LiteLLM appends Gemini's thought signature, kilobytes long, to call ids
@@ -38,11 +39,17 @@ class CallIds:
         return call_id
 
 
-def from_chat(answer: Any, call_ids: CallIds) -> ModelAnswer:
-    """Return LiteLLM's chat completion `answer`, a dict, as a `ModelAnswer`."""
+def from_chat(answer: Any, call_ids: CallIds, *, thinks_aloud: bool = False) -> ModelAnswer:
+    """Return LiteLLM's chat completion `answer`, a dict, as a `ModelAnswer`.
+
+    Args:
+        answer: What LiteLLM returned.
+        call_ids: Makes the ids of its tool calls unique.
+        thinks_aloud: Whether the text may begin with reasoning between tags, which is left out then.
+    """
     choice = (answer.get("choices") or [{}])[0]
     message = choice.get("message") or {}
-    content = message.get("content") or message.get("refusal") or None
+    content = _chat_content(message, thinks_aloud=thinks_aloud)
     calls = [_chat_call(call, call_ids) for call in message.get("tool_calls") or ()]
     return ModelAnswer(
         content=content,
@@ -75,6 +82,14 @@ def tool_call(item: Item) -> ToolCall:
     return ToolCall(id=item.get("id") or item["call_id"], call_id=item["call_id"], function=function)
 
 
+def _chat_content(message: Item, *, thinks_aloud: bool) -> str | None:
+    content = message.get("content")
+    if thinks_aloud and isinstance(content, str):
+        content = without_thoughts(content)
+    elsewhere = message.get("provider_specific_fields") or {}
+    return content or message.get("refusal") or elsewhere.get("refusal") or None
+
+
 def _chat_call(call: Item, call_ids: CallIds) -> Item:
     function = call.get("function") or {}
     item: Item = {
@@ -97,7 +112,7 @@ def _chat_text(message: Item, content: str | None) -> list[Item]:
     fields = {
         key: value
         for key, value in (message.get("provider_specific_fields") or {}).items()
-        if value and key != "thinking_blocks"  # those are the reasoning item
+        if value and key not in ("thinking_blocks", "refusal")  # the reasoning item, and the content
     }
     if not content and not fields:
         return []

@@ -42,6 +42,7 @@ from polos.models.wire import (
     complete,
     connections,
     is_reasoning_model,
+    litellm_provider,
     max_output_tokens,
     respond,
     supported_options,
@@ -190,7 +191,14 @@ async def _ask_responses(attempt: Attempt) -> tuple[ModelAnswer, Body]:
 
 async def _ask_chat(attempt: Attempt) -> tuple[ModelAnswer, Body]:
     body = await complete(attempt.exchange, **_common(attempt), **_chat_arguments(attempt))
-    return from_chat(body, attempt.call_ids()), body
+    return from_chat(body, attempt.call_ids(), thinks_aloud=_may_think_aloud(attempt)), body
+
+
+def _may_think_aloud(attempt: Attempt) -> bool:
+    """Whether an open model may answer, whose server leaves reasoning in the text."""
+    if attempt.provider.wire is Wire.LITELLM:
+        return litellm_provider(attempt.litellm_model) not in ("anthropic", "gemini")
+    return attempt.provider.wire is Wire.CHAT or attempt.provider.name == "ollama"
 
 
 def _common(attempt: Attempt) -> Body:

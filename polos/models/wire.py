@@ -216,19 +216,36 @@ def tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
+class _OneAttempt:
+    """An OpenAI client that never sends again, although LiteLLM raises the number after it was set."""
+
+    @property
+    def max_retries(self) -> int:
+        return 0
+
+    @max_retries.setter
+    def max_retries(self, _: int) -> None:
+        """Keep to none."""
+
+
+class _OpenAI(_OneAttempt, openai.AsyncOpenAI):
+    pass
+
+
+class _AzureOpenAI(_OneAttempt, openai.AsyncAzureOpenAI):
+    pass
+
+
 def _openai_client(endpoint: Endpoint, http: httpx.AsyncClient) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(
-        api_key=endpoint.api_key, base_url=endpoint.base_url, http_client=http, max_retries=0
-    )
+    return _OpenAI(api_key=endpoint.api_key, base_url=endpoint.base_url, http_client=http)
 
 
 def _azure_client(endpoint: Endpoint, http: httpx.AsyncClient) -> openai.AsyncOpenAI:
-    return openai.AsyncAzureOpenAI(
+    return _AzureOpenAI(
         api_key=endpoint.api_key,
         azure_endpoint=endpoint.base_url or "",
         api_version=endpoint.api_version or litellm.AZURE_DEFAULT_API_VERSION,
         http_client=http,
-        max_retries=0,
     )
 
 
@@ -307,8 +324,11 @@ async def _call(function: Callable[..., Any], exchange: Exchange, arguments: Bod
 async def _stream(function: Callable[..., Any], exchange: Exchange, arguments: Body) -> Body:
     """Have LiteLLM stream: it uses a client of its own, so that we do not see the answer come."""
     assert exchange.streamed is not None
-    options = {"stream": True, "stream_options": {"include_usage": True}}
-    stream = await function(**{**options, **arguments}, num_retries=0, max_retries=0)
+    options: Body = {"stream": True, "stream_options": {"include_usage": True}, **arguments}
+    if litellm_provider(options["model"]) in litellm.openai_compatible_providers:
+        # Else LiteLLM leaves it out, and guesses the usage.
+        options["allowed_openai_params"] = [*options.get("allowed_openai_params", ()), "stream_options"]
+    stream = await function(**options, num_retries=0, max_retries=0)
     exchange.answered = True
     return await read_translated(stream, exchange.streamed)
 
@@ -324,6 +344,11 @@ def _has_callbacks() -> bool:
     )
     # "cache" is what LiteLLM's Gemini code adds for itself.
     return any(entry != "cache" for name in lists for entry in getattr(litellm, name, ()))
+
+
+def litellm_provider(model: str) -> str:
+    """Return the provider LiteLLM takes a model of its own naming to."""
+    return str(litellm.get_llm_provider(model)[1])
 
 
 def supported_options(model: str) -> set[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from polos.errors import ServerUnavailableError
@@ -35,25 +36,37 @@ async def subscribed(
     Raises:
         ServerUnavailableError: The server was away for too long.
     """
-    pauses = Pauses(PATIENCE_SECONDS)
-    position, advised_seconds = "", 0.0
+    pauses, place = Pauses(PATIENCE_SECONDS), _Place()
     while True:
         try:
-            async for frame in _connected(connection, params, position, missing):
-                if frame.retry_seconds is not None:
-                    advised_seconds = frame.retry_seconds
-                position = frame.id or position
-                if frame.data is not None or frame == Frame():  # an event, or word that there is none
-                    pauses.reset()
-                if frame.data is not None:
-                    event = StreamEvent.model_validate_json(frame.data)
-                    yield event
-                    if is_last(event):
-                        return
+            async with aclosing(_connected(connection, params, place.position, missing)) as arriving:
+                async for frame in arriving:
+                    event = place.take(frame)
+                    if event is not None or frame == Frame():  # or word that there is none
+                        pauses.reset()
+                    if event is not None:
+                        yield event
+                        if is_last(event):
+                            return
         except _Complete:
             return
         except Trouble as trouble:
-            await pauses.after(trouble, at_least_seconds=advised_seconds)
+            await pauses.after(trouble, at_least_seconds=place.pause_seconds)
+
+
+class _Place:
+    """How far a reader has come, and how long the server asks it to pause before it comes back."""
+
+    def __init__(self) -> None:
+        self.position = ""
+        self.pause_seconds = 0.0
+
+    def take(self, frame: Frame) -> StreamEvent | None:
+        """Go on to a frame; return its event, if it has one."""
+        self.position = frame.id or self.position
+        if frame.retry_seconds is not None:
+            self.pause_seconds = frame.retry_seconds
+        return None if frame.data is None else StreamEvent.model_validate_json(frame.data)
 
 
 class _Complete(Exception):  # noqa: N818 - a signal
@@ -65,7 +78,7 @@ async def _connected(
     params: Mapping[str, Any],
     position: str,
     missing: Callable[[], Exception],
-) -> AsyncIterator[Frame]:
+) -> AsyncGenerator[Frame, None]:
     """Yield the frames of one connection, from `position` if there is one.
 
     Raises:

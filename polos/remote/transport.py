@@ -60,8 +60,7 @@ class RemoteTransport:
         keyed = [self._keyed(request) for request in requests]
         if len(keyed) == 1:
             return [await self._start_one(keyed[0])]
-        body = {"workflows": [{"workflow_id": one.workflow_id, **_wanted(one)} for one in keyed]}
-        response = await self._server.ask("POST", "/workflows/batch_run", body=body)
+        response = await self._server.ask("POST", "/workflows/batch_run", body=_batch(keyed))
         started = data_of(_there(response), self._server.url, key="executions")["executions"]
         return [_handle(one) for one in started]
 
@@ -90,7 +89,7 @@ class RemoteTransport:
     async def _read(
         self, execution_id: str, *, wait_seconds: float = 0.0, patience_seconds: float = PATIENCE_SECONDS
     ) -> dict[str, Any] | None:
-        if not execution_id:
+        if not _is_possible(execution_id):
             return None
         response = await self._server.ask(
             "GET",
@@ -161,11 +160,13 @@ class RemoteTransport:
             params["live"] = "true"
         elif after is not None:
             params["last_sequence_id" if isinstance(after, int) else "last_event_id"] = after
+        if not _is_possible(run_id):
+            raise _no_run(run_id)
         return subscribed(
             self._server,
             params,
             is_last=lambda event: ends_run(event.event_type, event.data, run_id),
-            missing=lambda: ValueError(f"There is no run {run_id!r} in this project"),
+            missing=lambda: _no_run(run_id),
         )
 
     def follow_topic(
@@ -246,6 +247,29 @@ class RemoteTransport:
 
 def _path(execution_id: str) -> str:
     return f"/executions/{quote(execution_id, safe='')}"
+
+
+def _is_possible(execution_id: str) -> bool:
+    return bool(execution_id) and serialization.is_storable(execution_id)
+
+
+def _no_run(execution_id: str) -> ValueError:
+    return ValueError(f"There is no run {execution_id!r} in this project")
+
+
+def _batch(requests: Sequence[RunRequest]) -> dict[str, Any]:
+    """Return the body that starts several runs: what they have in common is said once."""
+    items = [{"workflow_id": one.workflow_id, **_wanted(one)} for one in requests]
+    common = {name: items[0].get(name) for name in BELONGING}
+    shared = {
+        name: value
+        for name, value in common.items()
+        if value is not None and all(item.get(name) == value for item in items)
+    }
+    for item in items:
+        for name in shared:
+            item.pop(name, None)
+    return {"workflows": items, **shared}
 
 
 def _wanted(request: RunRequest) -> dict[str, Any]:

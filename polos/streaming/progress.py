@@ -155,7 +155,8 @@ class Progress:
         content, calls = answer.get("content") or "", answer.get("tool_calls") or []
         is_short = text.offset < len(content)
         if text.chunks == 0:
-            start = Entry(*events.stream_started(step, text.attempt, where), number=0, at=entry.at)
+            began = events.stream_started(step, text.attempt, where)
+            start = Entry(*began, number=0, at=entry.at, position=str(self._position(entry)))
             yield from self._attempt(start)
         if text.calls is None:
             text.calls = 0 if is_short else len(calls)

@@ -16,9 +16,10 @@ from polos.streaming.feed import WATCHERS, Entry, entry_from, stream_of
 from polos.streaming.progress import Hole, Progress, Told
 
 SILENCE_SECONDS = 2.0  # without a word: then the journal is asked whether there is something
+HOLE_SECONDS = 0.1  # an event whose predecessor was not heard waits for it; then the journal is asked
 SUBSCRIBE_SECONDS = 2.0  # to wait for Redis before going on without it
 WATCH_AGAIN_SECONDS = 20.0
-MAX_WAITING_MESSAGES = 1000  # of a reader that is slower than its run; it reads the rest when it comes to it
+MAX_WAITING_ENTRIES = 2000  # of a reader that is slower than its run; it reads the rest when it comes to it
 PAGE = 1000
 ENDS = "run:{}"
 
@@ -49,7 +50,7 @@ class _Inbox:
     """What a reader has heard and not read; bounded."""
 
     def __init__(self) -> None:
-        self._lines: deque[str] = deque()
+        self._entries: deque[Entry] = deque()
         self._news = asyncio.Event()
         self.has_missed = False  # something was not heard, or there was too much of it
         self.is_woken = False
@@ -57,10 +58,10 @@ class _Inbox:
 
     def put(self, message: str) -> None:
         """Take a message of the tree's channel."""
-        if len(self._lines) >= MAX_WAITING_MESSAGES:
-            self._lines.clear()
+        if len(self._entries) >= MAX_WAITING_ENTRIES:
+            self._entries.clear()
             self.has_missed = True
-        self._lines.append(message)
+        self._entries.extend(_entries(message))
         self._news.set()
 
     def subscribed(self) -> None:
@@ -83,11 +84,25 @@ class _Inbox:
             return False
         return True
 
+    async def brings(self, number: int, *, seconds: float) -> bool:
+        """Return whether the event of that number is heard within `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                while all(entry.number != number for entry in self._entries):
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            return False
+        finally:
+            if self._entries or self.is_woken or self.has_missed:
+                self._news.set()
+        return True
+
     def take(self) -> list[Entry]:
         """Return what was heard, oldest first."""
-        lines, self._lines = self._lines, deque()
+        entries, self._entries = list(self._entries), deque()
         self._news.clear()
-        return [entry for message in lines for entry in _entries(message)]
+        return entries
 
 
 class TreeReader:
@@ -110,7 +125,20 @@ class TreeReader:
         self._begins_now = cursor is None
         self._progress = Progress(cursor or Cursor())
         self._inbox = _Inbox()
+        self._heard_until = cursor.position if cursor is not None else Position()
         self._watched_at = 0.0
+
+    async def find_number(self) -> None:
+        """Find the last numbered event up to the cursor's position, for a reader who knows only that."""
+        position = self._progress.cursor.position
+        kept = [entry async for page in self._kept("-") for entry in page]
+        known = [entry for entry in kept if Position.parse(entry.position) <= position]
+        if known and kept[0].number == 1:
+            numbers = [entry.number for entry in known]
+        else:
+            entries = await self._history.since(0)
+            numbers = [entry.number for entry in entries if int(entry.at * 1000) < position.milliseconds]
+        self._progress.skip_to(max(numbers, default=0), position)
 
     async def events(self) -> AsyncIterator[Told]:
         """Return each event once, the last is the end of the run."""
@@ -155,9 +183,8 @@ class TreeReader:
                 async for told in self._catch_up():
                     yield told
             heard = await inbox.wait(SILENCE_SECONDS)
-            for entry in inbox.take():
-                for told in await self._take(entry):
-                    yield told
+            for told in await self._take_all(inbox.take()):
+                yield told
             if inbox.is_woken or not heard:
                 inbox.is_woken = False
                 self._watch()
@@ -191,13 +218,10 @@ class TreeReader:
         if after is None:
             for told in await self._read(began.number, seconds=began.position.seconds):
                 yield told
-        async for entry in self._kept(after or "-"):
-            if after is None and Position.parse(entry.position) <= began.position:
-                continue
-            for told in await self._take(entry):
+        async for page in self._kept(after or "-"):
+            fresh = [entry for entry in page if Position.parse(entry.position) > began.position]
+            for told in await self._take_all(fresh):
                 yield told
-        for told in await self._missing():
-            yield told
 
     async def _kept_from(self) -> str | None:
         """Return after which entry the kept ones have all the reader lacks, ``-`` for all, or None."""
@@ -211,26 +235,53 @@ class TreeReader:
             return None
         return "-" if first and entry_from(first[0][1]).number == 1 and not cursor.number else None
 
-    async def _kept(self, after: str) -> AsyncIterator[Entry]:
+    async def _kept(self, after: str) -> AsyncIterator[list[Entry]]:
         while True:
             try:
                 page = await self._bus.read_stream(self._stream, after=after, limit=PAGE)
             except ConnectionError:
                 return  # the journal has what counts
-            for position, line in page:
-                yield entry_from(line, position)
+            yield [entry_from(line, position) for position, line in page]
             if len(page) < PAGE:
                 return
             after = page[-1][0]
 
-    async def _take(self, entry: Entry) -> list[Told]:
-        if entry.position and Position.parse(entry.position) <= self._progress.cursor.position:
-            return []
-        try:
-            return list(self._progress.take(entry))
-        except Hole:
-            missing = await self._read(self._progress.number)
-            return [*missing, *self._progress.take(entry)]
+    async def _take_all(self, entries: Sequence[Entry]) -> list[Told]:
+        """Give what entries have for the reader; those ahead of others wait a moment for them."""
+        told, ahead = self._told(self._unheard(entries))
+        large = any(entry.type is None for entry in ahead)  # to be read from the journal anyway
+        if ahead and not large and await self._inbox.brings(self._progress.number + 1, seconds=HOLE_SECONDS):
+            more, ahead = self._told([*self._unheard(self._inbox.take()), *ahead])
+            told += more
+        if ahead:
+            told += [*await self._read(self._progress.number), *self._told(ahead)[0]]
+        return told
+
+    def _told(self, entries: Sequence[Entry]) -> tuple[list[Told], list[Entry]]:
+        """Return what entries have for the reader, and those that come before others they must follow."""
+        told: list[Told] = []
+        rest = list(entries)
+        while rest:
+            ahead: list[Entry] = []
+            for entry in rest:
+                try:
+                    told += self._progress.take(entry)
+                except Hole:
+                    ahead.append(entry)
+            if len(ahead) == len(rest):
+                break
+            rest = ahead
+        return told, rest
+
+    def _unheard(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return those that were not read before, from what is kept."""
+        fresh = []
+        for entry in entries:
+            position = Position.parse(entry.position) if entry.position else None
+            if position is None or position > self._heard_until:
+                fresh.append(entry)
+                self._heard_until = position or self._heard_until
+        return fresh
 
     async def _missing(self) -> list[Told]:
         """Return the numbered events that nobody told."""

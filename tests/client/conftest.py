@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from scripts import Folder, Script, wait_until
+from scripts import Folder, Script
 
 from polos import PolosClient
 from polos.settings import Settings
@@ -29,7 +29,7 @@ class Site:
 
     folder: Folder
     url: str
-    key: str
+    keys: dict[str, str]  # by project
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -43,8 +43,10 @@ class Site:
     def client(self, way: str, *, project_id: str | None = None) -> PolosClient:
         if way == "direct":
             return PolosClient(project_id=project_id, settings=self.settings)
-        key = self.key if project_id is None else key_of(self.folder, project_id)
-        return PolosClient(self.url, key, settings=self.settings)
+        project = project_id or "default"
+        if project not in self.keys:
+            self.keys[project] = key_of(self.folder, project)
+        return PolosClient(self.url, self.keys[project], settings=self.settings)
 
 
 def key_of(folder: Folder, project: str) -> str:
@@ -72,10 +74,10 @@ def site() -> Iterator[Site]:
     with Folder.new(QUICK) as folder:
         folder.environment |= {"PYTHONPATH": paths, "POLOS_HOME": str(folder.home)}
         worker = folder.command(*POLOS, "worker", "offered")
-        server, url = started_server(folder)
-        key = key_of(folder, "default")
+        _, url = started_server(folder)
+        keys = {"default": key_of(folder, "default")}
         worker.wait_for(" ready.")
-        yield Site(folder, url, key)
+        yield Site(folder, url, keys)
 
 
 @pytest.fixture(params=["direct", "http"])
@@ -88,6 +90,3 @@ def way(request: pytest.FixtureRequest) -> str:
 async def client(site: Site, way: str) -> AsyncIterator[PolosClient]:
     async with site.client(way) as made:
         yield made
-
-
-__all__ = ["Site", "key_of", "started_server", "wait_until"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
+import os
 from typing import Any
 
 from pydantic import BaseModel
@@ -45,6 +45,6 @@ async def steps(ctx: WorkflowContext, payload: Number) -> int:
 
 @workflow(id="client-gate")
 async def gated(ctx: WorkflowContext, payload: Gate) -> str:
-    while not Path(payload.file).exists():
+    while not os.path.exists(payload.file):  # noqa: ASYNC240 - a look, now and then
         await asyncio.sleep(0.02)
     return "passed"

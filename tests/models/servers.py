@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from llmock.scenarios import Delay, Fail, Reply, ToolCall
+from llmock.scenarios import Delay, Fail, Reply, StreamFault, ToolCall
 from llmock.testing import LLMockServer
 
 TEST_KEY = "sk-test-0123456789"
@@ -62,6 +62,11 @@ class ModelServer:
     def hangs(self, seconds: float) -> None:
         self._server.state.scenarios.add(Delay(seconds))
 
+    def breaks(self, kind: Any, *, after_chunks: int = 2, seconds: float = 30.0) -> None:
+        """The next stream meets a `disconnect`, `truncate`, `malformed` or `stall` after some chunks."""
+        fault = StreamFault(kind, after_chunks=after_chunks, stall_seconds=seconds)
+        self._server.state.scenarios.add(fault)
+
     @property
     def requests(self) -> list[Any]:
         """Requests so far, oldest first: `.path`, `.model`, `.status`, `.body`, `.fault`."""
@@ -91,12 +96,16 @@ class Seen:
 
 @dataclass
 class Answer:
-    """What the recorder sends back; `body` may be raw bytes. `cut` closes the connection instead."""
+    """What the recorder sends back; `body` may be raw bytes. `cut` closes the connection instead.
+
+    `pieces` are sent one by one, in place of `body`; with `cut` the connection breaks after the last.
+    """
 
     body: Any = None
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     cut: bool = False
+    pieces: Iterable[bytes] | None = None
 
 
 class Recorder:
@@ -106,6 +115,8 @@ class Recorder:
         self.seen: list[Seen] = []
         self.answer: Callable[[Seen], Answer] = lambda _: Answer(chat_answer("hello"))
         self.url = ""
+        self.hung_up = threading.Event()
+        """Set when a client went away before it had all pieces."""
 
     @property
     def last(self) -> Seen:
@@ -157,6 +168,9 @@ def _handler(record: Recorder) -> type[BaseHTTPRequestHandler]:
             self._send(record.answer(seen))
 
         def _send(self, answer: Answer) -> None:
+            if answer.pieces is not None:
+                self._send_pieces(answer, answer.pieces)
+                return
             if answer.cut:
                 self.close_connection = True
                 return
@@ -167,6 +181,24 @@ def _handler(record: Recorder) -> type[BaseHTTPRequestHandler]:
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def _send_pieces(self, answer: Answer, pieces: Iterable[bytes]) -> None:
+            self.send_response(answer.status)
+            headers = {"content-type": "text/event-stream", "transfer-encoding": "chunked"}
+            for name, value in {**headers, **answer.headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            try:
+                for piece in pieces:
+                    self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            except OSError:
+                record.hung_up.set()
+                self.close_connection = True
+                return
+            if answer.cut:
+                self.close_connection = True
+            else:
+                self.wfile.write(b"0\r\n\r\n")
 
     return Handler
 

@@ -1,4 +1,4 @@
-"""What the server's tests run: a workflow that adds, one that waits to be told, and an agent."""
+"""What the worker of the server's tests offers."""
 
 import asyncio
 
@@ -12,7 +12,7 @@ class Numbers(BaseModel):
     b: int
 
 
-@workflow
+@workflow(description="Adds two numbers")
 async def add(ctx: WorkflowContext, numbers: Numbers) -> int:
     return numbers.a + numbers.b
 
@@ -29,11 +29,14 @@ async def linger(ctx: WorkflowContext, payload: dict[str, float]) -> str:
 
 
 @workflow
-async def large(ctx: WorkflowContext, payload: dict[str, int]) -> str:
-    return "x" * payload["size"]
+async def repeat(ctx: WorkflowContext, payload: dict[str, int]) -> int:
+    """Results of several steps: events of any number and size."""
+    for number in range(payload["steps"]):
+        await ctx.step.run(f"step_{number}", lambda: "x" * payload["size"])
+    return payload["steps"]
 
 
-@tool(description="Say the same again")
+@tool(description="Says the same again")
 async def echo(ctx: WorkflowContext, input: Numbers) -> int:
     return input.a
 

@@ -11,7 +11,6 @@ from polos.models.streams.merging import merge, merge_thoughts
 from polos.models.streams.thoughts import ThoughtFilter
 
 _ANSWER_FIELDS = ("id", "created", "model", "system_fingerprint", "service_tier")
-_REASONING_FIELDS = ("reasoning_content", "reasoning")
 # Found in pieces only: a message that comes whole does not have them.
 _STREAM_FIELDS = frozenset(("channel", "token_id"))
 
@@ -67,11 +66,7 @@ class ChatAssembler(Assembler):
                 self._add_field(name, value)
 
     def _add_text(self, name: str, text: str) -> None:
-        if name in self._texts:
-            self._texts[name].append(text)
-        else:
-            self._texts[name] = [text]
-            self._note_field(name)
+        self._texts.setdefault(name, []).append(text)
         if name == "content":
             self.sink.text(self._thoughts.visible(text))
         elif name == "refusal" and not any(self._texts.get("content", ())):
@@ -80,14 +75,8 @@ class ChatAssembler(Assembler):
     def _add_field(self, name: str, value: Any) -> None:
         if name == "thinking_blocks" and value:
             merge_thoughts(self._message.setdefault("thinking_blocks", []), value)
-        elif value is None or isinstance(value, list | dict):
-            self._note_field(name)
-            if name not in self._texts:
-                merge(self._message, {name: value})
-
-    def _note_field(self, name: str) -> None:
-        if name in _REASONING_FIELDS:
-            self.sink.text(self._thoughts.switch_off())
+        elif name not in self._texts and (value is None or isinstance(value, list | dict)):
+            merge(self._message, {name: value})
 
 
 class ChatCalls:

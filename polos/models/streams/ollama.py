@@ -35,7 +35,6 @@ class OllamaAssembler(Assembler):
     def _add_message(self, message: Item) -> None:
         if thinking := message.get("thinking"):
             self._texts.setdefault("thinking", []).append(thinking)
-            self.sink.text(self._thoughts.switch_off())
         if text := message.get("content"):
             self._texts["content"].append(text)
             self.sink.text(self._thoughts.visible(text))

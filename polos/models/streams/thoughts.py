@@ -1,4 +1,4 @@
-"""Reasoning that a model writes into its text, between tags."""
+"""Reasoning that open models write into their text, before the answer and between tags."""
 
 from __future__ import annotations
 
@@ -9,31 +9,34 @@ _CLOSING = re.compile(r"</(?:think|thinking|budget:thinking)>")
 _LONGEST_CLOSING = len("</budget:thinking>")
 
 
-class ThoughtFilter:
-    """Holds back what LiteLLM cuts off the text of the whole answer: reasoning it begins with.
+def without_thoughts(text: str) -> str:
+    """Return `text` without the reasoning it begins with; all of it if that has no end."""
+    thoughts = ThoughtFilter()
+    return thoughts.visible(text) + thoughts.held
 
-    What is held back to the end is text after all, and is in the whole answer.
+
+class ThoughtFilter:
+    """Lets a text through as it comes, but for the reasoning it begins with.
+
+    Attributes:
+        held: What may be reasoning; text after all if nothing follows.
     """
 
     def __init__(self) -> None:
+        self.held = ""
         self._is_open = True
-        self._held = ""
-
-    def switch_off(self) -> str:
-        """Hold back nothing more, and return what was held: the reasoning has a field of its own."""
-        return self._release(0)
 
     def visible(self, text: str) -> str:
         """Return what of the text so far can be shown now."""
         if not self._is_open:
             return text
-        start = max(0, len(self._held) - _LONGEST_CLOSING)
-        self._held += text
-        if self._held.startswith(_OPENINGS):
-            closing = _CLOSING.search(self._held, start)
+        start = max(0, len(self.held) - _LONGEST_CLOSING)
+        self.held += text
+        if self.held.startswith(_OPENINGS):
+            closing = _CLOSING.search(self.held, start)
             return self._release(closing.end()) if closing else ""
-        return "" if any(opening.startswith(self._held) for opening in _OPENINGS) else self._release(0)
+        return "" if any(opening.startswith(self.held) for opening in _OPENINGS) else self._release(0)
 
     def _release(self, start: int) -> str:
-        held, self._held, self._is_open = self._held, "", False
+        held, self.held, self._is_open = self.held, "", False
         return held[start:]

@@ -1,0 +1,54 @@
+"""What the workers of these tests serve."""
+
+import asyncio
+import os
+from typing import Any
+
+from pydantic import BaseModel
+
+from polos import Agent, WorkflowContext, tool, workflow
+
+
+class Given(BaseModel):
+    n: int
+
+
+@tool(description="Doubles a number")
+async def double(ctx: WorkflowContext, input: Given) -> dict[str, Any]:
+    return {"doubled": 2 * input.n}
+
+
+@tool(description="Fails")
+async def broken(ctx: WorkflowContext, input: Given) -> None:
+    raise RuntimeError("the tool broke")
+
+
+speaker = Agent(
+    id="speaker",
+    provider="openai",
+    model="m",
+    provider_base_url=os.environ.get("TALKER_URL", "http://127.0.0.1:9/v1"),
+    provider_llm_api="chat_completions",
+    tools=[double, broken],
+)
+
+
+@workflow(id="steps")
+async def steps(ctx: WorkflowContext, payload: dict[str, Any]) -> str:
+    for number in range(payload["steps"]):
+        await ctx.step.run(f"step {number}", lambda number=number: number)
+        await asyncio.sleep(payload.get("pause", 0.0))
+    return "done"
+
+
+@workflow(id="pair")
+async def pair(ctx: WorkflowContext, payload: dict[str, Any]) -> list[Any]:
+    """Two agents speak at the same time."""
+    asked = [speaker.with_input(text, streaming=True) for text in payload["texts"]]
+    calls = [ctx.step.agent_invoke_and_wait(f"agent {n}", one) for n, one in enumerate(asked)]
+    return [result.result for result in await asyncio.gather(*calls)]
+
+
+@workflow(id="fails")
+async def fails(ctx: WorkflowContext, payload: dict[str, Any]) -> None:
+    raise ValueError("no such order")

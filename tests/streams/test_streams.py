@@ -1,0 +1,339 @@
+"""Streams of agent runs as a program reads them, from a worker elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from itertools import pairwise
+
+import pytest
+from reports import REPORTS
+from stream_program import pair, steps
+from studio import Studio
+from talker import words
+
+from polos import StreamEvent, StreamResult, events
+from polos.errors import RunFailedError
+
+DROPS = 1000
+
+
+def text_of(read: list[StreamEvent]) -> str:
+    return "".join(event.data["content"] for event in read if event.event_type == "text_delta")
+
+
+async def read(stream: StreamResult) -> list[StreamEvent]:
+    return [event async for event in stream.events]
+
+
+async def test_text_comes_as_the_model_speaks(studio: Studio) -> None:
+    studio.talker.gate("live")
+    stream = await studio.speaks(6, gate="live", at=3)
+    heard = []
+    async for piece in stream.text_chunks:
+        heard.append(piece)
+        if len(heard) == 3:
+            studio.talker.open("live")  # were it not live, the model would wait for ever
+    assert heard == words(6)
+    assert await stream.text() == "".join(words(6))
+
+
+async def test_events_of_an_agent_with_a_tool_come_in_order(studio: Studio) -> None:
+    stream = await studio.speaks(2, tool="double")
+    found = await read(stream)
+    assert [event.event_type for event in found] == [
+        "agent_start",
+        "step_start",
+        "stream_start",
+        "tool_call",
+        "step_finish",
+        "tool_start",
+        "tool_finish",
+        "tool_result",
+        "step_start",
+        "stream_start",
+        "text_delta",
+        "text_delta",
+        "step_finish",
+        "agent_finish",
+    ]
+    by_type = {event.event_type: event for event in found}
+    assert by_type["tool_call"].data["tool_call"]["function"] == {"name": "double", "arguments": '{"n": 1}'}
+    assert by_type["tool_result"].data["result"] == {"doubled": 2}
+    assert by_type["agent_start"].data["payload"]["streaming"] is True
+    assert by_type["agent_finish"].data["result"]["result"] == "".join(words(2))
+    assert {event.topic for event in found} == {f"workflow/speaker/{stream.id}"}
+    sequence = [event.sequence_id for event in found]
+    assert sequence == sorted(set(sequence))
+    result = await stream.result()
+    assert result.tool_results[0].tool_name == "double"
+    assert result.usage.total_tokens == 4
+
+
+async def test_every_use_of_a_property_reads_from_the_start(studio: Studio) -> None:
+    stream = await studio.speaks(4)
+    first, second = await asyncio.gather(read(stream), read(stream))
+    again = await read(stream)
+    assert first == second == again
+    elsewhere = StreamResult(stream.handle, studio.client)
+    assert await elsewhere.text() == "".join(words(4))
+
+
+async def test_a_failed_run_raises_behind_the_event_that_says_so(studio: Studio) -> None:
+    stream = await studio.speaks(3, refuse=99)
+    seen = []
+
+    async def reads() -> None:
+        async for event in stream.events:
+            seen.append(event)
+
+    with pytest.raises(RunFailedError, match="overloaded"):
+        await reads()
+    assert seen[-1].event_type == "agent_finish"
+    assert "overloaded" in seen[-1].data["error"]
+    for reading in (stream.text(), stream.result()):
+        with pytest.raises(RunFailedError, match="overloaded"):
+            await reading
+
+
+async def test_a_cancelled_run_ends_its_streams(studio: Studio) -> None:
+    studio.talker.gate("cancelled")
+    stream = await studio.speaks(5, gate="cancelled", at=2)
+    seen = []
+
+    async def reads() -> None:
+        async for event in stream.events:
+            seen.append(event.event_type)
+            if seen.count("text_delta") == 2:
+                await stream.handle.cancel(studio.client)
+
+    with pytest.raises(RunFailedError, match="cancelled"):
+        await reads()
+    assert seen[-1] == "agent_cancel"
+    studio.talker.open("cancelled")
+
+
+async def test_a_stream_cut_by_the_provider_starts_again_and_says_so(studio: Studio) -> None:
+    stream = await studio.speaks(6, cut=3)
+    found = await read(stream)
+    kinds = [event.event_type for event in found]
+    reset = kinds.index("stream_reset")
+    assert kinds[:reset].count("text_delta") == 3
+    assert kinds[reset + 1] == "stream_start"
+    assert text_of(found[reset:]) == "".join(words(6))
+    assert await stream.text() == "".join(words(6))
+    assert [piece async for piece in stream.text_chunks] == words(6), "no word twice"
+
+
+async def test_of_another_answer_only_what_is_new_is_given(studio: Studio) -> None:
+    stream = await studio.speaks(4, cut=2, varies=True)
+    pieces = [piece async for piece in stream.text_chunks]
+    assert pieces[:2] == words(2)
+    assert await stream.text() == "".join(words(4, "'"))
+    assert len(pieces) == 6, "both attempts differ from their first word on"
+
+
+async def test_two_agents_that_speak_at_once_are_kept_apart(studio: Studio) -> None:
+    texts = [json.dumps({"words": 20, "pace": 0.002, "mark": mark}) for mark in ("a", "b")]
+    handle = await pair.invoke(studio.client, {"texts": texts})
+    spoken: dict[str, str] = {}
+    cursor: str | None = None
+    chance = random.Random(1)
+    while cursor != "end":  # and a reader that drops often mixes nothing up either
+        async for event in studio.client.follow(handle.id, after=cursor):
+            cursor = event.id
+            if event.event_type == "text_delta":
+                run = event.data["_metadata"]["execution_id"]
+                spoken[run] = spoken.get(run, "") + event.data["content"]
+            if event.event_type == "workflow_finish":
+                cursor = "end"
+            elif chance.random() < 0.1:
+                break
+    assert sorted(spoken.values()) == ["".join(words(20, "a")), "".join(words(20, "b"))]
+
+
+async def test_a_thousand_drops_lose_and_repeat_nothing(
+    studio: Studio, request: pytest.FixtureRequest
+) -> None:
+    """F26: a reader drops at random pieces and follows on after the last it has."""
+    chance = random.Random(26)
+    drops = deltas = runs = late = 0
+    while drops < DROPS:
+        stream = await studio.speaks(120, pace=0.002)
+        runs += 1
+        cursor: str | None = None
+        found: list[StreamEvent] = []
+        while not found or found[-1].event_type != "agent_finish":
+            left = chance.randint(0, 4)
+            async for event in studio.client.follow(stream.id, after=cursor):
+                found.append(event)
+                cursor = event.id
+                left -= 1
+                if left < 0 and event.event_type != "agent_finish":
+                    drops += 1
+                    break
+        deltas += sum(event.event_type == "text_delta" for event in found)
+        assert text_of(found) == "".join(words(120))
+        sequence = [event.sequence_id for event in found]
+        assert all(before < after for before, after in pairwise(sequence))
+        assert text_of(await read(stream)) == text_of(found)
+        late += 1
+    line = f"{drops} drops, {runs} runs, {deltas} pieces of text, {late} late readers: none lost, none twice"
+    request.config.stash[REPORTS]["F26: readers that drop"] = [line]
+
+
+async def test_what_redis_has_lost_comes_from_the_journal(studio: Studio) -> None:
+    stream = await studio.speaks(5, tool="double")
+    live = await read(stream)
+    with studio.redis() as server:
+        server.flushall()
+    late = await read(stream)
+    assert text_of(late) == text_of(live)
+    kinds = [event.event_type for event in late]
+    assert kinds[0] == "agent_start"
+    assert kinds[-1] == "agent_finish"
+    assert kinds.count("stream_start") == 2
+    assert kinds.count("tool_call") == 1
+    numbered = ("agent_start", "step_finish", "tool_finish", "agent_finish")
+    assert [kind for kind in kinds if kind in numbered] == [
+        event.event_type for event in live if event.event_type in numbered
+    ]
+
+
+async def test_a_reader_in_the_middle_of_a_text_survives_the_loss_of_redis(studio: Studio) -> None:
+    studio.talker.gate("flush")
+    stream = await studio.speaks(30, gate="flush", at=15)
+    heard = []
+    async for piece in stream.text_chunks:
+        heard.append(piece)
+        if len(heard) == 15:
+            with studio.redis() as server:
+                server.flushall()
+                server.client_kill_filter(_type="pubsub")
+            studio.talker.open("flush")
+    assert "".join(heard) == "".join(words(30))
+
+
+async def test_a_reader_that_reconnects_after_the_loss_of_redis_misses_nothing(studio: Studio) -> None:
+    studio.talker.gate("lost")
+    stream = await studio.speaks(30, gate="lost", at=15)
+    found: list[StreamEvent] = []
+    async for event in studio.client.follow(stream.id):
+        found.append(event)
+        if text_of(found) == "".join(words(15)):
+            break
+    with studio.redis() as server:
+        server.flushall()
+    studio.talker.open("lost")
+    found += [event async for event in studio.client.follow(stream.id, after=found[-1].id)]
+    assert text_of(found) == "".join(words(30))
+    assert [event.event_type for event in found].count("stream_start") == 1
+
+
+async def test_from_now_on_gives_what_comes_not_what_was(studio: Studio) -> None:
+    studio.talker.gate("now")
+    stream = await studio.speaks(6, gate="now", at=3)
+    await asyncio.to_thread(studio.talker.reached["now"].wait, 30)
+    async for event in studio.client.follow(stream.id):
+        if event.event_type == "text_delta" and event.data["chunk_index"] == 2:
+            break
+    following = events.stream_workflow(studio.client, "speaker", stream.id)
+    first = asyncio.ensure_future(anext(following))
+    while not first.done():  # until it listens
+        await events.publish(studio.client, stream.topic, events.EventData(event_type="ping", data={}))
+        await asyncio.wait({first}, timeout=0.05)
+    assert first.result().event_type == "ping"
+    studio.talker.open("now")
+    found = [event async for event in following]
+    assert text_of(found) == "".join(words(6)[3:])
+    assert found[-1].event_type == "agent_finish"
+
+
+async def test_from_now_on_of_an_ended_run_gives_its_end(studio: Studio) -> None:
+    stream = await studio.speaks(2)
+    await stream.result()
+    found = [event async for event in events.stream_workflow(studio.client, "speaker", stream.id)]
+    assert [event.event_type for event in found] == ["agent_finish"]
+
+
+async def test_a_sequence_id_is_a_place_to_go_on_from(studio: Studio) -> None:
+    stream = await studio.speaks(8)
+    found = await read(stream)
+    whole = [
+        event
+        async for event in events.stream_workflow(studio.client, "speaker", stream.id, last_sequence_id=0)
+    ]
+    assert [event.id for event in whole] == [event.id for event in found]
+    middle = found[6]
+    rest = [
+        event
+        async for event in events.stream_workflow(
+            studio.client, "speaker", stream.id, last_sequence_id=middle.sequence_id
+        )
+    ]
+    assert [event.event_type for event in rest] == [event.event_type for event in found[7:]]
+    assert text_of(rest) == text_of(found[7:])
+
+
+async def test_steps_of_a_workflow_are_told_to_who_reads_it(studio: Studio) -> None:
+    handle = await steps.invoke(studio.client, {"steps": 3, "pause": 0.05})
+    found = [event async for event in studio.client.follow(handle.id)]
+    told = [(event.event_type, event.data.get("step_key")) for event in found]
+    assert told[0] == ("workflow_start", None)
+    assert told[-1] == ("workflow_finish", None)
+    for number in range(3):
+        assert told.count(("step_start", f"step {number}")) == 1
+        assert told.count(("step_finish", f"step {number}")) == 1
+
+
+async def test_an_unread_workflow_leaves_nothing_in_redis(studio: Studio) -> None:
+    assert await steps.run(studio.client, {"steps": 3}) == "done"
+    with studio.redis() as server:
+        kept = {key for key in server.scan_iter("polos:tree:*") if server.type(key) == "stream"}
+        handle = await steps.invoke(studio.client, {"steps": 1})
+        await studio.client.wait(handle.id)
+        assert f"polos:tree:{handle.id}" not in set(server.scan_iter("polos:tree:*"))
+        assert all(0 < server.ttl(key) <= 3600 for key in kept)
+
+
+async def test_bad_cursors_and_unknown_runs_are_refused(studio: Studio) -> None:
+    stream = await studio.speaks(1)
+    for cursor in ("", "x", "1", "1.2", "1.2-3.", "-1.2-3", "1.2-3.a.b.c.d", "٣.٣-٣"):
+        with pytest.raises(ValueError, match="not the id of an event"):
+            await anext(studio.client.follow(stream.id, after=cursor))
+    with pytest.raises(ValueError, match="no run"):
+        await anext(studio.client.follow("5a0f6f6e-0000-0000-0000-000000000000"))
+    await stream.result()
+
+
+async def test_topics_are_read_in_order_by_late_and_live_readers(studio: Studio) -> None:
+    client, topic = studio.client, "orders/created"
+    first = await events.publish(client, topic, events.EventData(event_type="new", data={"n": 0}))
+    following = events.stream_topic(client, topic, last_sequence_id=0)
+    assert (await anext(following)).data == {"n": 0}
+    more = await events.batch_publish(client, topic, [events.EventData(data={"n": n}) for n in (1, 2, 3)])
+    assert more == [first + 1, first + 2, first + 3]
+    assert [(await anext(following)).data["n"] for _ in range(3)] == [1, 2, 3]
+    assert await events.batch_publish(client, topic, []) == []
+    assert [event.sequence_id for event in await client.list_events(topic, after=first)] == more
+    for bad in ("", "x" * 401, "a\x00b"):
+        with pytest.raises(ValueError, match="topic"):
+            await events.publish(client, bad, events.EventData(data={}))
+
+
+async def test_what_is_published_to_a_run_reaches_its_readers(studio: Studio) -> None:
+    studio.talker.gate("own")
+    stream = await studio.speaks(3, gate="own", at=1)
+    seen = []
+    async for event in stream.events:
+        seen.append(event.event_type)
+        if event.event_type == "text_delta" and seen.count("text_delta") == 1:
+            await events.publish(
+                studio.client, stream.topic, events.EventData(event_type="note", data={"by": "me"})
+            )
+        if event.event_type == "note":
+            assert event.data == {"by": "me"}
+            studio.talker.open("own")
+    assert seen.count("note") == 1
+    assert [event.event_type for event in await read(stream)].count("note") == 1
