@@ -359,7 +359,7 @@ def _of_event(row: tuple[Any, ...]) -> Entry:
 def _stream_event(told: Told, topic: str) -> StreamEvent:
     return StreamEvent(
         id=str(told.cursor),
-        sequence_id=told.sequence_id,
+        sequence_id=told.cursor.sequence_id,
         topic=topic,
         event_type=told.type or None,
         data=told.data,

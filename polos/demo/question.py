@@ -1,4 +1,4 @@
-"""What the demo asks, of which agent and model. Says it without defining the agent, which would register it."""
+"""What the demo asks, of which agent and model; the agent itself is defined elsewhere, which registers it."""
 
 LEDGER_VARIABLE = "POLOS_DEMO_LEDGER"
 MODEL_VARIABLE = "POLOS_DEMO_MODEL"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 
 from polos.models.answers import CallIds, tool_call
 from polos.models.request import Chunk, Item, ModelAnswer
+
+logger = logging.getLogger("polos.models")
 
 
 class Delivery:
@@ -25,11 +28,12 @@ class Delivery:
         self._known_call_ids = set(known_call_ids)
         self._fresh = CallIds(self._known_call_ids)
         self._text: list[str] = []
+        self._half = ""
         self._call_ids: list[str] = []
 
     def text(self, text: str) -> None:
         """Pass on more of the text."""
-        if text:
+        if text := self._of_whole_characters(text):
             self._text.append(text)
             self._pass_on(text)
 
@@ -50,10 +54,21 @@ class Delivery:
     def complete(self, answer: ModelAnswer) -> None:
         """Pass on what only the whole answer shows: everything, where nothing was streamed."""
         content, passed_on = answer.content or "", "".join(self._text)
-        if content.startswith(passed_on):
+        if not content.startswith(passed_on):
+            logger.warning("The text of a streamed answer of %r is not what was streamed", answer.model)
+        else:
             self.text(content[len(passed_on) :])
         for call in answer.tool_calls[len(self._call_ids) :]:
             self._pass_on(call)
+
+    def _of_whole_characters(self, text: str) -> str:
+        """Return `text` without half an emoji at its end, which waits for the other half."""
+        if self._half:
+            text = (self._half + text).encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+            self._half = ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return text
 
     def _pass_on(self, chunk: Chunk) -> None:
         try:

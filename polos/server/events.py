@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from polos.events import MAX_TOPIC_CHARACTERS, EventData, StreamEvent, sequence_id_at
 from polos.server.errors import ApiError, missing
-from polos.server.fields import Label, Moment, SequenceId, ServicesDep, Word, problems, storable
+from polos.server.fields import JsonAnswer, Label, Moment, SequenceId, ServicesDep, Word, problems, storable
 from polos.server.gate import Caller, CallerDep
 from polos.server.services import Services
 from polos.server.sse import EventStream
@@ -79,7 +79,7 @@ async def publish(caller: CallerDep, services: ServicesDep, body: PublishBody) -
     return Published(sequence_ids=numbers, created_at=datetime.now(UTC).isoformat())
 
 
-@router.get("/events", responses=problems())
+@router.get("/events", response_model=EventPage, responses=problems())
 async def list_events(
     caller: CallerDep,
     services: ServicesDep,
@@ -88,7 +88,7 @@ async def list_events(
     last_timestamp: Annotated[Moment | None, Query(description="Only events after it.")] = None,
     limit: Annotated[int, Query(ge=1, le=MOST_EVENTS)] = 100,
     sort: Literal["asc", "desc"] = "asc",
-) -> EventPage:
+) -> JsonAnswer:
     """Return events of a topic that are recorded, after a sequence id; sorted ``desc``, the newest first."""
     try:
         found = await services.transport(caller.project).list_events(
@@ -97,10 +97,12 @@ async def list_events(
     except ValueError as error:
         raise ApiError(400, str(error)) from error
     page = found[:limit]
-    return EventPage(
-        events=[event for event in page if _is_after(event, last_timestamp)],
-        next_sequence_id=page[-1].sequence_id if page else None,
-        has_more=len(found) > limit,
+    return JsonAnswer(
+        EventPage(
+            events=[event for event in page if _is_after(event, last_timestamp)],
+            next_sequence_id=page[-1].sequence_id if page else None,
+            has_more=len(found) > limit,
+        )
     )
 
 
@@ -111,7 +113,7 @@ async def list_events(
     responses={
         200: {"description": "Server-sent events", "content": {"text/event-stream": {}}},
         204: {"description": "The run has ended, and all its events were seen"},
-        **{status: _AS_JSON for status in problems(404)},
+        **dict.fromkeys(problems(404), _AS_JSON),
     },
 )
 async def stream(

@@ -5,7 +5,9 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from starlette.responses import JSONResponse
 
+from polos import serialization
 from polos.serialization import is_storable
 from polos.server.errors import TYPES
 from polos.server.services import Services, services_of
@@ -53,6 +55,14 @@ def _services(request: Request) -> Services:
 
 
 ServicesDep = Annotated[Services, Depends(_services)]
+
+
+class JsonAnswer(JSONResponse):
+    """JSON by our own codec: values may hold what UTF-8 cannot, such as halves of surrogate pairs."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the body."""
+        return serialization.dumps(content).encode()
 
 
 def seconds_of(moment: datetime | None) -> float | None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from pydantic import BaseModel
 
 from polos import serialization
@@ -10,7 +10,17 @@ from polos.journal.run_pages import RunPage, place_at, read_page
 from polos.journal.states import RunStatus
 from polos.records import api_time
 from polos.server.errors import ApiError
-from polos.server.fields import Label, Limit, Moment, Offset, ServicesDep, Word, problems, seconds_of
+from polos.server.fields import (
+    JsonAnswer,
+    Label,
+    Limit,
+    Moment,
+    Offset,
+    ServicesDep,
+    Word,
+    problems,
+    seconds_of,
+)
 from polos.server.gate import CallerDep
 
 router = APIRouter(tags=["runs"])
@@ -38,11 +48,10 @@ class ListedRun(BaseModel):
     omitted: list[str]
 
 
-@router.get("/workflows/runs", responses=problems())
+@router.get("/workflows/runs", response_model=list[ListedRun], responses=problems())
 async def list_runs(
     caller: CallerDep,
     services: ServicesDep,
-    response: Response,
     workflow_type: Label | None = None,
     workflow_id: Label | None = None,
     status: Annotated[list[RunStatus] | None, Query(description="May be given several times.")] = None,
@@ -54,7 +63,7 @@ async def list_runs(
     limit: Limit = 50,
     offset: Offset = 0,
     cursor: Annotated[Word | None, Query(description="X-Next-Cursor of the page before.")] = None,
-) -> list[ListedRun]:
+) -> JsonAnswer:
     """Return runs, the newest first. The header ``X-Next-Cursor`` says where more begin, if there are."""
     wanted = RunPage(
         project=caller.project,
@@ -71,9 +80,8 @@ async def list_runs(
         after=None if cursor is None else _place(cursor),
     )
     runs, following = await services.journal.call(lambda journal: read_page(journal, wanted))
-    if following is not None:
-        response.headers["X-Next-Cursor"] = following
-    return [_listed(run) for run in runs]
+    more = {} if following is None else {"X-Next-Cursor": following}
+    return JsonAnswer([_listed(run) for run in runs], headers=more)
 
 
 def _place(cursor: str) -> tuple[float, str]:

@@ -6,12 +6,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query
 from pydantic import BaseModel, Field
-from starlette.responses import JSONResponse
 
 from polos.errors import IdempotencyError, ValueTooLargeError
 from polos.handles import ExecutionHandle
 from polos.server.errors import ApiError, missing
-from polos.server.fields import Label, Seconds, ServicesDep, Word, problems
+from polos.server.fields import JsonAnswer, Label, Seconds, ServicesDep, Word, problems
 from polos.server.gate import Caller, CallerDep
 from polos.server.services import Services
 from polos.transport import RunRequest
@@ -179,10 +178,10 @@ async def read_execution(
         float,
         Query(ge=0, allow_inf_nan=False, description="Seconds to wait for its end, 30 at most."),
     ] = 0.0,
-) -> JSONResponse:
+) -> JsonAnswer:
     """Return how a run stands; with `wait`, once it has ended or that time is over."""
     record = await _ended(services, caller, execution_id, wait) if wait else None
-    return JSONResponse(record or await record_of_run(services, caller, execution_id))
+    return JsonAnswer(record or await record_of_run(services, caller, execution_id))
 
 
 async def _ended(services: Services, caller: Caller, execution_id: str, wait: float) -> dict[str, Any] | None:
@@ -206,10 +205,10 @@ async def record_of_run(services: Services, caller: Caller, execution_id: str) -
 
 
 @router.post("/executions/{execution_id}/cancel", response_model=ExecutionRecord, responses=problems(404))
-async def cancel_execution(caller: CallerDep, services: ServicesDep, execution_id: Word) -> JSONResponse:
+async def cancel_execution(caller: CallerDep, services: ServicesDep, execution_id: Word) -> JsonAnswer:
     """Cancel a run and all it started; return how it stands then. One that has ended is refused."""
     was_going = await services.transport(caller.project).cancel_run(execution_id)
     record = await record_of_run(services, caller, execution_id)
     if not was_going:
         raise ApiError(400, f"Execution {execution_id} has ended ({record['status']}); nothing to cancel")
-    return JSONResponse(record)
+    return JsonAnswer(record)

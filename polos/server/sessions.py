@@ -12,7 +12,17 @@ from polos.journal.sessions import SessionPage, read_sessions, read_tool_calls, 
 from polos.journal.states import RunStatus
 from polos.records import api_time
 from polos.server.errors import missing
-from polos.server.fields import Label, Limit, Moment, Offset, ServicesDep, Word, problems, seconds_of
+from polos.server.fields import (
+    JsonAnswer,
+    Label,
+    Limit,
+    Moment,
+    Offset,
+    ServicesDep,
+    Word,
+    problems,
+    seconds_of,
+)
 from polos.server.gate import CallerDep
 from polos.server.run_lists import value_of
 
@@ -72,7 +82,7 @@ class SessionDetail(BaseModel):
     approvals: list[dict[str, Any]]
 
 
-@router.get("/sessions", responses=problems())
+@router.get("/sessions", response_model=Sessions, responses=problems())
 async def list_sessions(
     caller: CallerDep,
     services: ServicesDep,
@@ -82,7 +92,7 @@ async def list_sessions(
     end_time: Annotated[Moment | None, Query(description="With runs created before.")] = None,
     status: Annotated[list[RunStatus] | None, Query(description="Of the newest run.")] = None,
     agent_id: Label | None = None,
-) -> Sessions:
+) -> JsonAnswer:
     """Return sessions of agents that were started by a client, among the newest 10,000 runs."""
     wanted = SessionPage(
         project=caller.project,
@@ -94,7 +104,7 @@ async def list_sessions(
         until=seconds_of(end_time),
     )
     found = await services.journal.call(lambda journal: read_sessions(journal, wanted))
-    return Sessions(sessions=[_shown(session) for session in found])
+    return JsonAnswer(Sessions(sessions=[_shown(session) for session in found]))
 
 
 def _shown(session: dict[str, Any]) -> SessionShown:
@@ -126,13 +136,13 @@ def _preview(input_start: str | None) -> str | None:
     return str(text)[:PREVIEW_CHARACTERS]
 
 
-@router.get("/sessions/{execution_id}", responses=problems(404))
-async def read_session(caller: CallerDep, services: ServicesDep, execution_id: Word) -> SessionDetail:
+@router.get("/sessions/{execution_id}", response_model=SessionDetail, responses=problems(404))
+async def read_session(caller: CallerDep, services: ServicesDep, execution_id: Word) -> JsonAnswer:
     """Return a run of an agent with its messages and tool calls."""
     detail = await services.journal.call(lambda journal: _detail(journal, caller.project, execution_id))
     if detail is None:
         raise missing(f"execution {execution_id!r} of an agent", caller.project)
-    return detail
+    return JsonAnswer(detail)
 
 
 def _detail(journal: Connection, project: str, run_id: str) -> SessionDetail | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from polos import serialization
 from polos.errors import ServiceUnavailableError
 from polos.events import StreamEvent
 from polos.journal.keys import is_live
@@ -140,7 +141,7 @@ class EventStream(Response):
 def frame(event: StreamEvent) -> str:
     """Return an event as a server-sent one."""
     kind = _LINE_ENDS.sub(" ", event.event_type or "message")
-    return f"id: {event.id}\nevent: {kind}\ndata: {event.model_dump_json()}\n\n"
+    return f"id: {event.id}\nevent: {kind}\ndata: {serialization.dumps(event)}\n\n"
 
 
 def _problem(error: Exception) -> str:

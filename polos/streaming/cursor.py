@@ -1,16 +1,16 @@
 """Where a reader of a run tree is: the number of the last numbered event, and the last kept entry.
 
-A cursor is written ``{number}.{milliseconds}-{n}``; after a piece of text, with
-``.{run}.{step}.{attempt}.{offset}`` behind it: whose text it was, in which turn and attempt, and how many
-characters of it the reader has.
+A cursor is written ``{number}.{milliseconds}-{n}``. ``+{ahead}`` follows where the sequence id of the event is
+that much ahead of the position's; and after a piece of text ``.{run}.{step}.{attempt}.{offset}``: whose it was,
+in which turn and attempt, and how many characters of that the reader has.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-_POSITION = r"(\d{1,15})\.(\d{1,15})-(\d{1,15})"
+_POSITION = r"(\d{1,15})\.(\d{1,15})-(\d{1,15})(?:\+(\d{1,9}))?"
 _PLACE = r"\.([^.\s]{1,8})\.(\d{1,9})\.(\d{1,9})\.(\d{1,12})"
 _CURSOR = re.compile(f"{_POSITION}(?:{_PLACE})?", re.ASCII)
 PER_MILLISECOND = 4096  # sequence ids of one millisecond; they stay exact in 53 bits
@@ -66,6 +66,7 @@ class Cursor:
     number: int = 0
     position: Position = Position()
     place: Place | None = None
+    ahead: int = 0
 
     @classmethod
     def parse(cls, text: str) -> Cursor:
@@ -78,16 +79,23 @@ class Cursor:
             raise ValueError(
                 f"{text[:80]!r} is not the id of an event; give the id of the last event you have, or none"
             )
-        number, milliseconds, n, run, step, attempt, offset = found.groups()
+        number, milliseconds, n, ahead, run, step, attempt, offset = found.groups()
         place = Place(run, int(step), int(attempt), int(offset)) if run else None
-        return cls(int(number), Position(int(milliseconds), int(n)), place)
+        return cls(int(number), Position(int(milliseconds), int(n)), place, int(ahead or 0))
 
-    def at(self, *, number: int, position: Position, place: Place | None) -> Cursor:
-        """Return the cursor of a later event."""
-        return replace(self, number=number, position=position, place=place)
+    @property
+    def sequence_id(self) -> int:
+        """The sequence id of the event."""
+        return self.position.sequence_id + self.ahead
+
+    def then(self, *, number: int, position: Position, place: Place | None) -> Cursor:
+        """Return the cursor of the next event."""
+        ahead = max(self.sequence_id + 1 - position.sequence_id, 0)
+        return Cursor(number, position, place, ahead)
 
     def __str__(self) -> str:
-        text = f"{self.number}.{self.position}"
+        ahead = f"+{self.ahead}" if self.ahead else ""
+        text = f"{self.number}.{self.position}{ahead}"
         if (place := self.place) is None:
             return text
         return f"{text}.{place.run}.{place.step}.{place.attempt}.{place.offset}"

@@ -18,7 +18,6 @@ class Told:
     type: str
     data: dict[str, Any]
     cursor: Cursor
-    sequence_id: int
     at: float
 
 
@@ -60,7 +59,7 @@ class Progress:
     def __init__(self, cursor: Cursor) -> None:
         self.cursor = cursor
         self.trusts_start = False
-        self._sequence_id = cursor.position.sequence_id
+        self._reads_all = cursor == Cursor()
         self._texts: dict[tuple[str, int], _Text] = {}
         self._seen: set[tuple[Any, ...]] = set()
         if (place := cursor.place) is not None:
@@ -93,7 +92,16 @@ class Progress:
                 yield from self._turn_ended(entry)
             case _:
                 if entry.number or not self._is_repeated(entry):
+                    yield from self._begun(entry)
                     yield self._tell(entry, entry.type, entry.data)
+
+    def _begun(self, entry: Entry) -> Iterator[Told]:
+        """Tell that a step began which has ended: nobody read along then."""
+        if entry.type == "step_finish" and self._reads_all:
+            begin = events.step_started(entry.data["step_key"], entry.data["_metadata"])
+            start = replace(entry, type=begin[0], data=begin[1], number=0)
+            if not self._is_repeated(start):
+                yield self._tell(start, *begin)
 
     # -- a model's answer
 
@@ -183,9 +191,8 @@ class Progress:
     def _tell(self, entry: Entry, kind: str, data: dict[str, Any], *, place: Place | None = None) -> Told:
         position = self._position(entry)
         number = entry.number if entry.number and kind == entry.type else self.number
-        self.cursor = self.cursor.at(number=number, position=position, place=place)
-        self._sequence_id = max(self._sequence_id + 1, position.sequence_id)
-        return Told(kind, data, self.cursor, self._sequence_id, entry.at)
+        self.cursor = self.cursor.then(number=number, position=position, place=place)
+        return Told(kind, data, self.cursor, entry.at)
 
     def _position(self, entry: Entry) -> Position:
         known = self.cursor.position
@@ -213,7 +220,6 @@ class Progress:
     def skip_to(self, number: int, position: Position) -> None:
         """Begin here instead: what was before is not wanted."""
         self.cursor = Cursor(number, position)
-        self._sequence_id = max(self._sequence_id, position.sequence_id)
 
 
 def _turn_of(entry: Entry) -> tuple[str, int]:

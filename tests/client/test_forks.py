@@ -57,6 +57,7 @@ def use():
     while not stop.is_set():
         double(1)
 
+double(1)  # a fork in the middle of an import is beyond help
 threads = [threading.Thread(target=use) for _ in range(2)]
 for thread in threads:
     thread.start()

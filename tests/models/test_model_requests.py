@@ -191,6 +191,41 @@ async def test_the_idempotency_key_is_a_header(record: Recorder) -> None:
         assert record.last.headers["idempotency-key"] == "exec-1:step-2", provider
 
 
+async def test_whether_to_stream_is_not_for_options_to_say(record: Recorder) -> None:
+    await _ask(record, "groq", "m", provider_kwargs={"stream": True, "extra_body": {"stream": True}})
+    assert "stream" not in record.last.body
+
+
+async def test_litellms_own_retries_are_off(record: Recorder) -> None:
+    """It gives the OpenAI client of some providers two more attempts after the client was made."""
+    record.answers(Answer({"error": {"message": "busy"}}, status=500))
+    with pytest.raises(ModelError):
+        await _ask(record, "litellm", "nvidia_nim/m", provider_kwargs={"api_key": "k"})
+    assert len(record.seen) == 1
+
+
+@pytest.mark.parametrize("provider", ["openai", "groq"])
+async def test_a_refusal_is_the_answer(record: Recorder, provider: str) -> None:
+    refused = chat_answer(None)
+    refused["choices"][0]["message"]["refusal"] = "I will not"
+    record.answers(Answer(refused))
+    answer = await _ask(record, provider, "m", provider_llm_api="chat_completions")
+    assert answer.content == "I will not"
+    assert answer.raw_output == [{"role": "assistant", "content": "I will not"}]
+
+
+@pytest.mark.parametrize("provider", ["openai", "groq", "together"])
+async def test_reasoning_an_open_model_writes_before_its_answer_is_left_out(
+    record: Recorder, provider: str
+) -> None:
+    record.answers(Answer(chat_answer("<think>hm</think>yes, <b>really</b>")))
+    answer = await _ask(record, provider, "m", provider_llm_api="chat_completions")
+    assert answer.content == "yes, <b>really</b>"
+    record.answers(Answer(chat_answer("yes <think>hm</think>")))
+    answer = await _ask(record, provider, "m", provider_llm_api="chat_completions")
+    assert answer.content == "yes <think>hm</think>"
+
+
 async def test_responses_takes_max_tokens_under_its_own_name(record: Recorder) -> None:
     record.answers(Answer(responses_answer(responses_text("x"))))
     await _ask(record, "openai", "gpt-4o", provider_kwargs={"max_tokens": 3}, max_output_tokens=9)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import uvloop
 from servers import (
+    TEST_KEY,
     Answer,
     Recorder,
     anthropic_answer,
@@ -49,7 +55,11 @@ PIECES = {
     "litellm": chat_pieces({"content": "hello "}, {"content": "you"}),
 }
 PATHS = dict.fromkeys(("anthropic", "gemini", "ollama", "azure"), "")
-MODELS = {"litellm": {"model": "mistral/m", "provider_kwargs": {"api_key": "k"}}}
+KEY = {"provider_kwargs": {"api_key": "k"}}
+MODELS = {
+    "litellm": {"model": "mistral/m", **KEY},
+    "hyperbolic": {"provider": "litellm", "model": "hyperbolic/m", "tools": [], **KEY},
+}
 
 each_wire = pytest.mark.parametrize("wire", PIECES)
 
@@ -289,13 +299,13 @@ async def test_a_request_that_is_refused_for_another_reason_is_sent_once(record:
     assert not (await _error(record, "openai chat")).retryable
 
 
-@pytest.mark.parametrize("wire", ["openai", "openai chat", "anthropic", "gemini", "ollama"])
+@pytest.mark.parametrize("wire", ["openai", "openai chat", "anthropic", "gemini", "ollama", "hyperbolic"])
 async def test_a_cancelled_stream_is_closed_at_once(record: Recorder, wire: str) -> None:
     """The provider stops generating when its client is gone."""
     going = threading.Event()
 
     def pieces() -> Iterator[bytes]:
-        yield from PIECES[wire][:-1]
+        yield from PIECES.get(wire, PIECES["groq"])[:1]
         while not record.hung_up.wait(0.02):
             going.set()
             yield b": on\n"
@@ -327,6 +337,22 @@ async def test_what_the_listener_raises_ends_the_call_as_it_is(record: Recorder,
     assert len(record.seen) == 1
 
 
+async def test_a_server_without_responses_is_asked_for_a_stream_of_chat(record: Recorder) -> None:
+    record.answer = lambda seen: (
+        Answer({"detail": "Not Found"}, status=404)
+        if seen.path == "/v1/responses"
+        else Answer(pieces=PIECES["groq"])
+    )
+    chunks = Chunks()
+    assert (await ask(record, "openai", chunks)).content == chunks.text == "hello you"
+
+
+def test_streams_on_uvloop(record: Recorder) -> None:
+    record.answers(Answer(pieces=PIECES["anthropic"]))
+    chunks = Chunks()
+    assert uvloop.run(ask(record, "anthropic", chunks)).content == chunks.text == "hello you"
+
+
 async def test_connections_are_kept_between_streams(record: Recorder) -> None:
     record.answer = lambda _: Answer(pieces=PIECES["groq"])
     for _ in range(3):
@@ -353,7 +379,7 @@ async def test_streams_at_once_are_not_mixed_up(record: Recorder) -> None:
         assert chunks.tool_calls[0].call_id == f"n{index}"
 
 
-@pytest.mark.parametrize("model", ["perplexity/m", "openrouter/m", "featherless_ai/m"])
+@pytest.mark.parametrize("model", ["perplexity/m", "openrouter/m", "hyperbolic/m"])
 async def test_providers_of_litellms_naming_are_streamed(record: Recorder, model: str) -> None:
     """The first two through our connections, the last through LiteLLM's own client."""
     record.answers(Answer(pieces=PIECES["groq"]))
@@ -365,9 +391,66 @@ async def test_providers_of_litellms_naming_are_streamed(record: Recorder, model
     assert record.last.body["stream_options"] == {"include_usage": True}
 
 
-@pytest.mark.parametrize("model", ["perplexity/m", "nvidia_nim/m", "openrouter/m", "featherless_ai/m"])
+@pytest.mark.parametrize("model", ["perplexity/m", "nvidia_nim/m", "openrouter/m", "hyperbolic/m"])
 async def test_a_provider_of_litellms_naming_whose_stream_breaks_is_asked_once(
     record: Recorder, model: str
 ) -> None:
     record.answers(Answer(pieces=PIECES["groq"][:2]))
     assert (await _error(record, "litellm", model=model)).retryable
+
+
+PROGRAM = """
+    import asyncio, sys
+    from polos.errors import ModelError
+    from polos.models.call import generate
+    from polos.models.request import ModelRequest
+
+    request = ModelRequest(provider="groq", model="m", messages=[{"role": "user", "content": "x"}],
+                           provider_base_url=sys.argv[1])
+
+    async def main():
+        await generate(request, on_chunk=print)
+        try:
+            await generate(request, on_chunk=print)
+        except ModelError as error:
+            print(error.retryable)
+        begun = asyncio.Event()
+        call = asyncio.create_task(generate(request, on_chunk=lambda chunk: begun.set()))
+        await begun.wait()
+        call.cancel()
+        await asyncio.wait([call])
+        print(call.cancelled())
+        begun.clear()
+        asyncio.create_task(generate(request, on_chunk=lambda chunk: begun.set()))
+        await begun.wait()
+
+    asyncio.run(main())
+"""
+
+
+def test_a_program_whose_streams_end_break_and_are_abandoned_prints_nothing_of_its_own_accord(
+    record: Recorder,
+) -> None:
+    """Neither unclosed connections nor destroyed tasks."""
+
+    def endless() -> Iterator[bytes]:
+        yield from PIECES["groq"][:2]
+        while True:
+            yield b": on\n"
+            threading.Event().wait(0.05)
+
+    whole, broken = Answer(pieces=PIECES["groq"]), Answer(pieces=PIECES["groq"][:1], cut=True)
+    record.answers(whole, broken, Answer(pieces=endless()), Answer(pieces=endless()))
+    done = subprocess.run(
+        [sys.executable, "-W", "always::ResourceWarning", "-c", textwrap.dedent(PROGRAM), f"{record.url}/v1"],
+        env={**os.environ, "GROQ_API_KEY": TEST_KEY},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout.split(), done.stderr, done.returncode) == (
+        ["hello", "you", "hello", "True", "True"],
+        "",
+        0,
+    )

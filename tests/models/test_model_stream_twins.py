@@ -249,6 +249,11 @@ CHAT = {
             finish="tool_calls",
         ),
     ),
+    "an emoji in halves": Twin(
+        "groq",
+        chat_answer("so \U0001f600!"),
+        chat_pieces({"content": "so \ud83d"}, {"content": "\ude00!"}),
+    ),
     "an answer that was cut by its limit": Twin(
         "openai chat",
         {

@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import httpx
 import uvicorn
@@ -62,6 +61,11 @@ class Stand:
         project = f"project-{uuid.uuid4().hex[:8]}"
         return self.client(self.key(project, admin=admin)), project
 
+    def open_streams(self) -> int:
+        """Return how many streams the server is sending."""
+        names = [task.get_name() for task in asyncio.all_tasks(self.app.state.loop)]
+        return names.count("stream events")
+
     def close(self) -> None:
         for client in self._clients:
             client.close()
@@ -74,7 +78,7 @@ def stand(settings: Settings) -> Iterator[Stand]:
     app = create_app(settings)
     config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=lambda: asyncio.run(_serve(server)), name="server under test")
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(server, app)), name="server under test")
     thread.start()
     try:
         wait_until(lambda: server.started or not thread.is_alive())
@@ -90,5 +94,6 @@ def stand(settings: Settings) -> Iterator[Stand]:
         assert not thread.is_alive()
 
 
-async def _serve(server: uvicorn.Server) -> Any:
+async def _serve(server: uvicorn.Server, app: FastAPI) -> None:
+    app.state.loop = asyncio.get_running_loop()
     await server.serve()

@@ -166,7 +166,9 @@ def test_local_mode_asks_for_no_key(local: Stand) -> None:
     assert named.get(f"{API}/projects").json()["projects"][0]["id"] == "other"
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "", "[::1", "[]"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "", "[::1", "[]"]
+)
 def test_local_mode_serves_no_other_name(local: Stand, host: str) -> None:
     """A page whose name was made to mean this machine sends its own name."""
     answer = local.client(Host=host).get(f"{API}/projects")

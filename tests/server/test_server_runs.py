@@ -66,9 +66,7 @@ def test_the_same_key_starts_one_run(shop: httpx.Client) -> None:
 def test_the_same_key_with_another_input_is_a_conflict(shop: httpx.Client) -> None:
     key = str(uuid.uuid4())
     start(shop, "add", {"a": 1, "b": 1}, idempotency_key=key)
-    other = shop.post(
-        f"{API}/workflows/add/run", json={"payload": {"a": 2, "b": 1}, "idempotency_key": key}
-    )
+    other = shop.post(f"{API}/workflows/add/run", json={"payload": {"a": 2, "b": 1}, "idempotency_key": key})
     assert (other.status_code, other.json()["error_type"]) == (409, "CONFLICT")
 
 
@@ -101,7 +99,7 @@ def test_definitions_are_told_with_their_details(shop: httpx.Client) -> None:
 
 
 def test_lists_hold_each_kind_alone(shop: httpx.Client) -> None:
-    assert "parrot" in [agent["id"] for agent in shop.get(f"{API}/agents").json()]
+    assert [agent["id"] for agent in shop.get(f"{API}/agents").json()] == ["parrot"]
     assert [tool["id"] for tool in shop.get(f"{API}/tools").json()] == ["echo"]
     names = {each["workflow_id"] for each in shop.get(f"{API}/workflows").json()}
     assert names == {"add", "team/greet", "linger", "repeat"}
@@ -119,7 +117,9 @@ def test_runs_are_listed_page_by_page_without_gap_or_double(server: Stand) -> No
     created = [start(client, "add", {"n": number})["execution_id"] for number in range(5)]
     seen, cursor = [], None
     while True:
-        page = client.get(f"{API}/workflows/runs", params={"limit": 2} | ({"cursor": cursor} if cursor else {}))
+        page = client.get(
+            f"{API}/workflows/runs", params={"limit": 2} | ({"cursor": cursor} if cursor else {})
+        )
         seen += [run["id"] for run in page.json()]
         if (cursor := page.headers.get("X-Next-Cursor")) is None:
             break

@@ -47,13 +47,13 @@ async def studio(make_studio: Callable[[], Studio]) -> AsyncIterator[Studio]:
 
 @pytest.fixture(scope="module")
 def make_studio(
-    studio_folder: Path, model: Talker, valkey_url: str, worker_is_shared: bool
+    studio_folder: Path, model: Talker, valkey_url: str, worker_is_shared: bool, journal_url: str
 ) -> Iterator[Callable[[], Studio]]:
     environment = {
         **QUICK,
         "TALKER_URL": model.url,
         "POLOS_HOME": str(studio_folder / "home"),
-        "POLOS_DATABASE_URL": f"sqlite:///{studio_folder}/journal.db",
+        "POLOS_DATABASE_URL": journal_url,
         "POLOS_BROKER_URL": valkey_url,
     }
     folder = Folder(studio_folder, {**environment, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}"})
@@ -68,6 +68,14 @@ def make_studio(
         yield make
     finally:
         folder.end()
+
+
+@pytest.fixture(scope="module")
+def journal_url(request: pytest.FixtureRequest, studio_folder: Path) -> str:
+    """SQLite, or PostgreSQL where a test asks for it by an indirect parameter."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return f"sqlite:///{studio_folder}/journal.db"
+    return str(request.getfixturevalue("postgres_server").create_database())
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from scripts import Folder, Script
 from stream_program import speaker
 from talker import Talker
 
-from polos import PolosClient, StreamResult
+from polos import PolosClient, StreamEvent, StreamResult
 
 QUICK = {
     "POLOS_SWEEP_SECONDS": "0.2",
@@ -48,3 +48,11 @@ class Studio:
 
     def redis(self) -> Any:
         return redis.Redis.from_url(self.redis_url, decode_responses=True)
+
+
+def text_of(read: list[StreamEvent]) -> str:
+    return "".join(event.data["content"] for event in read if event.event_type == "text_delta")
+
+
+async def read(stream: StreamResult) -> list[StreamEvent]:
+    return [event async for event in stream.events]

@@ -10,21 +10,13 @@ from itertools import pairwise
 import pytest
 from reports import REPORTS
 from stream_program import pair, steps
-from studio import Studio
+from studio import Studio, read, text_of
 from talker import words
 
 from polos import StreamEvent, StreamResult, events
 from polos.errors import RunFailedError
 
 DROPS = 1000
-
-
-def text_of(read: list[StreamEvent]) -> str:
-    return "".join(event.data["content"] for event in read if event.event_type == "text_delta")
-
-
-async def read(stream: StreamResult) -> list[StreamEvent]:
-    return [event async for event in stream.events]
 
 
 async def test_text_comes_as_the_model_speaks(studio: Studio) -> None:
@@ -183,24 +175,6 @@ async def test_a_thousand_drops_lose_and_repeat_nothing(
     request.config.stash[REPORTS]["F26: readers that drop"] = [line]
 
 
-async def test_what_redis_has_lost_comes_from_the_journal(studio: Studio) -> None:
-    stream = await studio.speaks(5, tool="double")
-    live = await read(stream)
-    with studio.redis() as server:
-        server.flushall()
-    late = await read(stream)
-    assert text_of(late) == text_of(live)
-    kinds = [event.event_type for event in late]
-    assert kinds[0] == "agent_start"
-    assert kinds[-1] == "agent_finish"
-    assert kinds.count("stream_start") == 2
-    assert kinds.count("tool_call") == 1
-    numbered = ("agent_start", "step_finish", "tool_finish", "agent_finish")
-    assert [kind for kind in kinds if kind in numbered] == [
-        event.event_type for event in live if event.event_type in numbered
-    ]
-
-
 async def test_a_reader_in_the_middle_of_a_text_survives_the_loss_of_redis(studio: Studio) -> None:
     studio.talker.gate("flush")
     stream = await studio.speaks(30, gate="flush", at=15)
@@ -305,35 +279,3 @@ async def test_bad_cursors_and_unknown_runs_are_refused(studio: Studio) -> None:
     with pytest.raises(ValueError, match="no run"):
         await anext(studio.client.follow("5a0f6f6e-0000-0000-0000-000000000000"))
     await stream.result()
-
-
-async def test_topics_are_read_in_order_by_late_and_live_readers(studio: Studio) -> None:
-    client, topic = studio.client, "orders/created"
-    first = await events.publish(client, topic, events.EventData(event_type="new", data={"n": 0}))
-    following = events.stream_topic(client, topic, last_sequence_id=0)
-    assert (await anext(following)).data == {"n": 0}
-    more = await events.batch_publish(client, topic, [events.EventData(data={"n": n}) for n in (1, 2, 3)])
-    assert more == [first + 1, first + 2, first + 3]
-    assert [(await anext(following)).data["n"] for _ in range(3)] == [1, 2, 3]
-    assert await events.batch_publish(client, topic, []) == []
-    assert [event.sequence_id for event in await client.list_events(topic, after=first)] == more
-    for bad in ("", "x" * 401, "a\x00b"):
-        with pytest.raises(ValueError, match="topic"):
-            await events.publish(client, bad, events.EventData(data={}))
-
-
-async def test_what_is_published_to_a_run_reaches_its_readers(studio: Studio) -> None:
-    studio.talker.gate("own")
-    stream = await studio.speaks(3, gate="own", at=1)
-    seen = []
-    async for event in stream.events:
-        seen.append(event.event_type)
-        if event.event_type == "text_delta" and seen.count("text_delta") == 1:
-            await events.publish(
-                studio.client, stream.topic, events.EventData(event_type="note", data={"by": "me"})
-            )
-        if event.event_type == "note":
-            assert event.data == {"by": "me"}
-            studio.talker.open("own")
-    assert seen.count("note") == 1
-    assert [event.event_type for event in await read(stream)].count("note") == 1

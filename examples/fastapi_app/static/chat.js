@@ -22,6 +22,7 @@ const problem = document.querySelector("#problem");
 
 let runs = keptRuns();
 let chat = 0; // grows with "New chat": what belongs to an earlier one is over
+let source = null; // of the answer that is being told
 
 function keptRuns() {
   try {
@@ -157,29 +158,34 @@ function scrolled(change) {
 }
 
 /** Tell a run to its exchange, to the end. The browser reconnects by itself, with the id of the last event. */
-function follow(runId, exchange, ofChat) {
+function follow(runId, exchange) {
+  const path = `chat/${encodeURIComponent(runId)}`;
   return new Promise((ended) => {
     const connect = () => {
-      const source = new EventSource(`chat/${encodeURIComponent(runId)}/events`);
-      const close = () => {
-        source.close();
-        ended();
-      };
-      for (const kind of KINDS) {
-        source.addEventListener(kind, ({ data }) => {
-          if (ofChat !== chat || scrolled(() => exchange.take(kind, JSON.parse(data)))) close();
-        });
-      }
-      source.onerror = () => {
-        if (ofChat !== chat) return close();
+      source = new EventSource(`${path}/events`);
+      source.onopen = () => exchange.say("Waiting for an answer …");
+      source.onerror = ({ target }) => {
         exchange.say("The connection is lost. Trying again …");
-        if (source.readyState !== EventSource.CLOSED) return undefined;
-        return setTimeout(again, RETRY_MILLISECONDS); // refused by something in between: all anew
+        if (target.readyState === EventSource.CLOSED) setTimeout(again, RETRY_MILLISECONDS, target);
       };
+      for (const kind of KINDS) source.addEventListener(kind, take);
     };
-    const again = () => {
-      exchange.begin();
-      connect();
+    const take = ({ type, data, target }) => {
+      if (!scrolled(() => exchange.take(type, JSON.parse(data)))) return;
+      target.close();
+      ended();
+    };
+    const again = async (refused) => {
+      if (source !== refused) return; // another chat was begun
+      try {
+        await request(path);
+        exchange.begin(); // everything is told from the start
+        connect();
+      } catch (error) {
+        if (error.status !== 404) return setTimeout(again, RETRY_MILLISECONDS, refused);
+        exchange.end("This answer is not there any more.", { failed: true });
+        ended();
+      }
     };
     connect();
   });
@@ -212,7 +218,7 @@ async function show(runId, exchange) {
     stop.disabled = true;
     tell(() => request(`chat/${encodeURIComponent(runId)}/cancel`, { method: "POST" }));
   };
-  await follow(runId, exchange, ofChat);
+  await follow(runId, exchange);
   if (ofChat === chat) stop.hidden = true;
 }
 
@@ -260,6 +266,8 @@ text.addEventListener("keydown", (event) => {
 
 document.querySelector("#new").addEventListener("click", () => {
   chat += 1;
+  source?.close();
+  source = null;
   keep([]);
   log.replaceChildren();
   problem.textContent = "";

@@ -1,0 +1,155 @@
+"""An example, started by the commands of its README, in its folder, on services of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from scripts import Folder, Script, wait_until
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+START_SECONDS = 60.0
+READ_SECONDS = 30.0
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class WebApp:
+    """The processes of one example."""
+
+    def __init__(self, folder: Folder, readme: str) -> None:
+        self._folder = folder
+        self._readme = readme
+        self.worker: Script
+        self.server: Script
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def run(self, command: str, **environment: str) -> Script:
+        """Start a command of the README, which must show it."""
+        assert command in self._readme, f"the README does not show {command!r}"
+        words = shlex.split(command)
+        while "=" in words[0]:
+            name, _, value = words.pop(0).partition("=")
+            environment[name] = value
+        words[0] = str(Path(sys.executable).with_name(words[0]))
+        return self._folder.command(*words, **environment)
+
+    def start(self, worker: str, server: str) -> None:
+        """Start a worker and the app, at the same time."""
+        self.worker = self.run(worker)
+        self.serve(server)
+        self.worker.wait_for(" ready.", seconds=START_SECONDS)
+
+    def start_worker(self, command: str) -> None:
+        """Start another worker, and return once it serves."""
+        self.worker = self.run(command)
+        self.worker.wait_for(" ready.", seconds=START_SECONDS)
+
+    def serve(self, command: str) -> None:
+        """Start the app on its port, and return once it answers."""
+        self.server = server = self.run(command, PORT=str(self.port), UVICORN_PORT=str(self.port))
+        wait_until(lambda: server.process.poll() is not None or self.answers(), seconds=START_SECONDS)
+        assert server.process.poll() is None, server.ends(code=None)
+
+    def answers(self) -> bool:
+        try:
+            return httpx.get(self.url, timeout=5).status_code < 500
+        except httpx.TransportError:
+            return False
+
+    def visitor(self) -> httpx.Client:
+        """Return a client with cookies of its own."""
+        return httpx.Client(base_url=self.url, timeout=READ_SECONDS)
+
+
+@contextmanager
+def web_app(name: str, environment: Mapping[str, str]) -> Iterator[WebApp]:
+    """Make an example ready to be started; at the end, end every process of it."""
+    path = EXAMPLES / name
+    # Not tmp_path, which is too long for a socket.
+    with tempfile.TemporaryDirectory(prefix="polos-", ignore_cleanup_errors=True) as home:
+        folder = ExampleFolder(path, Path(home), environment)
+        try:
+            yield WebApp(folder, (path / "README.md").read_text())
+        finally:
+            folder.end()
+
+
+class ExampleFolder(Folder):
+    """The folder of an example, with the home of its services elsewhere."""
+
+    def __init__(self, path: Path, home: Path, environment: Mapping[str, str]) -> None:
+        search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        super().__init__(path, {**environment, "POLOS_HOME": str(home), "PATH": search, "PYTHONUNBUFFERED": "1"})
+        self._home = home
+
+    @property
+    def home(self) -> Path:
+        return self._home
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One server-sent event."""
+
+    id: str
+    kind: str
+    data: dict[str, Any]
+
+
+def frames(response: httpx.Response) -> Iterator[Frame]:
+    """Yield the events of a response as they come; comments and frames without data are none."""
+    fields: dict[str, str] = {}
+    for line in response.iter_lines():
+        if line:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        else:
+            if "data" in fields:
+                yield Frame(fields.get("id", ""), fields["event"], json.loads(fields["data"]))
+            fields = {}
+
+
+def all_frames(client: httpx.Client, path: str, *, after: str = "") -> list[Frame]:
+    """Return the events of a stream, to its end."""
+    with client.stream("GET", path, headers={"last-event-id": after} if after else {}) as response:
+        assert response.status_code == 200, response.read()
+        return list(frames(response))
+
+
+def until_text(client: httpx.Client, path: str, text: str) -> list[Frame]:
+    """Return the events of a stream until the text of an answer is `text`, and leave."""
+    seen: list[Frame] = []
+    with client.stream("GET", path) as response:
+        for frame in frames(response):
+            seen.append(frame)
+            if text_of(seen) == text:
+                return seen
+    raise AssertionError(f"the stream ended before {text!r}: {text_of(seen)!r}")
+
+
+def text_of(seen: list[Frame]) -> str:
+    """Return the text that a reader has who drops what an attempt begins again."""
+    turns: dict[int, str] = {}
+    for frame in seen:
+        step = frame.data.get("step", 0)
+        if frame.kind in {"stream_start", "stream_reset"}:
+            turns[step] = ""
+        elif frame.kind == "text_delta":
+            turns[step] += frame.data["content"]
+    return "".join(turns.values())
