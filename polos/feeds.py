@@ -84,6 +84,8 @@ class Feeds:
         reader = TreeReader(self._bus(), history, root_id=run["root_id"], run_id=run_id, cursor=cursor)
         if isinstance(after, int) and after > 0:
             await reader.find_number()
+        if cursor is not None and run["ended_event"] is not None and reader.number >= run["ended_event"]:
+            return  # the reader has the end already
         topic = event_data.topic_of(run["root_name"], run["root_id"])
         async for told in reader.events():
             yield _stream_event(told, topic)

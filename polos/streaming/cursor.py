@@ -1,8 +1,8 @@
 """Where a reader of a run tree is: the number of the last numbered event, and the last kept entry.
 
-A cursor is written ``{number}.{milliseconds}-{n}``. ``+{ahead}`` follows where the sequence id of the event is
-that much ahead of the position's; and after a piece of text ``.{run}.{step}.{attempt}.{offset}``: whose it was,
-in which turn and attempt, and how many characters of that the reader has.
+A cursor is written ``{number}.{milliseconds}-{n}``. ``+{ahead}`` follows where the sequence id of the event
+is that much ahead of the position's; and after a piece of text ``.{run}.{step}.{attempt}.{offset}``: whose it
+was, in which turn and attempt, and how many characters of that the reader has.
 """
 
 from __future__ import annotations

@@ -128,6 +128,11 @@ class TreeReader:
         self._heard_until = cursor.position if cursor is not None else Position()
         self._watched_at = 0.0
 
+    @property
+    def number(self) -> int:
+        """Number of the last numbered event the reader has."""
+        return self._progress.number
+
     async def find_number(self) -> None:
         """Find the last numbered event up to the cursor's position, for a reader who knows only that."""
         position = self._progress.cursor.position

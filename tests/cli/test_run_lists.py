@@ -144,7 +144,11 @@ def test_tokens_of_agents_below_are_summed_once(journal: Written) -> None:
     middle = journal.claimed(journal.child(top, "middle", step="middle"))
     agent = journal.claimed(journal.child(middle, "helper", step="helper", kind="agent"))
     for claim in (agent, middle):
-        assert journal.do(finish_run(claim.id, claim.attempt, Ending(RunStatus.COMPLETED, total_tokens=18), root_id=claim.id))
+        assert journal.do(
+            finish_run(
+                claim.id, claim.attempt, Ending(RunStatus.COMPLETED, total_tokens=18), root_id=claim.id
+            )
+        )
     assert re.search(r"tokens +18 in the runs it started", polos("runs", "show", top.id).output)
 
 

@@ -319,6 +319,22 @@ async def test_anthropic_gets_thinking_and_failed_tools_back(record: Recorder) -
     assert [block.get("is_error") for block in results["content"]] == [None, True]
 
 
+async def test_a_tool_anthropic_runs_itself_is_no_call_of_ours_and_goes_back_with_its_result(
+    record: Recorder,
+) -> None:
+    search = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "x"}}
+    found = {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []}
+    record.answers(Answer(anthropic_answer(search, found, {"type": "text", "text": "it is so"})))
+    tool = {"type": "web_search_20250305", "name": "web_search"}
+    first = await _ask(record, "anthropic", "claude-sonnet-4-6", path="", tools=[tool])
+    assert first.content == "it is so"
+    assert first.tool_calls == []
+    messages = [*HELLO, *first.raw_output, {"role": "user", "content": "really?"}]
+    await _ask(record, "anthropic", "claude-sonnet-4-6", path="", tools=[tool], messages=messages)
+    assistant = record.last.body["messages"][1]["content"]
+    assert {"server_tool_use", "web_search_tool_result", "text"} == {block["type"] for block in assistant}
+
+
 @pytest.mark.parametrize(
     ("model", "options", "expected"),
     [

@@ -55,11 +55,9 @@ PIECES = {
     "litellm": chat_pieces({"content": "hello "}, {"content": "you"}),
 }
 PATHS = dict.fromkeys(("anthropic", "gemini", "ollama", "azure"), "")
-KEY = {"provider_kwargs": {"api_key": "k"}}
-MODELS = {
-    "litellm": {"model": "mistral/m", **KEY},
-    "hyperbolic": {"provider": "litellm", "model": "hyperbolic/m", "tools": [], **KEY},
-}
+MODELS = {"litellm": {"model": "mistral/m", "provider_kwargs": {"api_key": "k"}}}
+OWN_CLIENT = {"model": "hyperbolic/m", "tools": []}
+"""A model LiteLLM reaches through a client of its own."""
 
 each_wire = pytest.mark.parametrize("wire", PIECES)
 
@@ -294,24 +292,45 @@ async def test_a_server_that_refuses_what_it_does_not_know_about_streams_is_aske
     assert [refused in seen.body for seen in record.seen] == [True, False, False]
 
 
+async def test_a_refusal_that_only_mentions_streams_does_not_end_streaming(record: Recorder) -> None:
+    record.answers(Answer({"error": {"message": "no streams of insults"}}, status=400))
+    with pytest.raises(ModelError, match="no streams of insults"):
+        await ask(record, "openai chat")
+    record.answers(Answer(pieces=PIECES["groq"]))
+    await ask(record, "openai chat")
+    assert record.last.body["stream"]
+
+
 async def test_a_request_that_is_refused_for_another_reason_is_sent_once(record: Recorder) -> None:
     record.answers(Answer({"error": {"message": "temperature is too high"}}, status=400))
     assert not (await _error(record, "openai chat")).retryable
 
 
-@pytest.mark.parametrize("wire", ["openai", "openai chat", "anthropic", "gemini", "ollama", "hyperbolic"])
-async def test_a_cancelled_stream_is_closed_at_once(record: Recorder, wire: str) -> None:
+@pytest.mark.parametrize(
+    ("wire", "fields"),
+    [
+        ("openai", {}),
+        ("openai chat", {}),
+        ("anthropic", {}),
+        ("gemini", {}),
+        ("ollama", {}),
+        ("litellm", OWN_CLIENT),
+    ],
+)
+async def test_a_cancelled_stream_is_closed_at_once(
+    record: Recorder, wire: str, fields: dict[str, Any]
+) -> None:
     """The provider stops generating when its client is gone."""
     going = threading.Event()
 
     def pieces() -> Iterator[bytes]:
-        yield from PIECES.get(wire, PIECES["groq"])[:1]
+        yield from PIECES[wire][:1]
         while not record.hung_up.wait(0.02):
             going.set()
             yield b": on\n"
 
     record.answers(Answer(pieces=pieces()))
-    task = asyncio.create_task(ask(record, wire))
+    task = asyncio.create_task(ask(record, wire, **fields))
     async with asyncio.timeout(10):
         await asyncio.to_thread(going.wait, 10)
         task.cancel()

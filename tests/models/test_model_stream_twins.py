@@ -301,6 +301,20 @@ def json_delta(text: str) -> Any:
 NO_TEXT = {"type": "text", "text": ""}
 CALL = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
 CITATION = {"type": "char_location", "cited_text": "x", "document_index": 0, "document_title": "t"}
+SEARCH = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
+FOUND = {
+    "type": "web_search_tool_result",
+    "tool_use_id": "srvtoolu_1",
+    "content": [
+        {
+            "type": "web_search_result",
+            "url": "http://x",
+            "title": "t",
+            "encrypted_content": "abc",
+            "page_age": None,
+        }
+    ],
+}
 ANTHROPIC = {
     "thinking, text, calls and cached tokens": Twin(
         "anthropic",
@@ -328,6 +342,26 @@ ANTHROPIC = {
             stop_reason="tool_use",
             cache_read_input_tokens=5,
             cache_creation_input_tokens=3,
+        ),
+        path="",
+    ),
+    "tools the provider runs itself": Twin(
+        "anthropic",
+        anthropic_answer(
+            {"type": "text", "text": "let me "},
+            {**SEARCH, "input": {"query": "x"}},
+            FOUND,
+            {"type": "text", "text": "see"},
+            {**CALL, "input": {"x": 1}},
+            stop_reason="tool_use",
+        ),
+        anthropic_pieces(
+            (NO_TEXT, text_delta("let me ")),
+            (SEARCH, json_delta('{"query"'), json_delta(': "x"}')),
+            (FOUND,),
+            (NO_TEXT, text_delta("see")),
+            (CALL, json_delta('{"x": 1}')),
+            stop_reason="tool_use",
         ),
         path="",
     ),

@@ -15,6 +15,7 @@ from talker import words
 
 from polos import StreamEvent, StreamResult, events
 from polos.errors import RunFailedError
+from polos.streaming import reader
 
 DROPS = 1000
 
@@ -203,6 +204,35 @@ async def test_a_reader_that_reconnects_after_the_loss_of_redis_misses_nothing(s
     found += [event async for event in studio.client.follow(stream.id, after=found[-1].id)]
     assert text_of(found) == "".join(words(30))
     assert [event.event_type for event in found].count("stream_start") == 1
+
+
+async def test_many_readers_share_one_connection_and_all_get_everything(studio: Studio) -> None:
+    """F27: five hundred readers of one run in one process."""
+    studio.talker.gate("many")
+    stream = await studio.speaks(20, gate="many", at=10)
+    with studio.redis() as server:
+        await stream.get()
+        before = len(server.client_list(_type="pubsub"))
+        reading = [asyncio.ensure_future(stream.text()) for _ in range(500)]
+        while server.pubsub_numsub(f"polos:tree:{stream.id}")[0][1] < 1:
+            await asyncio.sleep(0.01)
+        assert len(server.client_list(_type="pubsub")) <= before + 1
+    studio.talker.open("many")
+    assert set(await asyncio.gather(*reading)) == {"".join(words(20))}
+
+
+async def test_a_reader_that_does_not_read_keeps_little_and_loses_nothing(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F27: what a slow reader has not read waits in Redis, not in its process."""
+    monkeypatch.setattr(reader, "MAX_WAITING_ENTRIES", 20)
+    stream = await studio.speaks(500)
+    slow = studio.client.follow(stream.id)
+    found = [await anext(slow)]
+    assert await stream.text() == "".join(words(500)), "the run has ended, and others were not held up"
+    found += [event async for event in slow]
+    assert text_of(found) == "".join(words(500))
+    assert [event.event_type for event in found].count("stream_reset") == 0
 
 
 async def test_from_now_on_gives_what_comes_not_what_was(studio: Studio) -> None:

@@ -18,7 +18,9 @@ EXPECT_MILLISECONDS = 30_000  # a worker may have to start first
 @contextmanager
 def chromium() -> Iterator[Any]:
     """Run a browser of this machine; skips where there is none."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'polos[test]'")
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="needs playwright: pip install 'polos[test]'"
+    )
     program = next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
     if program is None:
         pytest.skip("needs Chromium in the PATH: apt-get install chromium")

@@ -59,11 +59,17 @@ def test_a_conversation_goes_on_where_it_was(visitor: httpx.Client, model: ToldM
     second = ask(visitor, "Why?", after=first)
     all_frames(visitor, f"/chat/{second}/events")
 
-    assert [message["content"] for message in model.asked[-1][1:]] == ["Where is it sunny?", "Lisbon.", "Why?"]
+    assert [message["content"] for message in model.asked[-1][1:]] == [
+        "Where is it sunny?",
+        "Lisbon.",
+        "Why?",
+    ]
     assert visitor.get(f"/chat/{second}").json() == {"run_id": second, "text": "Why?", "status": "completed"}
 
 
-def test_a_run_of_another_visitor_does_not_exist(app: WebApp, visitor: httpx.Client, model: ToldModel) -> None:
+def test_a_run_of_another_visitor_does_not_exist(
+    app: WebApp, visitor: httpx.Client, model: ToldModel
+) -> None:
     model.says("A secret.")
     run_id = ask(visitor, "Tell me a secret")
     with app.visitor() as stranger:
@@ -83,7 +89,9 @@ def test_what_cannot_be_is_refused(visitor: httpx.Client, model: ToldModel) -> N
     run_id = ask(visitor, "hello")
 
     assert visitor.post("/chat", json={"text": ""}).status_code == 422
-    assert visitor.post("/chat", content=b"{", headers={"content-type": "application/json"}).status_code == 422
+    assert (
+        visitor.post("/chat", content=b"{", headers={"content-type": "application/json"}).status_code == 422
+    )
     assert visitor.get("/chat/nothing/events").status_code == 404
     [refused] = all_frames(visitor, f"/chat/{run_id}/events", after="nonsense")
     assert refused.kind == "refused"

@@ -45,7 +45,12 @@ class Speech:
         self._wait_for(len(self.words) + 1)
         for index, (name, arguments) in enumerate(self._calls):
             function = {"name": name, "arguments": json.dumps(arguments)}
-            call = {"index": index, "id": f"call_{id(self)}_{index}", "type": "function", "function": function}
+            call = {
+                "index": index,
+                "id": f"call_{id(self)}_{index}",
+                "type": "function",
+                "function": function,
+            }
             yield _chunk({"tool_calls": [call]})
         yield _chunk({}, "tool_calls" if self._calls else "stop")
         yield b"data: [DONE]\n\n"
@@ -99,7 +104,9 @@ class ToldModel:
         if seen.body.get("stream"):
             return Answer(pieces=speech.pieces())
         choice = {"index": 0, "message": {"role": "assistant", "content": "".join(speech.words)}}
-        return Answer({**_HEAD, "object": "chat.completion", "choices": [{**choice, "finish_reason": "stop"}]})
+        return Answer(
+            {**_HEAD, "object": "chat.completion", "choices": [{**choice, "finish_reason": "stop"}]}
+        )
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from typing import Any
 from polos.models.request import Item
 from polos.models.streams.assembler import Assembler, Sink, raise_if_error
 
-_TOOL_USES = ("tool_use", "server_tool_use")
 # Which field of a block the pieces of each kind belong to.
 _TEXT_PIECES = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
 
@@ -79,7 +78,7 @@ class AnthropicAssembler(Assembler):
         for name in (*_TEXT_PIECES.values(), "input"):
             if pieces := "".join(self._pieces.pop((index, name), ())):
                 block[name] = _input(pieces) if name == "input" else (block.get(name) or "") + pieces
-        if block["type"] in _TOOL_USES:
+        if block["type"] == "tool_use":
             self.sink.call(
                 {
                     "type": "function_call",

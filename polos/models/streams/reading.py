@@ -106,13 +106,16 @@ async def _ask_for_a_stream(
     """Send `request` without what this server refused for this model; a refused request costs nothing."""
     body = json.loads(request.content)
     key = (str(request.url.copy_with(query=None)), str(body.get("model", "")))
+    without = refused.get(key, frozenset())
     while True:
-        without = refused.get(key, frozenset())
         response = await send(_streaming_request(request, found, body=body, without=without))
         refused_now = await _refused_fields(response)
         if refused_now <= without:
-            return response
-        refused[key] = without | refused_now
+            break
+        without |= refused_now
+    if without and response.is_success:  # else it was refused for something else
+        refused[key] = without
+    return response
 
 
 def _streaming_request(

@@ -1,0 +1,108 @@
+"""The Flask example under gunicorn, with two forked processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from scripts import wait_until
+from told_model import ToldModel
+from web_app import WebApp, all_frames, text_of, until_text, web_app
+
+pytest.importorskip("flask", reason="needs flask: pip install 'polos[test]'")
+pytest.importorskip("gunicorn", reason="needs gunicorn: pip install 'polos[test]'")
+pytestmark = pytest.mark.timeout(180)
+
+WORKER = "POLOS_IMPORTS=agents celery -A polos worker --loglevel info"
+SERVER = "gunicorn --preload --workers 2 --threads 16 app:app"
+
+
+@pytest.fixture(scope="module")
+def app(model: ToldModel) -> Iterator[WebApp]:
+    with web_app("flask_app", model.environment) as app:
+        app.start(WORKER, SERVER)
+        yield app
+
+
+@pytest.fixture
+def visitor(app: WebApp) -> Iterator[httpx.Client]:
+    with app.visitor() as client:
+        yield client
+
+
+def start(visitor: httpx.Client, text: str) -> str:
+    response = visitor.post("/runs", json={"text": text})
+    assert response.status_code == 202, response.text
+    return response.json()["run_id"]
+
+
+def test_a_sync_view_answers_in_its_request(visitor: httpx.Client, model: ToldModel) -> None:
+    model.says("A message.")
+
+    answer = visitor.post("/ask", json={"text": "What is a doorbell?"})
+
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["answer"] == "A message."
+    assert visitor.get(f"/runs/{answer.json()['run_id']}").json()["status"] == "completed"
+
+
+def test_both_forked_processes_answer_at_once(app: WebApp, visitor: httpx.Client, model: ToldModel) -> None:
+    """Requests on connections of their own, so that both processes get some."""
+    count = 12
+    for _ in range(count):
+        model.says("Yes.")
+
+    def ask(number: int) -> str:
+        with app.visitor() as other:
+            return other.post("/ask", json={"text": f"question {number}"}).json()["answer"]
+
+    with ThreadPoolExecutor(count) as threads:
+        answers = list(threads.map(ask, range(count)))
+
+    assert answers == ["Yes."] * count
+    assert len(set(app.server_threads_that("polos-client"))) == 2
+
+
+def test_a_broken_stream_goes_on_after_the_last_event(visitor: httpx.Client, model: ToldModel) -> None:
+    speech = model.says("one two three four", held=True)
+    path = f"/runs/{start(visitor, 'count')}/events"
+    speech.allow(2)
+
+    before = until_text(visitor, path, "one two ")
+    speech.finish()
+    after = all_frames(visitor, path, after=before[-1].id)
+
+    assert text_of([*before, *after]) == "one two three four"
+    assert after[-1].kind == "agent_finish"
+
+
+def test_a_run_can_be_cancelled(visitor: httpx.Client, model: ToldModel) -> None:
+    speech = model.says("never said", held=True)
+    run_id = start(visitor, "go on")
+    wait_until(speech.begun.is_set)
+
+    assert visitor.post(f"/runs/{run_id}/cancel").json() == {"cancelled": True}
+    assert all_frames(visitor, f"/runs/{run_id}/events")[-1].kind == "agent_cancel"
+    assert visitor.get(f"/runs/{run_id}").json()["status"] == "cancelled"
+
+
+def test_what_cannot_be_is_refused(app: WebApp, visitor: httpx.Client, model: ToldModel) -> None:
+    model.says("Hello.")
+    run_id = start(visitor, "hello")
+
+    assert visitor.post("/ask", json={"text": 1}).status_code == 400
+    assert visitor.post("/ask", content=b"text").status_code == 415
+    assert visitor.get("/runs/nothing/events").status_code == 404
+    with app.visitor() as stranger:
+        assert stranger.get(f"/runs/{run_id}/events").status_code == 404
+    [refused] = all_frames(visitor, f"/runs/{run_id}/events", after="nonsense")
+    assert refused.kind == "refused"
+
+
+def test_the_model_says_nothing_and_the_view_says_so(visitor: httpx.Client, model: ToldModel) -> None:
+    answer = visitor.post("/ask", json={"text": "hello"})
+
+    assert answer.status_code == 502
+    assert "nobody told the model" in answer.json()["error"]
