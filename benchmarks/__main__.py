@@ -1,4 +1,4 @@
-"""`python -m benchmarks all`, or some of w1 w2 w3 w4 w5 w6 w8: JSON lines on stdout, a table on stderr."""
+"""`python -m benchmarks all`, or some of w1 w2 w3 w4 w5 w6 w7 w8: JSON lines on stdout, a table on stderr."""
 
 from __future__ import annotations
 
@@ -20,9 +20,27 @@ from benchmarks.measuring import Bench
 from benchmarks.model_server import model_server
 from benchmarks.report import print_tables
 from benchmarks.servers import Servers, servers
-from benchmarks.workloads import w1_steps, w2_throughput, w3_latency, w4_agents, w5_waiting, w6_kill, w8_long
+from benchmarks.workloads import (
+    w1_steps,
+    w2_throughput,
+    w3_latency,
+    w4_agents,
+    w5_waiting,
+    w6_kill,
+    w7_streams,
+    w8_long,
+)
 
-MODULES: tuple[Any, ...] = (w1_steps, w2_throughput, w3_latency, w4_agents, w5_waiting, w6_kill, w8_long)
+MODULES: tuple[Any, ...] = (
+    w1_steps,
+    w2_throughput,
+    w3_latency,
+    w4_agents,
+    w5_waiting,
+    w6_kill,
+    w7_streams,
+    w8_long,
+)
 WORKLOADS = {module.NAME: module for module in MODULES}
 DATABASES = ("sqlite", "postgres")
 REPEATS, QUICK_REPEATS = 5, 2

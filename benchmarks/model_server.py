@@ -1,7 +1,8 @@
 """A model behind real HTTP that costs next to nothing: OpenAI chat completions, on raw asyncio.
 
 The system prompt is the script: `script-3-5-200` asks three times for five tools and then answers, each time
-after 200 ms. Where a conversation stands is read from its messages; only times of requests are kept.
+after 200 ms; `stream-60-50` says 60 words, one each 50 ms, each of them the time at which it was sent. Where a
+conversation stands is read from its messages; only times of requests are kept.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import uvloop
 
 HEAD_END = b"\r\n\r\n"
 SEEN_PATH = b"/seen"
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 def answer_to(body: dict[str, Any]) -> tuple[dict[str, Any], float]:
@@ -43,11 +45,16 @@ def _call(turn: int, number: int) -> dict[str, Any]:
     return {"id": f"call_{turn}_{number}", "type": "function", "function": function}
 
 
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
 class _Connection(asyncio.Protocol):
     def __init__(self, times: list[float]) -> None:
         self._times = times
         self._data = b""
         self._transport: Any = None
+        self._speaking: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -69,11 +76,31 @@ class _Connection(asyncio.Protocol):
             self._times.clear()
             return
         self._times.append(time.monotonic())
-        answer, delay_seconds = answer_to(json.loads(body))
+        asked = json.loads(body)
+        if asked["messages"][0]["content"].startswith("stream-"):
+            self._speaking = asyncio.get_running_loop().create_task(self._speak(asked))
+            return
+        answer, delay_seconds = answer_to(asked)
         if delay_seconds:
             asyncio.get_running_loop().call_later(delay_seconds, self._send, answer)
         else:
             self._send(answer)
+
+    async def _speak(self, asked: dict[str, Any]) -> None:
+        words, milliseconds = (int(part) for part in asked["messages"][0]["content"].split("-")[1:])
+        self._transport.write(STREAM_HEAD)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for number in range(words):
+            await asyncio.sleep(max(began + number * milliseconds / 1000 - loop.time(), 0))
+            self._data_line({"content": f"{time.monotonic():.6f} "})
+        self._data_line({}, finish="stop")
+        self._transport.write(_chunk(b"data: [DONE]\n\n") + _chunk(b""))
+
+    def _data_line(self, delta: dict[str, Any], finish: str | None = None) -> None:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        base = {"id": "s", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+        self._transport.write(_chunk(f"data: {json.dumps({**base, 'choices': [choice]})}\n\n".encode()))
 
     def _send(self, answer: Any) -> None:
         body = json.dumps(answer).encode()

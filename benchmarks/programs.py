@@ -95,4 +95,6 @@ def script_of(agent: Agent) -> str:
 tool_agent = agent_of("tool_agent", "script-3-5-0")
 slow_agent = agent_of("slow_agent", "script-1-1-2000")
 long_agent = agent_of("long_agent", "script-99-1-0")
+steady_speaker = agent_of("steady_speaker", "stream-60-50")
+fast_speaker = agent_of("fast_speaker", "stream-500-0")
 short_long_agent = agent_of("short_long_agent", "script-39-1-0")

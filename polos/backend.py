@@ -20,6 +20,7 @@ from polos.connections import Connections, configured_app, installed_app
 from polos.dispatch import Doorbell, Sender, quietly
 from polos.errors import JournalUnavailableError
 from polos.feeds import Feeds
+from polos.forks import tell_of_forks
 from polos.journal import schema
 from polos.journal.children import READ_LIVE_CHILDREN, cancel_run
 from polos.journal.database import Connection
@@ -80,15 +81,36 @@ class ClientBackend:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._left: list[object] = []
+        self._begin()
+        tell_of_forks(self)
+
+    # -- life
+
+    def _begin(self) -> None:
         self._lock = threading.RLock()  # one journal connection, many threads
         self._app: Celery | None = None
         self._connections: Connections | None = None
         self._journal: Connection | None = None
         self._worker: EmbeddableWorker | None = None
-        self._feeds = Feeds(_Journal(self), self._bus, max_value_bytes=settings.max_value_bytes)
+        self._feeds = Feeds(_Journal(self), self._bus, max_value_bytes=self._settings.max_value_bytes)
         self._buses: WeakKeyDictionary[asyncio.AbstractEventLoop, Bus] = WeakKeyDictionary()
 
-    # -- life
+    def before_fork(self) -> None:
+        """Let nothing be under way; an SQLite connection must not even be open when its process forks."""
+        self._lock.acquire()
+        if self._connections is not None and self._connections.database.is_sqlite:
+            self._disconnect()  # SQLite would take the parent's locks on the file for the child's own
+
+    def after_fork(self) -> None:
+        """Go on, in the parent."""
+        self._lock.release()
+
+    def forget(self) -> None:
+        """Begin anew, in the child."""
+        # Kept, for what is freed shuts sockets that the parent still uses.
+        self._left += [self._app, self._connections, self._journal, self._worker, self._feeds, self._buses]
+        self._begin()
 
     def connect(self) -> None:
         """Reach the journal, and create its schema in an empty database.

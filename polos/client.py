@@ -313,6 +313,12 @@ class PolosClient:
         """
         await self._transport.start_worker()
 
+    def before_fork(self) -> None:
+        """Nothing here needs to be at rest."""
+
+    def after_fork(self) -> None:
+        """Nothing has changed, in the parent."""
+
     def forget(self) -> None:
         """Make everything anew in a process that was forked from this client's."""
         self._transport.forget()

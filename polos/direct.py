@@ -52,7 +52,6 @@ class DirectTransport:
         self._deployment = deployment_id
         self._is_shared = backend is not None
         self._backend = backend
-        self._left: list[ClientBackend] = []
         self._lock = threading.Lock()
 
     # -- starting
@@ -118,7 +117,7 @@ class DirectTransport:
         return row if row is not None and row["project"] == self._project else None
 
     async def ended_run(self, execution_id: str) -> dict[str, Any] | None:
-        """See `Transport`; notices shorten the wait, now and then the journal is read in case one is missed."""
+        """See `Transport`. Notices shorten the wait; the journal is read now and then, for one may be lost."""
         backend = await self.backend()
         ended = asyncio.Event()
         told, pause = False, NOBODY_SERVES_SECONDS
@@ -231,11 +230,7 @@ class DirectTransport:
 
     def forget(self) -> None:
         """See `Transport`."""
-        self._lock = threading.Lock()
-        if self._backend is not None and not self._is_shared:
-            # Kept, for what is freed closes sockets that the parent still uses.
-            self._left.append(self._backend)
-            self._backend = None
+        self._lock = threading.Lock()  # the backend is told by itself
 
 
 async def _tell_why_it_stands(backend: ClientBackend, record: dict[str, Any]) -> bool:

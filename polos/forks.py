@@ -1,31 +1,53 @@
-"""What a forked child must make anew: locks that another thread held, connections its parent still uses."""
+"""Forks of this process: what must be at rest before one, and what the child must make anew."""
 
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Protocol
 
 
-class Forgetful(Protocol):
-    """An object of a process that may fork."""
+class Forked(Protocol):
+    """An object that is there when its process forks. A fork waits for `before_fork`."""
+
+    def before_fork(self) -> None:
+        """Come to rest; called in the thread that forks."""
+
+    def after_fork(self) -> None:
+        """Go on, in the parent."""
 
     def forget(self) -> None:
-        """Drop, without closing, what belongs to the parent; called in the child, before anything else."""
+        """Begin anew, in the child: nothing of the parent may be closed, and its threads are not there."""
 
 
-_known: weakref.WeakSet[Forgetful] = weakref.WeakSet()  # of this process: a fork tells nobody else
+_known: weakref.WeakSet[Forked] = weakref.WeakSet()  # of this process, as forks are
+_at_rest = threading.local()
 
 
-def tell_of_forks(it: Forgetful) -> None:
-    """Have `it` forget what belongs to its parent in every child that is forked from now on."""
+def tell_of_forks(it: Forked) -> None:
+    """Have `it` told of every fork from now on, for as long as it lives."""
     _known.add(it)
 
 
-def _forget_all() -> None:
+def _before() -> None:
+    _at_rest.known = []
     for it in list(_known):
+        it.before_fork()
+        _at_rest.known.append(it)
+
+
+def _in_parent() -> None:
+    for it in _at_rest.known:
+        it.after_fork()
+    del _at_rest.known
+
+
+def _in_child() -> None:
+    for it in _at_rest.known:
         it.forget()
+    del _at_rest.known
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_forget_all)
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from agents import glossary_agent
@@ -99,7 +99,7 @@ def frame(event: StreamEvent) -> str:
     return f"id: {event.id}\nevent: {event.event_type}\ndata: {json.dumps(event.data)}\n\n"
 
 
-async def with_pauses(events: AsyncIterator[StreamEvent]) -> AsyncGenerator[StreamEvent | None]:
+async def with_pauses(events: AsyncIterator[StreamEvent]) -> AsyncIterator[StreamEvent | None]:
     """Yield events, and None when there was none for a while: only who writes notices that nobody reads."""
     coming = asyncio.ensure_future(anext(events, None))
     try:

@@ -105,24 +105,28 @@ class TextChunkIterator:
 
 
 class _TurnText:
-    """One turn's text: what was given, and what an attempt that began again has said so far."""
+    """One turn's text: what was given, and where an attempt that began again is in it."""
 
     def __init__(self) -> None:
-        self._given = ""
-        self._said = ""
+        self._given: list[str] = []
+        self._again: list[str] = []  # what the attempt under way has said of it
+        self._left = ""  # what it has not said yet
 
     def begin_again(self) -> None:
-        self._said = ""
+        self._again, self._left = [], "".join(self._given)
 
     def add(self, piece: str) -> str:
         """Return what of `piece` was not given before: all of it, once the attempts differ."""
-        before, self._said = self._said, self._said + piece
-        if self._given.startswith(self._said):
+        if not self._left:
+            self._given.append(piece)
+            return piece
+        self._again.append(piece)
+        common = len(os.path.commonprefix([self._left, piece]))
+        self._left = self._left[common:]
+        if common == len(piece):
             return ""
-        common = max(len(os.path.commonprefix([self._given, self._said])), len(before))
-        fresh = self._said[common:]
-        self._given = self._said
-        return fresh
+        self._given, self._left = self._again, ""
+        return piece[common:]
 
 
 class StreamResult:
@@ -212,7 +216,9 @@ def _raise_if_failed(event: StreamEvent, run_id: str) -> None:
     if not ends_run(event.event_type, event.data, run_id):
         return
     if event.data.get("cancelled_by") == "timeout":
-        raise WorkflowTimeoutError(run_id, 0)
+        error = WorkflowTimeoutError(run_id, 0)
+        error.args = (_failure(run_id, event.data["error"]),)  # says after how many seconds
+        raise error
     if event.data.get("error") is not None or (event.event_type or "").endswith("_cancel"):
         raise RunFailedError(_failure(run_id, event.data.get("error") or "cancelled"))
 

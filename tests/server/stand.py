@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 import time
 import uuid
@@ -14,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from polos.journal import keys
-from polos.journal.database import Database
+from polos.journal.database import Connection, Database
 from polos.server import create_app
 from polos.settings import Settings
 
@@ -35,8 +36,11 @@ class Stand:
         self.url = url
         self.app = app
         self.settings = settings
-        self._journal = Database(settings.database_url).connect()
         self._clients: list[httpx.Client] = []
+
+    @functools.cached_property
+    def _journal(self) -> Connection:
+        return Database(self.settings.database_url).connect()
 
     def key(self, project: str, *, admin: bool = False) -> str:
         """Issue a key of a project; return its secret."""
@@ -69,7 +73,8 @@ class Stand:
     def close(self) -> None:
         for client in self._clients:
             client.close()
-        self._journal.close()
+        if "_journal" in vars(self):
+            self._journal.close()
 
 
 @contextmanager

@@ -75,8 +75,9 @@ def publish(client: httpx.Client, topic: str, *values: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def told_run(shop: httpx.Client, worker: None) -> tuple[str, list[Frame]]:
-    """A run of three steps, and the frames that were sent while it went on."""
+    """A run of three steps that has ended, and the frames of its stream."""
     run_id = start(shop, "repeat", {"steps": 3, "size": 10})
+    shop.get(f"{API}/executions/{run_id}", params={"wait": 30})
     return run_id, events_of(shop, workflow_run_id=run_id)
 
 
@@ -96,14 +97,18 @@ def test_every_frame_has_its_position(told_run: tuple[str, list[Frame]]) -> None
     assert [frame.event["id"] for frame in frames] == ids
 
 
-def test_a_stream_goes_on_after_any_position(shop: httpx.Client, told_run: tuple[str, list[Frame]]) -> None:
-    run_id, frames = told_run
-    kinds = [frame.fields["event"] for frame in frames]
+def test_a_stream_goes_on_after_any_position(shop: httpx.Client, worker: None) -> None:
+    run_id = start(shop, "linger", {"seconds": 60})
+    publish(shop, f"workflow/linger/{run_id}", *range(5))
+    shop.post(f"{API}/executions/{run_id}/cancel")
+    frames = events_of(shop, workflow_run_id=run_id)
+    told = [frame.event["data"] for frame in frames]
+    assert [data["value"] for data in told if "value" in data] == list(range(5))
     for place, frame in enumerate(frames[:-1]):
         rest = events_of(shop, after=frame.fields["id"], workflow_run_id=run_id)
-        assert [each.fields["event"] for each in rest] == kinds[place + 1 :]
+        assert [each.event["data"] for each in rest] == told[place + 1 :]
     by_query = events_of(shop, last_event_id=frames[0].fields["id"], workflow_run_id=run_id)
-    assert [each.fields["event"] for each in by_query] == kinds[1:]
+    assert [each.event["data"] for each in by_query] == told[1:]
 
 
 def test_after_the_end_there_is_nothing_more_to_ask_for(
@@ -148,6 +153,13 @@ def test_a_position_that_is_none_is_refused(
 
 def test_nothing_to_follow_is_refused(shop: httpx.Client) -> None:
     assert shop.get(STREAM).status_code == 400
+
+
+def test_a_stream_tells_a_run_while_it_goes_on(shop: httpx.Client, worker: None) -> None:
+    run_id = start(shop, "linger", {"seconds": 0.5})
+    with opened(shop, workflow_run_id=run_id) as frames:
+        kinds = [frame.fields["event"] for frame in frames if "data" in frame.fields]
+    assert (kinds[0], kinds[-1]) == ("workflow_start", "workflow_finish")
 
 
 def test_a_stream_shows_that_it_lives(shop: httpx.Client, worker: None) -> None:

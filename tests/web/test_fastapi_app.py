@@ -9,19 +9,20 @@ import httpx
 import pytest
 from chat_page import ChatPage, chromium
 from told_model import ToldModel
-from web_app import WebApp, all_frames, text_of, until_text, web_app
+from web_app import LITELLM_NEEDS, WebApp, all_frames, text_of, until_text, web_app
 
 pytest.importorskip("fastapi", reason="needs polos[test]")
 pytestmark = pytest.mark.timeout(180)
 
 WORKER = "POLOS_IMPORTS=agents celery -A polos worker --loglevel info"
 SERVER = "python app.py"
+TURN_RECEIVED = "Task travel-agent.turn["  # a line of a worker's log, twice per turn
 
 
 @pytest.fixture(scope="module")
 def app(model: ToldModel) -> Iterator[WebApp]:
     with web_app("fastapi_app", model.environment) as app:
-        app.start(WORKER, SERVER)
+        app.start(SERVER, WORKER, WORKER)
         yield app
 
 
@@ -96,6 +97,11 @@ def test_what_cannot_be_is_refused(visitor: httpx.Client, model: ToldModel) -> N
     [refused] = all_frames(visitor, f"/chat/{run_id}/events", after="nonsense")
     assert refused.kind == "refused"
     assert "'nonsense'" in refused.data["detail"]
+
+
+def test_the_web_process_loads_no_model_libraries(app: WebApp) -> None:
+    assert app.loaded(app.workers[0], LITELLM_NEEDS)
+    assert not app.loaded(app.server, LITELLM_NEEDS)
 
 
 def test_a_failed_answer_says_so(visitor: httpx.Client, model: ToldModel) -> None:
@@ -228,14 +234,14 @@ def test_a_killed_worker_costs_the_page_what_the_next_one_says_again(
     chat: ChatPage, app: WebApp, model: ToldModel
 ) -> None:
     """The model is asked again, and says something else: nothing of the first attempt stays."""
+    turns_before = {worker: worker.text.count(TURN_RECEIVED) for worker in app.workers}
     lost = model.says("This was said by the dead.", held=True)
     chat.ask("Is anybody there?")
     lost.allow(5)
     chat.sees_text("This was said by the ")
     chat.keep("before-kill")
 
-    its_worker = app.worker
-    app.start_worker(WORKER)
+    [its_worker] = [worker for worker, count in turns_before.items() if worker.text.count(TURN_RECEIVED) > count]
     second = model.says("I live.", held=True)
     its_worker.kill()
     second.allow(1)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
 from scripts import wait_until
 from told_model import ToldModel
-from web_app import WebApp, all_frames, text_of, until_text, web_app
+from web_app import LITELLM_NEEDS, WebApp, all_frames, text_of, until_text, web_app
 
 pytest.importorskip("flask", reason="needs flask: pip install 'polos[test]'")
 pytest.importorskip("gunicorn", reason="needs gunicorn: pip install 'polos[test]'")
@@ -22,7 +24,7 @@ SERVER = "gunicorn --preload --workers 2 --threads 16 app:app"
 @pytest.fixture(scope="module")
 def app(model: ToldModel) -> Iterator[WebApp]:
     with web_app("flask_app", model.environment) as app:
-        app.start(WORKER, SERVER)
+        app.start(SERVER, WORKER)
         yield app
 
 
@@ -48,21 +50,27 @@ def test_a_sync_view_answers_in_its_request(visitor: httpx.Client, model: ToldMo
     assert visitor.get(f"/runs/{answer.json()['run_id']}").json()["status"] == "completed"
 
 
-def test_both_forked_processes_answer_at_once(app: WebApp, visitor: httpx.Client, model: ToldModel) -> None:
-    """Requests on connections of their own, so that both processes get some."""
+def test_each_forked_process_connects_for_itself(app: WebApp, model: ToldModel) -> None:
+    """The client was made before the fork. Requests come on connections of their own, from many threads."""
     count = 12
     for _ in range(count):
         model.says("Yes.")
 
     def ask(number: int) -> str:
-        with app.visitor() as other:
-            return other.post("/ask", json={"text": f"question {number}"}).json()["answer"]
+        with app.visitor() as visitor:
+            return visitor.post("/ask", json={"text": f"question {number}"}).json()["answer"]
 
     with ThreadPoolExecutor(count) as threads:
         answers = list(threads.map(ask, range(count)))
 
     assert answers == ["Yes."] * count
-    assert len(set(app.server_threads_that("polos-client"))) == 2
+    wait_until(lambda: httpx.get(f"{app.url}/runs/none").status_code == 404 and len(connected(app)) == 2)
+
+
+def connected(app: WebApp) -> list[int]:
+    """Return the pids of gunicorn's processes that have the journal open."""
+    pids = app.server_pids()[1:]
+    return [pid for pid in pids if any(".db" in os.path.realpath(fd) for fd in Path(f"/proc/{pid}/fd").iterdir())]
 
 
 def test_a_broken_stream_goes_on_after_the_last_event(visitor: httpx.Client, model: ToldModel) -> None:
@@ -81,7 +89,7 @@ def test_a_broken_stream_goes_on_after_the_last_event(visitor: httpx.Client, mod
 def test_a_run_can_be_cancelled(visitor: httpx.Client, model: ToldModel) -> None:
     speech = model.says("never said", held=True)
     run_id = start(visitor, "go on")
-    wait_until(speech.begun.is_set)
+    wait_until(speech.begun.is_set, seconds=60)
 
     assert visitor.post(f"/runs/{run_id}/cancel").json() == {"cancelled": True}
     assert all_frames(visitor, f"/runs/{run_id}/events")[-1].kind == "agent_cancel"
@@ -106,3 +114,8 @@ def test_the_model_says_nothing_and_the_view_says_so(visitor: httpx.Client, mode
 
     assert answer.status_code == 502
     assert "nobody told the model" in answer.json()["error"]
+
+
+def test_the_web_processes_load_no_model_libraries(app: WebApp) -> None:
+    assert app.loaded(app.workers[0], LITELLM_NEEDS)
+    assert not app.loaded(app.server, LITELLM_NEEDS)

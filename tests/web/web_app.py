@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
+import signal
 import socket
 import sys
 import tempfile
@@ -19,7 +21,8 @@ from scripts import Folder, Script, wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 START_SECONDS = 60.0
-READ_SECONDS = 30.0
+READ_SECONDS = 60.0
+LITELLM_NEEDS = "tiktoken"
 
 
 def free_port() -> int:
@@ -34,7 +37,7 @@ class WebApp:
     def __init__(self, folder: Folder, readme: str) -> None:
         self._folder = folder
         self._readme = readme
-        self.worker: Script
+        self.workers: list[Script] = []
         self.server: Script
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -49,16 +52,10 @@ class WebApp:
         words[0] = str(Path(sys.executable).with_name(words[0]))
         return self._folder.command(*words, **environment)
 
-    def start(self, worker: str, server: str) -> None:
-        """Start a worker and the app, at the same time."""
-        self.worker = self.run(worker)
+    def start(self, server: str, *workers: str) -> None:
+        """Start workers and the app; return once the app answers. What is asked waits for a worker."""
+        self.workers = [self.run(command) for command in workers]
         self.serve(server)
-        self.worker.wait_for(" ready.", seconds=START_SECONDS)
-
-    def start_worker(self, command: str) -> None:
-        """Start another worker, and return once it serves."""
-        self.worker = self.run(command)
-        self.worker.wait_for(" ready.", seconds=START_SECONDS)
 
     def serve(self, command: str) -> None:
         """Start the app on its port, and return once it answers."""
@@ -71,6 +68,16 @@ class WebApp:
             return httpx.get(self.url, timeout=5).status_code < 500
         except httpx.TransportError:
             return False
+
+    def server_pids(self) -> list[int]:
+        """Return the server's pid and those of the processes it forked."""
+        pid = self.server.process.pid
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
+
+    def loaded(self, script: Script, library: str) -> bool:
+        """Whether a process has a shared library in memory; of the server, any of its processes."""
+        pids = self.server_pids() if script is self.server else [script.process.pid]
+        return any(library in Path(f"/proc/{pid}/maps").read_text() for pid in pids)
 
     def visitor(self) -> httpx.Client:
         """Return a client with cookies of its own."""
@@ -103,6 +110,12 @@ class ExampleFolder(Folder):
     @property
     def home(self) -> Path:
         return self._home
+
+    def end(self) -> None:
+        for script in self.scripts:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(script.process.pid, signal.SIGKILL)  # with what it forked
+        super().end()
 
 
 @dataclass(frozen=True)
