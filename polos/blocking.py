@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
@@ -69,13 +69,14 @@ class Background:
             future.cancel()  # of no effect unless the waiting itself was interrupted
             self._calls.discard(work)
 
-    def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
+    def iterate(self, items: AsyncIterable[T]) -> Iterator[T]:
         """Yield what `items` yields; it is closed when the iteration ends or is given up."""
+        iterator = aiter(items)
         try:
-            while (item := self.call(_next(items))) is not _END:
+            while (item := self.call(_next(iterator))) is not _END:
                 yield item
         finally:
-            self._abandon(items)
+            self._abandon(iterator)
 
     def stop(self) -> None:
         """Cancel what is under way and end the loop; a later call begins another."""

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
@@ -377,7 +377,7 @@ class SyncClient:
         """Return what any coroutine returns, such as ``client.sync.call(handle.get(client))``."""
         return self._background.call(work)
 
-    def iterate(self, items: AsyncIterator[T]) -> Iterator[T]:
+    def iterate(self, items: AsyncIterable[T]) -> Iterator[T]:
         """Yield what any async iterator yields."""
         return self._background.iterate(items)
 

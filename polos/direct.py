@@ -117,7 +117,7 @@ class DirectTransport:
         return row if row is not None and row["project"] == self._project else None
 
     async def ended_run(self, execution_id: str) -> dict[str, Any] | None:
-        """See `Transport`. Notices shorten the wait; the journal is read now and then, for one may be lost."""
+        """See `Transport`. Notices shorten the wait, and now and then the journal is read."""
         backend = await self.backend()
         ended = asyncio.Event()
         told, pause = False, NOBODY_SERVES_SECONDS

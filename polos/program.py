@@ -124,8 +124,8 @@ def _refuse_server(api_url: str) -> None:
     if not is_loopback(api_url):
         raise ConfigurationError(
             f"api_url={hide_password(api_url)!r}: Polos serves runs itself, from database and broker. Leave "
-            "api_url out and set POLOS_DATABASE_URL and POLOS_BROKER_URL to those of your workers; the client of a "
-            "server is PolosClient"
+            "api_url out and set POLOS_DATABASE_URL and POLOS_BROKER_URL to those of your workers; for a "
+            "server there is PolosClient"
         )
 
 

@@ -48,12 +48,6 @@ def _count(text: str) -> int:
     return number
 
 
-def _switch(text: str) -> bool:
-    if text.lower() not in {"true", "false"}:
-        raise ValueError("must be true or false")
-    return text.lower() == "true"
-
-
 def _deployment(text: str) -> str:
     if not _DEPLOYMENT.fullmatch(text):
         raise ValueError("must be up to 100 letters, digits and any of _ . : + / -, it names Celery queues")
@@ -113,7 +107,7 @@ class Settings:
     preload_models: str = _setting("POLOS_PRELOAD_MODELS", _one_of("0", "1"), "1")  # LiteLLM, at the start
     sync_threads: int = _setting("POLOS_SYNC_THREADS", _positive_int, 64)
     log_format: str = _setting("POLOS_LOG_FORMAT", _one_of("text", "json"), "text")
-    local_mode: bool = _setting("POLOS_LOCAL_MODE", _switch, False)  # the server asks nobody for a key
+    local_mode: str = _setting("POLOS_LOCAL_MODE", _one_of("true", "false"), "false")  # no keys
     cors_origins: tuple[str, ...] = _setting("POLOS_CORS_ORIGINS", _names, ())
     max_request_bytes: int = _setting("POLOS_MAX_REQUEST_BYTES", _positive_int, 10 << 20)
     requests_per_minute: int = _setting("POLOS_REQUESTS_PER_MINUTE", _count, 0)  # of each key; 0: no limit

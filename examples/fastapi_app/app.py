@@ -99,7 +99,11 @@ async def ask(message: Message, client: Client, visitor: Visitor) -> dict[str, s
 
 @app.get("/chat/{run_id}")
 async def read(run: OwnRun) -> dict[str, str]:
-    return {"run_id": run["id"], "text": messages_of(run, answered=False)[-1]["content"], "status": run["status"]}
+    return {
+        "run_id": run["id"],
+        "text": messages_of(run, answered=False)[-1]["content"],
+        "status": run["status"],
+    }
 
 
 @app.post("/chat/{run_id}/cancel", status_code=202)

@@ -83,7 +83,9 @@ def events(run_id: str) -> Response:
     """Tell the run from its start, or from where the browser was when its connection broke."""
     found = client.follow(own_run(run_id)["id"], after=request.headers.get("last-event-id"))
     headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-    return Response(frames(client.sync.iterate(with_pauses(found))), mimetype="text/event-stream", headers=headers)
+    return Response(
+        frames(client.sync.iterate(with_pauses(found))), mimetype="text/event-stream", headers=headers
+    )
 
 
 def frames(events: Iterator[StreamEvent | None]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from polos.agents.stream import (  # noqa: F401 - existing programs import all o
     StreamResult,
     TextChunkIterator,
 )
+from polos.agents.sync_stream import SyncStreamResult
 from polos.current import refuse_inside_run
 from polos.errors import ConfigurationError
 from polos.handles import ExecutionHandle
@@ -295,6 +296,10 @@ class Agent(Workflow):
     ) -> AgentResult:
         """Return what `run` does, for code that cannot await; `options` are its further arguments."""
         return call_sync(client, lambda client: self.run(client, input, **options))
+
+    def stream_sync(self, client: Any = None, input: Any = None, **options: Any) -> SyncStreamResult:
+        """Return what `stream` does, for code that cannot await; `options` are its further arguments."""
+        return SyncStreamResult(call_sync(client, lambda client: self.stream(client, input, **options)))
 
 
 async def batch_agent_invoke(client: RunStarter, agents: list[AgentRunConfig]) -> list[ExecutionHandle]:

@@ -15,6 +15,8 @@ from rich.text import Text
 from polos.cli.cells import list_console, moment
 from polos.cli.journal import find_database
 from polos.errors import ConfigurationError
+from polos.registry import MAX_ID_CHARACTERS
+from polos.serialization import is_storable
 from polos.settings import Settings
 
 app = typer.Typer(help="API keys of 'polos server'.", no_args_is_help=True)
@@ -32,16 +34,11 @@ def create_key(
     as_json: JsonOption = False,
 ) -> None:
     """Make a key and print it. It is shown this once; only a digest of it is kept."""
-    from polos.inputs import check_labels
     from polos.journal.keys import issue
 
     project = project or Settings.from_environment().project_id
-    try:
-        check_labels(name=name, project=project)
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
-    if not name.strip():
-        raise ConfigurationError("A key needs a name that says what it is for")
+    _check(name, "name of a key")
+    _check(project, "id of a project")
     with _journal() as journal:
         key, secret = issue(journal, project, name, is_admin=admin)
     if as_json:
@@ -80,6 +77,13 @@ def revoke_key(
                 f"There is no live key {key_id!r}; 'polos keys list' shows those there are"
             )
     typer.echo(f"Key {key_id} ({found[0].name}) of project {found[0].project!r} is revoked.")
+
+
+def _check(text: str, what: str) -> None:
+    if not (text.strip() and len(text) <= MAX_ID_CHARACTERS and is_storable(text)):
+        raise ConfigurationError(
+            f"{text[:80]!r} cannot be the {what}: give 1 to {MAX_ID_CHARACTERS} characters, none of them NUL"
+        )
 
 
 @contextmanager

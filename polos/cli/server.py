@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ def _check_local_mode(settings: Settings, host: str) -> None:
     """
     from polos.server.local import is_loopback
 
-    if settings.local_mode and not is_loopback(host):
+    if settings.local_mode == "true" and not is_loopback(host):
         raise ConfigurationError(
             f"--host {host!r} can be reached from other machines, and POLOS_LOCAL_MODE asks nobody for a "
             "key: listen on 127.0.0.1, or unset POLOS_LOCAL_MODE and make keys with 'polos keys create'"
@@ -54,7 +55,7 @@ def _check_services(settings: Settings) -> None:
     schema.prepare(database)
     journal = database.connect()
     try:
-        if not settings.local_mode and not keys.listed(journal, None):
+        if settings.local_mode != "true" and not keys.listed(journal, None):
             typer.echo("No API keys yet. Make one with: polos keys create NAME --project PROJECT", err=True)
     finally:
         journal.close()
@@ -85,5 +86,10 @@ def _serve(settings: Settings, *, host: str, port: int, loglevel: str) -> int:
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = Server(config)
+    signal.signal(signal.SIGTERM, _leave)  # uvicorn raises it again when it has ended
     server.run()
     return 0 if server.started else 1
+
+
+def _leave(*_: object) -> None:
+    raise SystemExit(0)

@@ -54,7 +54,7 @@ class Gate:
 
     async def _admitted(self, request: HTTPConnection) -> Caller:
         services = services_of(request)
-        if services.settings.local_mode:
+        if services.settings.local_mode == "true":
             refuse_strangers(request, services.settings.cors_origins)
             return Caller(_one_project(request) or services.settings.project_id, None, is_admin=True)
         caller = await _key_holder(services, request)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-
-from celery import Celery
+from typing import TYPE_CHECKING
 
 from polos.connections import Connections
 from polos.errors import PolosError
 from polos.journal.progress import Progress, read_progress
 from polos.journal.threads import JournalThreads
 from polos.settings import Settings
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 logger = logging.getLogger("polos.server")
 

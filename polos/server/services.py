@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from celery import Celery
 from starlette.requests import HTTPConnection
 
 from polos.backend import ClientBackend
@@ -18,6 +18,9 @@ from polos.server.readiness import Readiness
 from polos.settings import Settings
 from polos.streaming.counters import Counters
 from polos.transport import Transport
+
+if TYPE_CHECKING:
+    from celery import Celery
 
 
 @dataclass

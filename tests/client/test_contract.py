@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Site
 from offered import Gate, Number, double, fails, gated, listed, steps
+from sites import Site
 
 from polos import BatchWorkflowInput, PolosClient, WorkflowTimeoutError, batch_invoke
 from polos.errors import (

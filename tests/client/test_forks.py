@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import Site
 from scripts import Script
+from sites import Site
 
 pytestmark = pytest.mark.timeout(60)
 

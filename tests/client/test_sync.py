@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Site
 from offered import Gate, Number, double, gated, steps
 from scripts import Folder, wait_until
+from sites import Site
 
 from polos import BatchWorkflowInput, PolosClient, events
 from polos.client import SyncClient

@@ -41,7 +41,8 @@ def test_each_program_runs(block: str, server: ModelServer, home: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("block", "example"), list(zip(BLOCKS, ["quickstart/weather.py", "workflow/support.py"], strict=True))
+    ("block", "example"),
+    list(zip(BLOCKS, ["quickstart/weather.py", "streaming/story.py", "workflow/support.py"], strict=True)),
 )
 def test_each_program_is_an_example(block: str, example: str) -> None:
     """So that neither is mended alone."""

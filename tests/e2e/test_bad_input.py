@@ -278,9 +278,9 @@ def test_a_setting_that_cannot_be_used_is_refused_by_name(
         PolosClient()
 
 
-def test_the_url_of_a_server_elsewhere_is_refused() -> None:
+def test_a_program_with_a_worker_refuses_the_url_of_a_server_elsewhere() -> None:
     with pytest.raises(ConfigurationError, match="POLOS_DATABASE_URL and POLOS_BROKER_URL"):
-        PolosClient(api_url="https://api.example.com")
+        Polos(api_url="https://api.example.com")
 
 
 # -- what nobody knows

@@ -156,7 +156,7 @@ def test_requests_of_a_key_are_limited(settings: Settings) -> None:
 
 @pytest.fixture(scope="module")
 def local(settings: Settings) -> Iterator[Stand]:
-    with stand(settings.with_values(local_mode=True, project_id="mine")) as running:
+    with stand(settings.with_values(local_mode="true", project_id="mine")) as running:
         yield running
 
 

@@ -89,5 +89,6 @@ def test_what_cannot_be_is_refused(app: WebApp, visitor: httpx.Client, model: To
 
 
 def test_the_web_process_loads_no_model_libraries(app: WebApp) -> None:
-    assert app.loaded(app.workers[0], LITELLM_NEEDS)
+    wait_until(lambda: app.loaded(app.workers[0], LITELLM_NEEDS), seconds=60)
+
     assert not app.loaded(app.server, LITELLM_NEEDS)

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from chat_page import ChatPage, chromium
+from scripts import wait_until
 from told_model import ToldModel
 from web_app import LITELLM_NEEDS, WebApp, all_frames, text_of, until_text, web_app
 
@@ -100,7 +101,8 @@ def test_what_cannot_be_is_refused(visitor: httpx.Client, model: ToldModel) -> N
 
 
 def test_the_web_process_loads_no_model_libraries(app: WebApp) -> None:
-    assert app.loaded(app.workers[0], LITELLM_NEEDS)
+    wait_until(lambda: app.loaded(app.workers[0], LITELLM_NEEDS), seconds=60)
+
     assert not app.loaded(app.server, LITELLM_NEEDS)
 
 

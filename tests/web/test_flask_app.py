@@ -117,5 +117,6 @@ def test_the_model_says_nothing_and_the_view_says_so(visitor: httpx.Client, mode
 
 
 def test_the_web_processes_load_no_model_libraries(app: WebApp) -> None:
-    assert app.loaded(app.workers[0], LITELLM_NEEDS)
+    wait_until(lambda: app.loaded(app.workers[0], LITELLM_NEEDS), seconds=60)
+
     assert not app.loaded(app.server, LITELLM_NEEDS)
