@@ -88,6 +88,7 @@ class Settings:
     max_depth: int = _setting("POLOS_MAX_DEPTH", _positive_int, 100)  # runs below one root
     max_crashes: int = _setting("POLOS_MAX_CRASHES", _positive_int, 3)
     model_timeout_seconds: float = _setting("POLOS_MODEL_TIMEOUT_SECONDS", _seconds, 600.0)
+    model_chunk_timeout_seconds: float = _setting("POLOS_MODEL_CHUNK_TIMEOUT_SECONDS", _seconds, 120.0)
     model_max_attempts: int = _setting("POLOS_MODEL_MAX_ATTEMPTS", _positive_int, 5)
     model_retry_base_seconds: float = _setting("POLOS_MODEL_RETRY_BASE_SECONDS", _seconds, 1.0)
     model_retry_max_seconds: float = _setting("POLOS_MODEL_RETRY_MAX_SECONDS", _seconds, 60.0)

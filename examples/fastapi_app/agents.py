@@ -27,6 +27,6 @@ travel_agent = Agent(
     id="travel-agent",
     provider="openai",
     model="gpt-4o",
-    system_prompt="You help people to choose where to travel. Look the weather up before you recommend a city.",
+    system_prompt="You help people to choose where to travel. Look up the weather before you name a city.",
     tools=[get_weather],
 )

@@ -23,7 +23,7 @@ from polos.events import StreamEvent
 STATIC = Path(__file__).with_name("static")
 REMEMBERED_MESSAGES = 39  # odd, so that the oldest is a question
 
-# What the page needs. The other events tell of steps, payloads and nested runs, which are nobody else's business.
+# What the page needs. The other events tell of steps, payloads and nested runs: nobody else's business.
 SHOWN = {
     "stream_start",
     "stream_reset",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
 
@@ -121,7 +120,7 @@ class _TurnText:
             self._given.append(piece)
             return piece
         self._again.append(piece)
-        common = len(os.path.commonprefix([self._left, piece]))
+        common = _common(self._left, piece)
         self._left = self._left[common:]
         if common == len(piece):
             return ""
@@ -204,6 +203,12 @@ class StreamResult:
 
     def __repr__(self) -> str:
         return f"StreamResult(id={self.id!r}, topic={self.topic!r})"
+
+
+def _common(one: str, other: str) -> int:
+    """Return how many characters two texts begin with together."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _own_step(event: StreamEvent, run_id: str) -> int | None:

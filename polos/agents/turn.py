@@ -19,10 +19,9 @@ from polos.errors import ModelError, PolosError
 from polos.faultpoints import faultpoint
 from polos.journal.runs import READ_RUN, run_record
 from polos.journal.states import StepStatus
-from polos.journal.steps import (
+from polos.journal.steps import Outcome, StepRow
+from polos.journal.turns import (
     READ_TURNS,
-    Outcome,
-    StepRow,
     TurnClaim,
     claim_turn,
     complete_turn,
@@ -117,6 +116,7 @@ def _request(runtime: Runtime, claim: TurnClaim, agent: Agent, conversation: Con
         provider_kwargs=conversation.provider_kwargs,
         idempotency_key=f"{claim.run_id}:{claim.name}",
         timeout_seconds=runtime.settings.model_timeout_seconds,
+        chunk_timeout_seconds=runtime.settings.model_chunk_timeout_seconds,
     )
 
 

@@ -5,23 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Float, bindparam, exists, literal, or_, select, update
+from sqlalchemy import Float, bindparam, literal, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.runs import (
     FENCE,
     PROGRESS,
-    RUNS,
-    WAKE_VALUES,
     R,
     fence,
-    is_live,
-    last_event,
-    number_event,
     ringing_from_now,
 )
-from polos.journal.statements import Part, Row, Statement, Unit, now, one_of
-from polos.journal.states import LIVE, StepStatus
+from polos.journal.statements import Part, Row, Statement, Unit, now
+from polos.journal.states import StepStatus
 from polos.journal.tables import Step
 
 S = Step.__table__.c  # type: ignore[attr-defined]
@@ -230,222 +225,9 @@ def schedule_turn(
     )
 
 
-@dataclass(frozen=True)
-class TurnClaim:
-    """A turn this worker now executes."""
-
-    run_id: str
-    name: str
-    attempt: int
-    tries: int
-    crashes: int
-    position: int
-    failures: str | None
-
-
-_TURN_COLUMNS = [S[spec.name] for spec in fields(TurnClaim)]
-_turn = (S.run_id == P("run"), S.name == P("name"))
-_CLAIM_TURN = Statement(
-    update(STEPS)
-    .where(
-        *_turn,
-        S.status == StepStatus.SCHEDULED.value,
-        or_(S.not_before.is_(None), S.not_before <= now()),
-        is_live(P("run", type_=S.run_id.type)),
-    )
-    .values(
-        status=StepStatus.RUNNING.value,
-        attempt=S.attempt + 1,
-        tries=S.tries + 1,
-        owner=P("worker"),
-        started_at=now(),
-        ring_at=None,
-        not_before=None,
-        rings=0,
-    )
-    .returning(*_TURN_COLUMNS)
-)
-_TURN_CLAIMED = Statement(
-    select(*_TURN_COLUMNS).where(*_turn, S.status == StepStatus.RUNNING.value, S.owner == P("worker"))
-)
-
-
-def claim_turn(run_id: str, name: str, worker: str, *, project: str, deployment: str) -> Unit:
-    """Take a scheduled turn of this deployment; answers with the columns of `TurnClaim`, or nothing."""
-    params = {"run": run_id, "name": name, "worker": worker, "project": project, "deployment": deployment}
-    return Unit((Part(_CLAIM_TURN, params),), (), order=(run_id, name), check=Part(_TURN_CLAIMED, params))
-
-
-_mine = (*_turn, S.attempt == P("attempt"), S.owner == P("worker"), S.status == StepStatus.RUNNING.value)
-_held_step = STEPS.alias("held_step")
-_still_mine = exists().where(
-    _held_step.c.run_id == P("run"),
-    _held_step.c.name == P("name"),
-    _held_step.c.attempt == P("attempt"),
-    _held_step.c.owner == P("worker"),
-    _held_step.c.status == StepStatus.RUNNING.value,
-)
-_wake_for_turn = update(RUNS).where(R.id == P("run"), one_of(R.status, LIVE), _still_mine)
-# A root numbers the event itself; for a run below it, its root's row is changed first.
-_WAKE_ROOT_FOR_TURN = _wake_for_turn.values(**WAKE_VALUES, event_seq=R.event_seq + 1).returning(
-    R.status, R.owner, R.seq, R.event_seq
-)
-_WAKE_CHILD_FOR_TURN = _wake_for_turn.values(**WAKE_VALUES).returning(
-    R.status, R.owner, R.seq, last_event(P("root", type_=R.id.type))
-)
-_turn_wakes = RUNS.alias("turn_wakes")
-_NUMBER_TURN = number_event(
-    _still_mine, exists().where(_turn_wakes.c.id == P("run"), one_of(_turn_wakes.c.status, LIVE))
-)
-_TURN_ENDED: dict[str, Any] = {
-    "status": P("outcome"),
-    "output": P("output"),
-    "error": P("error"),
-    "failures": P("failures"),
-    "ring_at": None,
-    "finished_at": now(),
-}
-_COMPLETE_TURN = (
-    update(STEPS)
-    .where(*_mine)
-    .values(
-        **_TURN_ENDED,
-        seq=select(R.seq).where(R.id == P("run")).scalar_subquery(),
-        event=last_event(P("root", type_=R.id.type)),
-    )
-)
-_woken = _WAKE_ROOT_FOR_TURN.cte("woken")
-_completed = (
-    update(STEPS)
-    .where(*_mine)
-    .values(**_TURN_ENDED, seq=_woken.c.seq, event=_woken.c.event_seq)
-    .returning(S.seq)
-    .cte("completed")
-)
-_COMPLETE_FUSED = Statement(
-    select(_woken.c.status, _woken.c.owner, _woken.c.seq, _woken.c.event_seq).where(
-        _completed.c.seq == _woken.c.seq
-    )
-)
-_WAKE_ROOT_ALONE = Statement(_WAKE_ROOT_FOR_TURN)
-_WAKE_CHILD_ALONE = Statement(_WAKE_CHILD_FOR_TURN)
-_COMPLETE_TURN_ALONE = Statement(_COMPLETE_TURN)
-_TURN_DONE = Statement(
-    select(R.status, R.owner, S.seq, S.event)
-    .join_from(STEPS, RUNS, S.run_id == R.id)
-    .where(*_turn, S.attempt == P("attempt"), S.owner == P("worker"), S.status == P("outcome"))
-)
-
-
-def complete_turn(
-    claim: TurnClaim, worker: str, outcome: Outcome, *, root_id: str, ring_again: float
-) -> Unit:
-    """Store a turn's outcome and wake its run.
-
-    Answers (run status, owner, seq, number of the event in the tree), or nothing when fenced.
-
-    The step keeps its owner, so that a repeated unit recognises its own work.
-    """
-    params = {
-        "run": claim.run_id,
-        "root": root_id,
-        "name": claim.name,
-        "attempt": claim.attempt,
-        "worker": worker,
-        "outcome": outcome.status.value,
-        "output": outcome.output,
-        "error": outcome.error,
-        "failures": outcome.failures,
-        "ring_again": ring_again,
-    }
-    done = Part(_TURN_DONE, params)
-    complete = Part(_COMPLETE_TURN_ALONE, params)
-    if root_id == claim.run_id:
-        return Unit(
-            (Part(_WAKE_ROOT_ALONE, params), complete),
-            (root_id,),
-            fused=Part(_COMPLETE_FUSED, params),
-            order=(root_id, claim.name),
-            check=done,
-        )
-    return Unit(
-        (Part(_NUMBER_TURN, params, guard=False), Part(_WAKE_CHILD_ALONE, params), complete),
-        (root_id, claim.run_id),
-        order=(root_id, claim.run_id, claim.name),
-        answer=1,
-        check=done,
-    )
-
-
-_RETRY_TURN = Statement(
-    update(STEPS)
-    .where(*_mine)
-    .values(
-        status=StepStatus.SCHEDULED.value,
-        owner=None,
-        error=P("error"),
-        failures=P("failures"),
-        not_before=now() + P("delay", type_=Float),
-        ring_at=now() + P("delay", type_=Float),
-        rings=0,
-    )
-    .returning(S.attempt)
-)
-
-
-def retry_turn(claim: TurnClaim, worker: str, *, error: str, failures: str, delay: float) -> Unit:
-    """Schedule a turn again after `delay` seconds, with the failed attempt on record."""
-    params = {
-        "run": claim.run_id,
-        "name": claim.name,
-        "attempt": claim.attempt,
-        "worker": worker,
-        "error": error,
-        "failures": failures,
-        "delay": delay,
-    }
-    return Unit((Part(_RETRY_TURN, params),), (), order=(claim.run_id, claim.name))
-
-
-_HAND_BACK_TURN = Statement(
-    update(STEPS)
-    .where(*_mine)
-    .values(
-        status=StepStatus.SCHEDULED.value,
-        owner=None,
-        tries=S.tries - 1,
-        ring_at=ringing_from_now(),
-        rings=0,
-    )
-    .returning(S.attempt)
-)
-
-
-def hand_back_turn(claim: TurnClaim, worker: str, *, ring_again: float) -> Unit:
-    """Give up a turn that never called its model, for a worker that ends; the caller rings."""
-    params = {
-        "run": claim.run_id,
-        "name": claim.name,
-        "attempt": claim.attempt,
-        "worker": worker,
-        "ring_again": ring_again,
-    }
-    return Unit((Part(_HAND_BACK_TURN, params),), (), order=(claim.run_id, claim.name))
-
-
 READ_STEPS = Statement(select(*STEP_COLUMNS).where(S.run_id == P("run")).order_by(S.seq, S.position))
 READ_OUTCOMES_SINCE = Statement(
     select(*STEP_COLUMNS).where(S.run_id == P("run"), S.seq > P("after"), S.seq <= P("until")).order_by(S.seq)
-)
-READ_TURNS = Statement(
-    select(S.name, S.position, S.input, S.output)
-    .where(S.run_id == P("run"), S.kind == "turn", S.position <= P("until"))
-    .order_by(S.position)
-)
-READ_OWNED_TURNS = Statement(
-    select(S.run_id, S.name, S.attempt).where(
-        S.owner == P("worker"), S.status == StepStatus.RUNNING.value, S.kind == "turn"
-    )
 )
 STEP_DETAILS = list(STEPS.c)
 READ_STEP_DETAILS = Statement(select(*STEP_DETAILS).where(S.run_id == P("run")).order_by(S.position, S.name))

@@ -65,8 +65,10 @@ class Gate:
 
 
 def _is_of_api(scope: Scope) -> bool:
-    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    return path == API or path.startswith(f"{API}/")
+    """Whether a path may be one of the API, with or without the prefix under which we are mounted."""
+    path: str = scope["path"]
+    paths = (path, path.removeprefix(scope.get("root_path", "")))
+    return any(each == API or each.startswith(f"{API}/") for each in paths)
 
 
 async def _key_holder(services: Services, request: HTTPConnection) -> Caller:

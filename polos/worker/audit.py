@@ -15,7 +15,7 @@ from polos.engine.runtime import Runtime
 from polos.engine.tasks import Task, start_apart
 from polos.journal.runs import READ_OWNED, hand_back_run
 from polos.journal.statements import Row
-from polos.journal.steps import READ_OWNED_TURNS, TurnClaim, hand_back_turn
+from polos.journal.turns import READ_OWNED_TURNS, TurnClaim, hand_back_turn
 
 logger = logging.getLogger("polos.worker")
 

@@ -17,7 +17,8 @@ from polos.journal.database import Database
 from polos.journal.runs import Claim, Ending, NewRun, claim_from, claim_run, create_run, finish_run
 from polos.journal.statements import Unit
 from polos.journal.states import RunStatus, StepStatus
-from polos.journal.steps import Outcome, TurnClaim, claim_turn, complete_turn, schedule_turn
+from polos.journal.steps import Outcome, schedule_turn
+from polos.journal.turns import TurnClaim, claim_turn, complete_turn
 from polos.journal.workers import READ_CLOCK, WorkerRow, register_worker
 
 PLACE = {"project": "default", "deployment": "default"}

@@ -19,7 +19,8 @@ from polos.engine.execution import Execution
 from polos.journal.database import Database
 from polos.journal.runs import claim_from, claim_run
 from polos.journal.states import StepStatus
-from polos.journal.steps import Outcome, StepRow, TurnClaim, claim_turn, complete_turn, schedule_turn
+from polos.journal.steps import Outcome, StepRow, schedule_turn
+from polos.journal.turns import TurnClaim, claim_turn, complete_turn
 from polos.worker.audit import STRAYS_AFTER_AUDITS, Audit
 from polos.worker.drain import drain
 

@@ -24,17 +24,8 @@ from polos.journal.runs import (
 )
 from polos.journal.statements import Rows, Unit
 from polos.journal.states import RunStatus, StepStatus
-from polos.journal.steps import (
-    READ_STEPS,
-    Outcome,
-    StepRow,
-    TurnClaim,
-    claim_turn,
-    complete_turn,
-    record_step,
-    schedule_turn,
-    step_from,
-)
+from polos.journal.steps import READ_STEPS, Outcome, StepRow, record_step, schedule_turn, step_from
+from polos.journal.turns import TurnClaim, claim_turn, complete_turn
 
 PLACE = {"project": "default", "deployment": "default"}
 RING_AGAIN = 5.0

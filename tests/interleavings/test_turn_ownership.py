@@ -14,7 +14,8 @@ from polos.engine.execution import Execution
 from polos.engine.tasks import install_task_factory
 from polos.journal.recovery import put_back_turns
 from polos.journal.runs import Claim
-from polos.journal.steps import StepRow, TurnClaim
+from polos.journal.steps import StepRow
+from polos.journal.turns import TurnClaim
 from polos.journal.writer import Journal
 
 TURN = "$turn:1"

@@ -243,7 +243,7 @@ def test_a_killed_worker_costs_the_page_what_the_next_one_says_again(
     chat.sees_text("This was said by the ")
     chat.keep("before-kill")
 
-    [its_worker] = [worker for worker, count in turns_before.items() if worker.text.count(TURN_RECEIVED) > count]
+    [its_worker] = [it for it, count in turns_before.items() if it.text.count(TURN_RECEIVED) > count]
     second = model.says("I live.", held=True)
     its_worker.kill()
     second.allow(1)
@@ -253,3 +253,17 @@ def test_a_killed_worker_costs_the_page_what_the_next_one_says_again(
     chat.is_done()
 
     chat.sees_text("I live.")
+
+
+def test_zz_long(chat: ChatPage, app: WebApp, model: ToldModel) -> None:
+    import time
+    model.says("word " * 8000)
+    t=time.time()
+    chat.ask("long?")
+    chat.is_done()
+    print("live", time.time()-t); t=time.time()
+    chat.page.reload()
+    chat.page.wait_for_timeout(100)
+    chat.is_done()
+    print("reload", time.time()-t, len(chat.exchange.inner_text()), chat.page.evaluate("log.scrollHeight - log.scrollTop - log.clientHeight"))
+    chat.keep("long")

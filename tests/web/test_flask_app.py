@@ -69,8 +69,11 @@ def test_each_forked_process_connects_for_itself(app: WebApp, model: ToldModel) 
 
 def connected(app: WebApp) -> list[int]:
     """Return the pids of gunicorn's processes that have the journal open."""
-    pids = app.server_pids()[1:]
-    return [pid for pid in pids if any(".db" in os.path.realpath(fd) for fd in Path(f"/proc/{pid}/fd").iterdir())]
+    return [pid for pid in app.server_pids()[1:] if any("polos.db" in name for name in open_files(pid))]
+
+
+def open_files(pid: int) -> list[str]:
+    return [os.path.realpath(descriptor) for descriptor in Path(f"/proc/{pid}/fd").iterdir()]
 
 
 def test_a_broken_stream_goes_on_after_the_last_event(visitor: httpx.Client, model: ToldModel) -> None:

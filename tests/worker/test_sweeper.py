@@ -11,7 +11,8 @@ from polos.journal.liveness import liveness_for
 from polos.journal.recovery import ring_offered
 from polos.journal.runs import READ_RUN, Ending, NewRun, claim_run, create_run, finish_run, run_record
 from polos.journal.states import RunStatus
-from polos.journal.steps import READ_STEP_DETAILS, STEP_DETAILS, claim_turn, schedule_turn
+from polos.journal.steps import READ_STEP_DETAILS, STEP_DETAILS, schedule_turn
+from polos.journal.turns import claim_turn
 from polos.journal.workers import READ_WORKERS, WorkerRow, register_worker
 from polos.settings import Settings
 from polos.worker.sweeper import Sweeper

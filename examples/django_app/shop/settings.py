@@ -9,7 +9,7 @@ SECRET_KEY = os.environ.get("APP_SECRET", "for development only")
 DEBUG = os.environ.get("DEBUG", "") == "1"
 ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "localhost,127.0.0.1").split(",")
 
-INSTALLED_APPS = ["django.contrib.sessions", "support"]
+INSTALLED_APPS = ["support"]
 MIDDLEWARE = ["django.contrib.sessions.middleware.SessionMiddleware"]
 SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
 ROOT_URLCONF = "shop.urls"
@@ -22,6 +22,7 @@ DATABASES = {
     }
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+TIME_ZONE = "UTC"
 USE_TZ = True
 
 # Each becomes the variable POLOS_<name>, for the app and `manage.py polosworker` alike; what the environment
@@ -29,5 +30,5 @@ USE_TZ = True
 POLOS = {
     "IMPORTS": "support.agents",
     "EMBEDDED_WORKER": 0,  # agents run in workers, never in this process
-    "HOME": BASE_DIR / ".polos",  # until DATABASE_URL and BROKER_URL name your own
+    "HOME": BASE_DIR / ".polos",  # until DATABASE_URL and BROKER_URL name servers of yours
 }

@@ -23,6 +23,8 @@ const problem = document.querySelector("#problem");
 let runs = keptRuns();
 let chat = 0; // grows with "New chat": what belongs to an earlier one is over
 let source = null; // of the answer that is being told
+let isAtEnd = true;
+let frame = null;
 
 function keptRuns() {
   try {
@@ -49,7 +51,8 @@ class Exchange {
     this.element.querySelector(".question").textContent = question;
     this.answer = this.element.querySelector(".answer");
     this.begin();
-    scrolled(() => log.append(this.element));
+    log.append(this.element);
+    stayAtEnd();
   }
 
   begin() {
@@ -61,7 +64,8 @@ class Exchange {
   }
 
   say(words) {
-    this.element.querySelector(".status").textContent = words;
+    const status = this.element.querySelector(".status");
+    if (status.textContent !== words) status.textContent = words;
   }
 
   end(words, { failed = false } = {}) {
@@ -82,7 +86,7 @@ class Exchange {
         this.say("Thinking …");
         return false;
       case "text_delta":
-        this.turn(data.step).querySelector(".text").append(data.content);
+        this.write(data.step, data.content);
         this.say("Writing …");
         return false;
       case "tool_call":
@@ -111,6 +115,12 @@ class Exchange {
       this.answer.append(turn);
     }
     return this.turns.get(step);
+  }
+
+  write(step, words) {
+    const text = this.turn(step).querySelector(".text");
+    if (text.firstChild === null) text.append(words);
+    else text.firstChild.appendData(words);
   }
 
   clear(step) {
@@ -149,13 +159,18 @@ function readable(value) {
   }
 }
 
-/** Change the log, and stay at its end if that is where the reader is. */
-function scrolled(change) {
-  const isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
-  const result = change();
-  if (isAtEnd) log.scrollTop = log.scrollHeight;
-  return result;
+/** Stay at the end if that is where the reader is. Once per frame, for answers come in thousands of pieces. */
+function stayAtEnd() {
+  if (!isAtEnd || frame !== null) return;
+  frame = requestAnimationFrame(() => {
+    frame = null;
+    log.scrollTop = log.scrollHeight;
+  });
 }
+
+log.addEventListener("scroll", () => {
+  isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
+});
 
 /** Tell a run to its exchange, to the end. The browser reconnects by itself, with the id of the last event. */
 function follow(runId, exchange) {
@@ -171,7 +186,9 @@ function follow(runId, exchange) {
       for (const kind of KINDS) source.addEventListener(kind, take);
     };
     const take = ({ type, data, target }) => {
-      if (!scrolled(() => exchange.take(type, JSON.parse(data)))) return;
+      const isLast = exchange.take(type, JSON.parse(data));
+      stayAtEnd();
+      if (!isLast) return;
       target.close();
       ended();
     };

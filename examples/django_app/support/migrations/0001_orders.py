@@ -12,7 +12,7 @@ def add_orders(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    operations = [
+    operations = (
         migrations.CreateModel(
             name="Order",
             fields=[
@@ -22,4 +22,4 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.RunPython(add_orders, migrations.RunPython.noop),
-    ]
+    )
