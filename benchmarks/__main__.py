@@ -1,4 +1,4 @@
-"""`python -m benchmarks all`, or some of w1 w2 w3 w4 w5 w6 w7 w8: JSON lines on stdout, a table on stderr."""
+"""`python -m benchmarks all`, or some of w1 to w9: JSON lines on stdout, a table on stderr."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from benchmarks.workloads import (
     w6_kill,
     w7_streams,
     w8_long,
+    w9_start,
 )
 
 MODULES: tuple[Any, ...] = (
@@ -40,6 +41,7 @@ MODULES: tuple[Any, ...] = (
     w6_kill,
     w7_streams,
     w8_long,
+    w9_start,
 )
 WORKLOADS = {module.NAME: module for module in MODULES}
 DATABASES = ("sqlite", "postgres")

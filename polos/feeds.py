@@ -40,6 +40,7 @@ from polos.streaming.reader import Head, TreeReader
 SILENCE_SECONDS = 2.0  # without a word on a topic: then the journal is asked
 TOGETHER_SECONDS = 0.02  # in which questions of several readers become one
 PAGE = 500
+LARGEST_NUMBER = 2**31 - 1  # of an event, as the database keeps it
 TOPIC_CHANNEL = "topic:{}:{}"
 Row = dict[str, Any]
 
@@ -148,8 +149,8 @@ class Feeds:
         self, project: str, topic: str, *, after: int, limit: int, descending: bool = False
     ) -> list[StreamEvent]:
         statement = READ_TOPIC_BACKWARDS if descending else READ_TOPIC
-        params = {"project": project, "topic": topic, "after": after, "limit": limit}
-        rows = await asyncio.to_thread(self._journal.read, statement, params)
+        place = {"project": project, "topic": topic, "after": min(after, LARGEST_NUMBER)}
+        rows = await asyncio.to_thread(self._journal.read, statement, {**place, "limit": limit})
         return [_topic_event(topic, row) for row in rows]
 
     # -- what is recorded, and publishing

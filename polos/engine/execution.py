@@ -18,7 +18,7 @@ from polos.engine.signals import Fenced
 from polos.engine.tasks import DurableFuture, Task, only_waits, run_tasks, settled, waits_indirectly
 from polos.errors import NonDeterminismError, StepExecutionError
 from polos.journal.runs import READ_FENCE, Claim
-from polos.journal.statements import Unit
+from polos.journal.statements import Row, Unit
 from polos.journal.states import RunStatus
 from polos.journal.steps import READ_OUTCOMES_SINCE, READ_STEPS, StepRow, step_from
 from polos.journal.writer import Journal
@@ -111,12 +111,20 @@ class Execution:
         Raises:
             Fenced: The run is no longer ours.
         """
+        return int((await self.answer(unit))[0])
+
+    async def answer(self, unit: Unit) -> Row:
+        """Commit a unit that begins with this run's fence; return what it answers.
+
+        Raises:
+            Fenced: The run is no longer ours.
+        """
         self.check_open()
         answer = await self.journal.do(unit)
         if not answer:
             self.look_again()  # should the code swallow what is raised here
             raise Fenced(self.run_id)
-        return int(answer[0][0])
+        return answer[0]
 
     async def outcome(self, name: str, kind: str, begin: Callable[[int], Awaitable[None]]) -> StepRow:
         """Return the outcome of step `name`: the recorded one, or the one `begin` brings about.

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from polos.engine.children import ChildRequest, await_children, start_children
 from polos.engine.execution import Execution, user_key
 from polos.engine.inline import run_inline, value_of
+from polos.engine.publishing import publish_once
 from polos.engine.runtime import Runtime
 from polos.errors import StepExecutionError
+from polos.events import check_topic
 from polos.handles import ExecutionHandle
 from polos.inputs import check_labels
 from polos.journal.runs import READ_RUN, run_record
@@ -82,6 +84,30 @@ class StepRunner:
         """Return a random number in [0, 1), the same on every replay."""
         value: float = await self._value(step_key, "random", random.random)
         return value
+
+    async def publish_event(
+        self, step_key: str, topic: str, data: dict[str, Any], event_type: str | None = None
+    ) -> None:
+        """Publish an event to a topic, exactly once: it and the record of this step are one transaction.
+
+        Raises:
+            ValueError, TypeError: There can be no such topic, or the data cannot be stored.
+        """
+        await self._publish(step_key, check_topic(topic), data, event_type)
+
+    async def publish_workflow_event(
+        self, step_key: str, data: dict[str, Any], event_type: str | None = None
+    ) -> None:
+        """Publish an event, such as progress, to whoever follows this run or a run above it, exactly once."""
+        await self._publish(step_key, None, data, event_type)
+
+    async def _publish(
+        self, step_key: str, topic: str | None, data: dict[str, Any], event_type: str | None
+    ) -> None:
+        name = _checked(step_key)
+        await publish_once(
+            self._runtime, self._execution, name, topic=topic, data=data, event_type=event_type
+        )
 
     async def invoke(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Float, bindparam, func, or_, select, update
+from sqlalchemy import Float, bindparam, exists, func, literal_column, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.runs import RUNS, R
@@ -93,6 +93,85 @@ def _publication(
         row = {"back": len(events) - 1 - index, "type": event.type, "data": event.data, "by": event.run_id}
         parts.append(Part(insert, {**place, **row}, guard=False))
     return Unit(tuple(parts), locks, order=(place["topic"],))
+
+
+# -- publishing as a step of a run
+
+_step = STEPS.alias("published")
+_publisher = RUNS.alias("publisher")
+# When a unit is repeated because its answer was lost, the step has an older seq: nothing is published.
+_is_recorded_now = exists().where(
+    _step.c.run_id == P("run"),
+    _step.c.name == P("name"),
+    _publisher.c.id == P("run"),
+    _publisher.c.attempt == P("attempt"),
+    _publisher.c.seq == _step.c.seq,
+)
+_COUNT_TOPIC_BY_STEP = Statement(
+    upsert(TOPICS)
+    .from_select(
+        ["project", "name", "event_seq"],
+        select(P("project", type_=T.project.type), P("topic", type_=T.name.type), literal_column("1")).where(
+            _is_recorded_now
+        ),
+    )
+    .on_conflict_do_update(
+        index_elements=["project", "name"], set_={"event_seq": TOPICS.c.event_seq + literal_column("1")}
+    )
+)
+_COUNT_TREE_BY_STEP = Statement(
+    update(RUNS).where(R.id == P("root"), _is_recorded_now).values(event_seq=R.event_seq + 1)
+)
+
+
+def _insert_by_step(counter: Any, seq: Any) -> Statement:
+    values = counter.where(_is_recorded_now).with_only_columns(
+        P("project", type_=E.project.type),
+        P("topic", type_=E.topic.type),
+        seq,
+        P("type", type_=E.type.type),
+        P("data", type_=E.data.type),
+        P("run", type_=E.run_id.type),
+        now(),
+    )
+    answer = select(R.seq).where(R.id == P("run")).scalar_subquery()
+    return Statement(upsert(EVENTS).from_select(_columns, values).returning(answer, E.number))
+
+
+_INSERT_IN_TOPIC_BY_STEP = _insert_by_step(_topic_seq, T.event_seq)
+_INSERT_IN_TREE_BY_STEP = _insert_by_step(_tree_seq, R.event_seq)
+_RECORDED = Statement(
+    select(S.seq, literal_column("0")).where(
+        S.run_id == P("run"), S.name == P("name"), S.owner == P("worker"), S.seq.is_not(None)
+    )
+)
+
+
+def publish_by_step(
+    record: Unit, event: NewEvent, *, project: str, topic: str, root_id: str, is_tree: bool
+) -> Unit:
+    """Record a step, which `record` does, and publish its event, or neither.
+
+    Answers (seq, number of the event), or nothing when fenced. A repeated unit answers number 0.
+    """
+    params = {
+        **record.parts[0].params,
+        "project": project,
+        "topic": topic,
+        "root": root_id,
+        "type": event.type,
+        "data": event.data,
+    }
+    count = _COUNT_TREE_BY_STEP if is_tree else _COUNT_TOPIC_BY_STEP
+    insert = _INSERT_IN_TREE_BY_STEP if is_tree else _INSERT_IN_TOPIC_BY_STEP
+    run_id = params["run"]
+    return Unit(
+        (*record.parts, Part(count, params, guard=False), Part(insert, params, guard=False)),
+        tuple(dict.fromkeys((root_id, run_id))) if is_tree else (run_id,),
+        order=(root_id, run_id),
+        answer=len(record.parts) + 1,
+        check=Part(_RECORDED, params),
+    )
 
 
 READ_TOPIC = Statement(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_POSITION = r"(\d{1,15})\.(\d{1,15})-(\d{1,15})(?:\+(\d{1,9}))?"
+_POSITION = r"(\d{1,9})\.(\d{1,15})-(\d{1,15})(?:\+(\d{1,9}))?"
 _PLACE = r"\.([^.\s]{1,8})\.(\d{1,9})\.(\d{1,9})\.(\d{1,12})"
 _CURSOR = re.compile(f"{_POSITION}(?:{_PLACE})?", re.ASCII)
 PER_MILLISECOND = 4096  # sequence ids of one millisecond; they stay exact in 53 bits

@@ -1,4 +1,4 @@
-"""A server that is away, a wire that breaks, answers that are refusals: nothing is done twice, nothing is lost."""
+"""A server that is away, wires that break, answers that refuse: nothing is done twice, nothing is lost."""
 
 from __future__ import annotations
 

@@ -92,6 +92,7 @@ def test_no_setting_is_documented_that_does_not_exist() -> None:
     assert set(re.findall(r"^\| `(POLOS_\w+)` \|", CONFIGURATION, re.MULTILINE)) <= VARIABLES | {
         "POLOS_API_KEY",
         "POLOS_API_URL",
+        "POLOS_TRANSPORT",
     }
 
 

@@ -20,9 +20,10 @@ PROJECT = "shop"
 
 
 @pytest.fixture(scope="session")
-def settings(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def settings(valkey_url: str, postgres_server: Postgres) -> Settings:
+    """On PostgreSQL, which is the stricter one: of texts, and of the size of numbers."""
     return Settings(
-        database_url=sqlite_url(tmp_path_factory.mktemp("server")),
+        database_url=postgres_server.create_database(),
         broker_url=f"{valkey_url}/9",
         redis_prefix="server-tests:",
         max_request_bytes=2_000_000,

@@ -8,8 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
+from cli.written import Written
 from stand import API, Stand, stand
 
+from polos.journal.database import Database
 from polos.server import create_app
 from polos.settings import Settings
 
@@ -19,7 +21,14 @@ OPERATIONS = [
     for method in operations
 ]
 GUARDED = [(method, path) for method, path in OPERATIONS if path not in {"/health", "/ready"}]
-SECRETS = ("run-of-another", "session-of-another", "key-of-another", "topic-of-another")
+SECRETS = (
+    "agent-of-another",
+    "worker-of-another",
+    "run-of-another",
+    "session-of-another",
+    "key-of-another",
+    "topic-of-another",
+)
 
 
 def call(client: httpx.Client, method: str, path: str, **ids: str) -> httpx.Response:
@@ -42,18 +51,26 @@ def body_for(path: str, given: dict[str, str]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def theirs(server: Stand) -> dict[str, str]:
-    """What another project has: a run, a session, a key, an event."""
+    """What another project has: a run of an agent, a session, a worker, a key, an event."""
     project = "another"
     client = server.client(server.key(project, admin=True))
-    run = client.post(
-        f"{API}/workflows/run-of-another/run",
-        json={"payload": {"secret": "run-of-another"}, "session_id": "session-of-another"},
+    written = Written(Database(server.settings.database_url))
+    run = written.run(
+        "agent-of-another",
+        kind="agent",
+        project=project,
+        input='{"input":"run-of-another"}',
+        session_id="session-of-another",
     )
+    written.worker("worker-of-another", ("agent", "agent-of-another"), project=project, deployment="theirs")
+    written.close()
     key = client.post(f"{API}/api-keys", json={"name": "key-of-another", "project_id": project})
     published = {"topic": "topic-of-another", "events": [{"data": {"secret": "topic-of-another"}}]}
     client.post(f"{API}/events/publish", json=published)
     return {
-        "execution_id": run.json()["execution_id"],
+        "execution_id": run,
+        "agent_id": "agent-of-another",
+        "deployment_id": "theirs",
         "key_id": key.json()["id"],
         "project_id": project,
         "topic": "topic-of-another",
@@ -94,10 +111,12 @@ def test_nothing_of_another_project_is_seen_or_changed(
         assert answer.status_code == 404
     else:
         answer = call(client, method, path, **{**theirs, **own})
-    text = answer.text.replace(f"'{theirs['execution_id']}'", "")  # a 404 repeats what was asked for
+    text = answer.text
+    for asked in theirs.values():
+        text = text.replace(f"'{asked}'", "")  # a 404 repeats what was asked for
     assert not any(secret in text for secret in SECRETS), answer.text
     assert theirs["execution_id"] not in text
-    if "{execution_id}" in path or "{key_id}" in path:
+    if re.search(r"\{(execution|key|agent|deployment)_id", path):
         assert answer.status_code == 404
     elsewhere = server.client(server.key("another", admin=True))
     run = elsewhere.get(f"{API}/executions/{theirs['execution_id']}").json()

@@ -142,6 +142,11 @@ def test_a_query_that_is_none_is_refused(shop: httpx.Client, query: str) -> None
     refused(shop.get(f"{API}/workflows/runs?{query}"), 400, "BAD_REQUEST")
 
 
+def test_a_sequence_id_beyond_all_others_is_followed_by_nothing(shop: httpx.Client) -> None:
+    query = {"topic": "news", "last_sequence_id": 2**62}
+    assert shop.get(f"{API}/events", params=query).json()["events"] == []
+
+
 def test_several_projects_are_refused(shop: httpx.Client) -> None:
     headers = {"X-Project-ID": "shop", "Project-ID": "other"}
     refused(shop.get(f"{API}/projects", headers=headers), 400, "BAD_REQUEST")

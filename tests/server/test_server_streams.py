@@ -140,7 +140,7 @@ def test_a_time_is_a_position(shop: httpx.Client, told_run: tuple[str, list[Fram
     assert len(all_of_it) == len(frames)
 
 
-@pytest.mark.parametrize("cursor", ["x", "1.2", "-1", "9" * 200, "1.2-3.zz"])
+@pytest.mark.parametrize("cursor", ["x", "1.2", "-1", "9" * 200, "1.2-3.zz", "9999999999.1-1"])
 def test_a_position_that_is_none_is_refused(
     shop: httpx.Client, told_run: tuple[str, list[Frame]], cursor: str
 ) -> None:

@@ -52,3 +52,15 @@ async def pair(ctx: WorkflowContext, payload: dict[str, Any]) -> list[Any]:
 @workflow(id="fails")
 async def fails(ctx: WorkflowContext, payload: dict[str, Any]) -> None:
     raise ValueError("no such order")
+
+
+@workflow(id="reports")
+async def reports(ctx: WorkflowContext, payload: dict[str, Any]) -> str:
+    """Tells its own readers and a topic how far it is; fails once on its way, so that it is replayed."""
+    for number in range(payload["parts"]):
+        await ctx.step.publish_workflow_event(f"progress {number}", {"part": number}, event_type="progress")
+        await ctx.step.publish_event(f"tell {number}", payload["topic"], {"part": number}, event_type="part")
+    await ctx.step.run("once", lambda: None)
+    if ctx.retry_count == 0:
+        raise RuntimeError("once more")
+    return "reported"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from stream_program import reports
 from studio import Studio, read, text_of
 
 from polos import events
@@ -79,3 +80,14 @@ async def test_numbered_events_of_a_tree_have_no_holes(studio: Studio) -> None:
         server.flushall()
     numbers = [int(event.id.partition(".")[0]) for event in await read(stream)]
     assert sorted(set(numbers)) == [1, 2, 3, 4, 5], "start, two turns, a tool, the end"
+
+
+async def test_what_a_run_publishes_is_published_once_however_often_it_is_replayed(studio: Studio) -> None:
+    handle = await reports.invoke(studio.client, {"parts": 3, "topic": "parts"})
+    found = [event async for event in studio.client.follow(handle.id)]
+    told = [event.data["part"] for event in found if event.event_type == "progress"]
+    assert told == [0, 1, 2]
+    assert (await handle.get(studio.client))["result"] == "reported"
+    assert [event.data["part"] for event in await studio.client.list_events("parts")] == [0, 1, 2]
+    numbers = [int(event.id.partition(".")[0]) for event in found if event.event_type == "progress"]
+    assert numbers == [2, 3, 4], "after the start, without holes"

@@ -78,6 +78,11 @@ class ChatPage:
         found: list[str] = self.page.locator(".question").all_inner_texts()
         return found
 
+    def below_view(self) -> float:
+        """Return how many pixels of the conversation lie below what is in view."""
+        pixels: float = self.page.evaluate("log.scrollHeight - log.scrollTop - log.clientHeight")
+        return pixels
+
     def keep(self, name: str) -> None:
         """Keep a screenshot."""
         self.page.screenshot(path=ARTEFACTS / f"{name}.png")

@@ -77,6 +77,7 @@ def test_a_run_can_be_cancelled(visitor: httpx.Client, model: ToldModel) -> None
 def test_what_cannot_be_is_refused(app: WebApp, visitor: httpx.Client, model: ToldModel) -> None:
     model.says("Hello.")
     run_id = start(visitor, "hello")
+    all_frames(visitor, f"/chat/{run_id}/events")
 
     assert visitor.post("/chat", json=["text"]).status_code == 400
     assert visitor.post("/chat", data={"text": "a form"}).status_code == 400

@@ -89,6 +89,7 @@ def test_a_run_of_another_visitor_does_not_exist(
 def test_what_cannot_be_is_refused(visitor: httpx.Client, model: ToldModel) -> None:
     model.says("Hello.")
     run_id = ask(visitor, "hello")
+    all_frames(visitor, f"/chat/{run_id}/events")
 
     assert visitor.post("/chat", json={"text": ""}).status_code == 422
     assert (
@@ -168,6 +169,23 @@ def test_a_reload_in_the_middle_of_an_answer_loses_nothing(chat: ChatPage, model
     chat.sees_text("Because it lies far in the south.")
     assert chat.questions == ["Where is it hot?", "Why?"]
     assert model.asked[-1][-2]["content"] == "Cairo."
+
+
+def test_the_end_of_an_answer_stays_in_view_until_its_reader_scrolls_up(
+    chat: ChatPage, model: ToldModel
+) -> None:
+    speech = model.says("word " * 1000, held=True)
+    chat.ask("Tell me a story")
+    speech.allow(900)
+    wait_until(lambda: len(chat.exchange.locator(".text").text_content()) == 4500)
+    wait_until(lambda: chat.below_view() < 2)
+
+    chat.page.evaluate("log.scrollBy(0, -600)")
+    position = chat.page.evaluate("log.scrollTop")
+    speech.finish()
+    chat.is_done()
+
+    assert chat.page.evaluate("log.scrollTop") == position
 
 
 def test_an_answer_can_be_stopped(chat: ChatPage, model: ToldModel) -> None:
@@ -253,17 +271,3 @@ def test_a_killed_worker_costs_the_page_what_the_next_one_says_again(
     chat.is_done()
 
     chat.sees_text("I live.")
-
-
-def test_zz_long(chat: ChatPage, app: WebApp, model: ToldModel) -> None:
-    import time
-    model.says("word " * 8000)
-    t=time.time()
-    chat.ask("long?")
-    chat.is_done()
-    print("live", time.time()-t); t=time.time()
-    chat.page.reload()
-    chat.page.wait_for_timeout(100)
-    chat.is_done()
-    print("reload", time.time()-t, len(chat.exchange.inner_text()), chat.page.evaluate("log.scrollHeight - log.scrollTop - log.clientHeight"))
-    chat.keep("long")

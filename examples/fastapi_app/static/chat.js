@@ -24,6 +24,7 @@ let runs = keptRuns();
 let chat = 0; // grows with "New chat": what belongs to an earlier one is over
 let source = null; // of the answer that is being told
 let isAtEnd = true;
+let scrollTop = 0;
 let frame = null;
 
 function keptRuns() {
@@ -161,15 +162,16 @@ function readable(value) {
 
 /** Stay at the end if that is where the reader is. Once per frame, for answers come in thousands of pieces. */
 function stayAtEnd() {
-  if (!isAtEnd || frame !== null) return;
-  frame = requestAnimationFrame(() => {
+  frame ??= requestAnimationFrame(() => {
     frame = null;
-    log.scrollTop = log.scrollHeight;
+    if (isAtEnd) log.scrollTop = log.scrollHeight;
   });
 }
 
 log.addEventListener("scroll", () => {
-  isAtEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 80;
+  if (log.scrollHeight - log.scrollTop - log.clientHeight < 80) isAtEnd = true;
+  else if (log.scrollTop < scrollTop) isAtEnd = false; // a person did that: we only scroll down
+  scrollTop = log.scrollTop;
 });
 
 /** Tell a run to its exchange, to the end. The browser reconnects by itself, with the id of the last event. */
