@@ -20,7 +20,7 @@ from polos.connections import Connections, configured_app, installed_app
 from polos.dispatch import Doorbell, Sender, quietly
 from polos.errors import JournalUnavailableError
 from polos.feeds import Feeds
-from polos.forks import tell_of_forks
+from polos.forks import Forked
 from polos.journal import schema
 from polos.journal.children import READ_LIVE_CHILDREN, cancel_run
 from polos.journal.database import Connection
@@ -76,14 +76,14 @@ class Cancelled:
     number: int
 
 
-class ClientBackend:
+class ClientBackend(Forked):
     """The connections of one process for one client; made anew after a fork."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._left: list[object] = []
         self._begin()
-        tell_of_forks(self)
+        self.watch_forks()
 
     # -- life
 

@@ -26,8 +26,8 @@ ROUNDS = 3
 _END = object()
 
 
-class Background:
-    """An event loop in a daemon thread, begun with the first call; for one process, and any of its threads.
+class Background(Forked):
+    """An event loop in a daemon thread, begun with the first call, for any thread of the process.
 
     It ends with `stop`, with the interpreter, or when nobody refers to this object any more.
 
@@ -37,7 +37,10 @@ class Background:
 
     def __init__(self, leave: Leave) -> None:
         self._leave = leave
-        self._pid = os.getpid()
+        self._begin()
+        self.watch_forks()
+
+    def _begin(self) -> None:
         self._lock = threading.RLock()  # the garbage collector may get here from within
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None

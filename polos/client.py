@@ -18,7 +18,6 @@ from polos.blocking import Background
 from polos.current import current_context, refuse_inside_run
 from polos.direct import DirectTransport
 from polos.errors import WorkflowTimeoutError
-from polos.forks import tell_of_forks
 from polos.handles import ExecutionHandle
 from polos.inputs import check_labels
 from polos.records import RESULT_NAMES
@@ -71,7 +70,6 @@ class PolosClient:
         self.deployment_id = deployment_id or os.environ.get("POLOS_DEPLOYMENT_ID") or None
         self._transport = transport or self._chosen_transport(api_url, api_key, project_id)
         self._background = Background(self._transport.leave_loop)
-        tell_of_forks(self)
 
     @classmethod
     def over(
@@ -312,17 +310,6 @@ class PolosClient:
             ConfigurationError: The client talks to a server, which leaves that to its workers.
         """
         await self._transport.start_worker()
-
-    def before_fork(self) -> None:
-        """Nothing here needs to be at rest."""
-
-    def after_fork(self) -> None:
-        """Nothing has changed, in the parent."""
-
-    def forget(self) -> None:
-        """Make everything anew in a process that was forked from this client's."""
-        self._transport.forget()
-        self._background = Background(self._transport.leave_loop)
 
 
 def _waiting(

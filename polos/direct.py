@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from polos import serialization
 from polos.errors import IdempotencyError
+from polos.forks import Forked
 from polos.handles import ExecutionHandle
 from polos.records import api_time, record_of
 from polos.registry import get_workflow
@@ -29,7 +30,7 @@ UNKNOWN_KIND = ""  # neither this process nor a live worker defines it; whoever 
 SAME_KEY = ("name", "input", "initial_state")
 
 
-class DirectTransport:
+class DirectTransport(Forked):
     """Runs of one project, in the journal.
 
     Args:
@@ -53,6 +54,7 @@ class DirectTransport:
         self._is_shared = backend is not None
         self._backend = backend
         self._lock = threading.Lock()
+        self.watch_forks()
 
     # -- starting
 
@@ -229,8 +231,8 @@ class DirectTransport:
             await backend.close()
 
     def forget(self) -> None:
-        """See `Transport`."""
-        self._lock = threading.Lock()  # the backend is told by itself
+        """Begin anew, in a child; the backend is told by itself."""
+        self._lock = threading.Lock()
 
 
 async def _tell_why_it_stands(backend: ClientBackend, record: dict[str, Any]) -> bool:

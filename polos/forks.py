@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import Protocol
 
 
-class Forked(Protocol):
-    """An object that is there when its process forks. A fork waits for `before_fork`."""
+class Forked:
+    """What is told of forks from `watch_forks` on, for as long as it lives. A fork waits for `before_fork`."""
+
+    def watch_forks(self) -> None:
+        """Have this object told of every fork from now on."""
+        _known.add(self)
 
     def before_fork(self) -> None:
         """Come to rest; called in the thread that forks."""
@@ -23,11 +26,6 @@ class Forked(Protocol):
 
 _known: weakref.WeakSet[Forked] = weakref.WeakSet()  # of this process, as forks are
 _at_rest = threading.local()
-
-
-def tell_of_forks(it: Forked) -> None:
-    """Have `it` told of every fork from now on, for as long as it lives."""
-    _known.add(it)
 
 
 def _before() -> None:

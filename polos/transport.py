@@ -100,9 +100,6 @@ class Transport(Protocol):
     async def close(self) -> None:
         """Give everything up; a later call connects again."""
 
-    def forget(self) -> None:
-        """Drop, without closing, what belongs to the process this one was forked from."""
-
 
 class Feeds(Protocol):
     """Events below a direct client; see `Transport` for what each method does."""

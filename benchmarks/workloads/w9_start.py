@@ -15,6 +15,7 @@ from socket import create_server
 
 from benchmarks.measuring import Bench, Figures, Goal, Result
 from benchmarks.servers import Site
+from benchmarks.workers import REPOSITORY
 
 NAME = "w9"
 TITLE = "a program starts: definitions, then a run that is started directly, or over HTTP"
@@ -35,6 +36,10 @@ async def look_up(ctx: WorkflowContext, input: Word) -> Word:
 agent = Agent(id="agent", provider="openai", model="gpt-4o", tools=[look_up])
 client = PolosClient()
 """
+# Said by itself: what the kernel tells of an ended process includes the one it was forked from.
+SAYS_MEMORY = (
+    "\nimport os; from benchmarks.processes import peak_memory_mb; print(peak_memory_mb(os.getpid()))"
+)
 STARTS = DEFINITIONS + 'client.sync.invoke("one_step", "word")\n'
 
 
@@ -72,13 +77,14 @@ async def _measured(
 def _program(site: Site, source: str, environment: Mapping[str, str]) -> Figures:
     """Run a program to its end."""
     began = time.perf_counter()
-    started = subprocess.Popen([sys.executable, "-c", source], cwd=site.folder, env=_complete(environment))
-    _, status, used = os.wait4(started.pid, 0)
-    seconds = time.perf_counter() - began
-    started.returncode = os.waitstatus_to_exitcode(status)
-    if started.returncode:
-        raise RuntimeError(f"The program ended with {started.returncode}:\n{source}")
-    return {"s": seconds, "mb": used.ru_maxrss / 1024}
+    ended = subprocess.run(
+        [sys.executable, "-c", source + SAYS_MEMORY],
+        cwd=site.folder,
+        env=_complete(environment),
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return {"s": time.perf_counter() - began, "mb": float(ended.stdout)}
 
 
 @contextlib.contextmanager
@@ -112,4 +118,4 @@ def _answers(url: str) -> None:
 
 def _complete(environment: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("POLOS_")}
-    return {**kept, **environment}
+    return {**kept, "PYTHONPATH": str(REPOSITORY), **environment}

@@ -147,7 +147,7 @@ async def _run_tools(
         else _tool_result(checked.call, next(rows))
         for checked in calls
     ]
-    if execution.is_past_record:
+    if not execution.is_recorded(internal(f"turn:{number + 1}")):  # else an earlier attempt has told them
         for result in results:
             telling.tool_answered(runtime, execution, number, result)
     return results

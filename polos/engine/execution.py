@@ -60,7 +60,6 @@ class Execution:
         self.waiting_since: float | None = None  # loop time since which only the journal can go on
         self.streams = False  # somebody asked for what happens here as it happens
         self.hold_back = False  # the worker ends: start no new step
-        self.delivered_seq = 0
         self.is_held_back = False  # a step was not started for that reason
         self.is_stale = False  # somebody completed something for the run: read it
         self.news = asyncio.Event()  # an outcome, a question, or the end of a task
@@ -146,11 +145,6 @@ class Execution:
             await begin(self._next_position())
         step: StepRow = await waiter
         return step
-
-    @property
-    def is_past_record(self) -> bool:
-        """Whether the code has been given every outcome that an earlier attempt recorded."""
-        return not self.claim.replays or self.delivered_seq > self.claim.seq
 
     async def held_back(self) -> None:
         """Keep a step from going on here, without an outcome: the worker ends and hands the run back."""
@@ -269,7 +263,6 @@ class Execution:
             self._check_deviation()
             return False
         heapq.heappop(self._undelivered)
-        self.delivered_seq = seq
         if not waiter.done():
             waiter.set_result(self._known[name])
         return True

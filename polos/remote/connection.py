@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import httpx
 
 from polos import serialization
+from polos.forks import Forked
 from polos.remote.refusals import Trouble, is_missing, refusal, unreachable
 from polos.settings import hide_password
 from polos.transport import ServerAddress, is_loopback
@@ -50,7 +51,7 @@ class Pauses:
         self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
 
 
-class ServerConnection:
+class ServerConnection(Forked):
     """A server, as one client sees it. Made anew for each event loop and after a fork.
 
     Args:
@@ -66,6 +67,7 @@ class ServerConnection:
             self._headers["X-Project-ID"] = project_id
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
         self._left: list[httpx.AsyncClient] = []
+        self.watch_forks()
 
     async def ask(
         self,
@@ -164,6 +166,6 @@ class ServerConnection:
             await client.aclose()
 
     def forget(self) -> None:
-        """Drop, without closing, what belongs to the parent of this process."""
+        """Begin anew, in a child; what is dropped here would be closed."""
         self._left += self._clients.values()
         self._clients = WeakKeyDictionary()

@@ -240,10 +240,6 @@ class RemoteTransport:
         """See `Transport`; connections of other loops end with their loops."""
         await self._server.leave_loop()
 
-    def forget(self) -> None:
-        """See `Transport`."""
-        self._server.forget()
-
 
 def _path(execution_id: str) -> str:
     return f"/executions/{quote(execution_id, safe='')}"

@@ -41,7 +41,7 @@ def _aware(moment: datetime) -> datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-Label = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(storable)]
+Label = Annotated[str, StringConstraints(min_length=1, max_length=400), AfterValidator(storable)]
 Word = Annotated[str, StringConstraints(max_length=1024), AfterValidator(storable)]
 Seconds = Annotated[float, Field(gt=0, le=10_000_000, allow_inf_nan=False)]
 Moment = Annotated[datetime, AfterValidator(_aware)]

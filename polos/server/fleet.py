@@ -1,5 +1,6 @@
 """Who serves runs: live workers and deployments of a project, over HTTP."""
 
+import asyncio
 from typing import Literal
 
 from fastapi import APIRouter
@@ -45,11 +46,16 @@ async def list_active_workers(caller: CallerDep, services: ServicesDep) -> Activ
 
 @router.get("/workers/status", responses=problems())
 async def read_worker_status(
-    caller: CallerDep, services: ServicesDep, deployment_id: Label | None = None
+    caller: CallerDep,
+    services: ServicesDep,
+    deployment_id: Label | None = None,
+    workflow_id: Label | None = None,
 ) -> WorkerStatus:
-    """Return how many workers live, of a deployment or of all."""
+    """Return how many workers live, of a deployment or of all; none if nobody serves `workflow_id`."""
     live = await _live(services, caller)
     count = sum(1 for _, deployment in live if deployment_id in {None, deployment})
+    if workflow_id is not None and not await _is_served(services, caller, workflow_id, deployment_id):
+        count = 0
     return WorkerStatus(online_count=count, has_workers=count > 0)
 
 
@@ -68,6 +74,16 @@ async def show_deployment(caller: CallerDep, services: ServicesDep, deployment_i
         status="active" if is_served else "inactive",
         created_at=api_time(since) or "",
     )
+
+
+async def _is_served(
+    services: Services, caller: Caller, workflow_id: str, deployment_id: str | None
+) -> bool:
+    backend = await services.transport(caller.project).backend()
+    placed = await asyncio.to_thread(
+        backend.find_deployment, caller.project, workflow_id, None, deployment_id
+    )
+    return placed.is_served
 
 
 async def _live(services: Services, caller: Caller) -> list[tuple[str, str]]:

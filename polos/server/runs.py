@@ -50,9 +50,12 @@ class RunBody(RunWanted, Belonging):
 
 
 class BatchItem(RunWanted):
-    """One run of a batch."""
+    """One run of a batch; what it belongs to comes before what the batch does."""
 
     workflow_id: Label
+    deployment_id: Label | None = None
+    session_id: Label | None = None
+    user_id: Label | None = None
 
 
 class BatchBody(Belonging):
@@ -116,8 +119,8 @@ class ExecutionRecord(BaseModel):
 
 @router.post("/workflows/batch_run", responses=problems(409))
 async def start_batch(caller: CallerDep, services: ServicesDep, body: BatchBody) -> StartedRuns:
-    """Start several runs, all or none, in one session."""
-    requests = [_request(item.workflow_id, item, body) for item in body.workflows]
+    """Start several runs, all or none."""
+    requests = [_request(item.workflow_id, item, _belonging(item, body)) for item in body.workflows]
     return StartedRuns(executions=await _start(services, caller, requests))
 
 
@@ -133,6 +136,14 @@ async def start_run(
     body.idempotency_key = body.idempotency_key or idempotency_key
     [started] = await _start(services, caller, [_request(workflow_id, body, body)])
     return started
+
+
+def _belonging(item: BatchItem, body: Belonging) -> Belonging:
+    return Belonging(
+        deployment_id=item.deployment_id or body.deployment_id,
+        session_id=item.session_id or body.session_id,
+        user_id=item.user_id or body.user_id,
+    )
 
 
 def _request(workflow_id: str, wanted: RunWanted, to: Belonging) -> RunRequest:

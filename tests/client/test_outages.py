@@ -128,7 +128,7 @@ async def test_a_reader_that_is_cut_off_again_and_again_reads_each_event_once(si
         handle = await steps.invoke(direct, Number(n=40))
         await direct.wait(handle.id)
         expected = [event async for event in direct.follow(handle.id)]
-    with wire(site.url, [chances.randrange(0, 6000) for _ in range(30)], replaced=PROMPT) as cut:
+    with wire(site.url, [chances.randrange(0, 6000) for _ in range(15)], replaced=PROMPT) as cut:
         async with client_of(site, cut.url) as client:
             seen = [event async for event in client.follow(handle.id)]
         connections = cut.connections

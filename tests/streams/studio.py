@@ -34,10 +34,20 @@ class Studio:
     client: PolosClient
     redis_url: str
 
-    def worker(self, **variables: str) -> Script:
+    def worker(self, *options: str, **variables: str) -> Script:
         """Start a Celery worker, and return once it serves."""
         celery = str(Path(sys.executable).with_name("celery"))
-        command = [celery, "-A", "polos", "worker", "-l", "INFO", "-n", f"{os.urandom(3).hex()}@here"]
+        command = [
+            celery,
+            "-A",
+            "polos",
+            "worker",
+            "-l",
+            "INFO",
+            "-n",
+            f"{os.urandom(3).hex()}@here",
+            *options,
+        ]
         worker = self.folder.command(*command, **variables)
         worker.wait_for(" ready.", seconds=60)
         return worker

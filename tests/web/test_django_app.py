@@ -8,7 +8,7 @@ import httpx
 import pytest
 from scripts import wait_until
 from told_model import ToldModel
-from web_app import LITELLM_NEEDS, WebApp, all_frames, text_of, until_text, web_app
+from web_app import LITELLM_NEEDS, WebApp, all_frames, needs_proc, text_of, until_text, web_app
 
 pytest.importorskip("django", reason="needs django: pip install 'polos[test]'")
 pytestmark = pytest.mark.timeout(180)
@@ -89,6 +89,7 @@ def test_what_cannot_be_is_refused(app: WebApp, visitor: httpx.Client, model: To
     assert refused.kind == "refused"
 
 
+@needs_proc
 def test_the_web_process_loads_no_model_libraries(app: WebApp) -> None:
     wait_until(lambda: app.loaded(app.workers[0], LITELLM_NEEDS), seconds=60)
 

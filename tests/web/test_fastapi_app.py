@@ -10,7 +10,7 @@ import pytest
 from chat_page import ChatPage, chromium
 from scripts import wait_until
 from told_model import ToldModel
-from web_app import LITELLM_NEEDS, WebApp, all_frames, text_of, until_text, web_app
+from web_app import LITELLM_NEEDS, WebApp, all_frames, needs_proc, text_of, until_text, web_app
 
 pytest.importorskip("fastapi", reason="needs polos[test]")
 pytestmark = pytest.mark.timeout(180)
@@ -101,6 +101,7 @@ def test_what_cannot_be_is_refused(visitor: httpx.Client, model: ToldModel) -> N
     assert "'nonsense'" in refused.data["detail"]
 
 
+@needs_proc
 def test_the_web_process_loads_no_model_libraries(app: WebApp) -> None:
     wait_until(lambda: app.loaded(app.workers[0], LITELLM_NEEDS), seconds=60)
 

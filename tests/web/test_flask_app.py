@@ -11,7 +11,7 @@ import httpx
 import pytest
 from scripts import wait_until
 from told_model import ToldModel
-from web_app import LITELLM_NEEDS, WebApp, all_frames, text_of, until_text, web_app
+from web_app import LITELLM_NEEDS, WebApp, all_frames, needs_proc, text_of, until_text, web_app
 
 pytest.importorskip("flask", reason="needs flask: pip install 'polos[test]'")
 pytest.importorskip("gunicorn", reason="needs gunicorn: pip install 'polos[test]'")
@@ -50,6 +50,7 @@ def test_a_sync_view_answers_in_its_request(visitor: httpx.Client, model: ToldMo
     assert visitor.get(f"/runs/{answer.json()['run_id']}").json()["status"] == "completed"
 
 
+@needs_proc
 def test_each_forked_process_connects_for_itself(app: WebApp, model: ToldModel) -> None:
     """The client was made before the fork. Requests come on connections of their own, from many threads."""
     count = 12
@@ -120,6 +121,7 @@ def test_the_model_says_nothing_and_the_view_says_so(visitor: httpx.Client, mode
     assert "nobody told the model" in answer.json()["error"]
 
 
+@needs_proc
 def test_the_web_processes_load_no_model_libraries(app: WebApp) -> None:
     wait_until(lambda: app.loaded(app.workers[0], LITELLM_NEEDS), seconds=60)
 

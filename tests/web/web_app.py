@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from scripts import Folder, Script, wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 START_SECONDS = 60.0
 READ_SECONDS = 60.0
 LITELLM_NEEDS = "tiktoken"
+needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc")
 
 
 def free_port() -> int:
