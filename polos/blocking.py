@@ -12,6 +12,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, C
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
+from polos.forks import Forked
 from polos.threads import DaemonThreads
 
 T = TypeVar("T")
@@ -56,11 +57,13 @@ class Background(Forked):
         """Return what `work` returns, once it has; an interrupted caller cancels it.
 
         Raises:
-            RuntimeError: Called on the loop's own thread, after a fork, or stopped meanwhile.
+            RuntimeError: Called on the loop's own thread, or stopped meanwhile.
         """
-        if (problem := self._problem()) is not None:
+        if self.is_here:
             work.close()
-            raise RuntimeError(problem)
+            raise RuntimeError(
+                "A sync form waits for this very event loop, and would wait for ever: await the method"
+            )
         with self._lock:  # held, so that nothing is handed to a loop that has been told to end
             self._calls.add(work)
             future = asyncio.run_coroutine_threadsafe(work, self._running_loop())
@@ -73,13 +76,23 @@ class Background(Forked):
             self._calls.discard(work)
 
     def iterate(self, items: AsyncIterable[T]) -> Iterator[T]:
-        """Yield what `items` yields; it is closed when the iteration ends or is given up."""
+        """Yield what `items` yields; it is closed when the iteration ends or is given up.
+
+        Raises:
+            RuntimeError: The loop it was begun on is not there any more, or not in this process.
+        """
         iterator = aiter(items)
+        item, begun = self.call(_next(iterator)), self._loop
         try:
-            while (item := self.call(_next(iterator))) is not _END:
+            while item is not _END:
                 yield item
+                if self._loop is not begun:
+                    raise RuntimeError(
+                        "The client was closed, or its process forked, since this iteration began; repeat it"
+                    )
+                item = self.call(_next(iterator))
         finally:
-            self._abandon(iterator)
+            self._abandon(iterator, begun)
 
     def stop(self) -> None:
         """Cancel what is under way and end the loop; a later call begins another."""
@@ -88,12 +101,17 @@ class Background(Forked):
         if end is not None:
             end()
 
-    def _problem(self) -> str | None:
-        if self._pid != os.getpid():
-            return "This was begun in the process that this one was forked from; begin it again here"
-        if self.is_here:
-            return "A sync form waits for this very event loop, and would wait for ever: await the method"
-        return None
+    def before_fork(self) -> None:
+        """Hand nothing over just then."""
+        self._lock.acquire()
+
+    def after_fork(self) -> None:
+        """Go on, in the parent."""
+        self._lock.release()
+
+    def forget(self) -> None:
+        """Begin anew, in the child, where the thread of the loop does not exist."""
+        self._begin()
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None or self._thread is None or not self._thread.is_alive():
@@ -106,18 +124,18 @@ class Background(Forked):
             )
             self._thread.start()
             self._end = weakref.finalize(
-                self, _end_loop, self._loop, self._thread, self._calls, self._leave, self._pid
+                self, _end_loop, self._loop, self._thread, self._calls, self._leave, os.getpid()
             )
         return self._loop
 
-    def _abandon(self, items: AsyncIterator[Any]) -> None:
+    def _abandon(self, items: AsyncIterator[Any], loop: asyncio.AbstractEventLoop | None) -> None:
         """Have an iterator closed, soon: whoever drops one, such as the garbage collector, must not wait."""
         close = getattr(items, "aclose", None)
-        if close is None or self._pid != os.getpid() or _is_exiting():
+        if close is None or _is_exiting():
             return
         with self._lock:
-            if self._loop is not None:
-                asyncio.run_coroutine_threadsafe(_closed(close), self._loop)
+            if loop is not None and loop is self._loop:
+                asyncio.run_coroutine_threadsafe(_closed(close), loop)
 
 
 async def _next(items: AsyncIterator[Any]) -> Any:

@@ -8,7 +8,7 @@ import weakref
 
 
 class Forked:
-    """What is told of forks from `watch_forks` on, for as long as it lives. A fork waits for `before_fork`."""
+    """What is told of forks from `watch_forks` on, while it lives. A fork waits for `before_fork`."""
 
     def watch_forks(self) -> None:
         """Have this object told of every fork from now on."""

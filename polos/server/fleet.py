@@ -76,14 +76,13 @@ async def show_deployment(caller: CallerDep, services: ServicesDep, deployment_i
     )
 
 
-async def _is_served(
-    services: Services, caller: Caller, workflow_id: str, deployment_id: str | None
-) -> bool:
-    backend = await services.transport(caller.project).backend()
-    placed = await asyncio.to_thread(
-        backend.find_deployment, caller.project, workflow_id, None, deployment_id
-    )
-    return placed.is_served
+async def _is_served(services: Services, caller: Caller, workflow_id: str, deployment_id: str | None) -> bool:
+    def find() -> bool:
+        services.backend.connect()
+        found = services.backend.find_deployment(caller.project, workflow_id, None, deployment_id)
+        return found.is_served
+
+    return await asyncio.to_thread(find)
 
 
 async def _live(services: Services, caller: Caller) -> list[tuple[str, str]]:

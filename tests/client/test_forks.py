@@ -53,7 +53,7 @@ def goes_on():
     try:
         next(stream)
     except RuntimeError as error:
-        return "forked from" in str(error)
+        return "its process forked" in str(error)
 
 say(ended(forked(goes_on)), list(stream)[-1].event_type)
 """

@@ -26,7 +26,7 @@ from polos.program import SyncPolos
 
 pytestmark = pytest.mark.timeout(60)
 _numbers = count(1)
-NOT_FORMED = {"close", "over", "sync", "forget"}  # close has a form of its own
+NOT_FORMED = {"close", "over", "sync"}  # close has a form of its own
 
 
 @pytest.fixture
@@ -42,6 +42,7 @@ def names_of(cls: type) -> set[str]:
 
 def test_every_method_has_a_sync_form() -> None:
     wanted = names_of(PolosClient) - NOT_FORMED
+    assert {"invoke", "follow", "wait"} <= wanted
     assert wanted <= names_of(SyncClient)
     assert {"start", "stop"} <= names_of(SyncPolos)
 
