@@ -154,11 +154,20 @@ class TreeReader:
                 self._bus.listening(ENDS.format(self._run_id), inbox.wake),
             ):
                 await stack.enter_async_context(listening)
+            if await self._has_end():
+                return
             await self._hear()
             async for told in self._all():
                 yield told
                 if ends_run(told.type, told.data, self._run_id):
                     return
+
+    async def _has_end(self) -> bool:
+        """Whether the reader has been given the end of the run already."""
+        if not self._progress.number:
+            return False
+        head = await self._history.head()
+        return head.ended_event is not None and self._progress.number >= head.ended_event
 
     async def _hear(self) -> None:
         try:

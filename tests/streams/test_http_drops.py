@@ -1,4 +1,4 @@
-"""F26 over HTTP: readers drop anywhere, also before the first event, while the server is killed and restarted."""
+"""F26 over HTTP: readers drop anywhere, also before the first event, and the server is killed meanwhile."""
 
 from __future__ import annotations
 

@@ -261,6 +261,13 @@ async def test_from_now_on_of_an_ended_run_gives_its_end(studio: Studio) -> None
     assert [event.event_type for event in found] == ["agent_finish"]
 
 
+async def test_after_the_end_of_a_run_nothing_comes(studio: Studio) -> None:
+    stream = await studio.speaks(2)
+    last = (await read(stream))[-1]
+    assert [event async for event in studio.client.follow(stream.id, after=last.id)] == []
+    assert [event async for event in studio.client.follow(stream.id, after=last.sequence_id)] == []
+
+
 async def test_a_sequence_id_is_a_place_to_go_on_from(studio: Studio) -> None:
     stream = await studio.speaks(8)
     found = await read(stream)
