@@ -29,6 +29,9 @@ class Hand(Protocol):
     def end(self) -> None:
         """Commit what `begin` opened."""
 
+    def abandon(self) -> None:
+        """Roll back what was begun."""
+
     def read(self, statement: Statement, **params: Any) -> Rows:
         """Return the rows of one SELECT."""
 
@@ -69,6 +72,9 @@ class PostgresHand:
     def end(self) -> None:
         self._connection.driver.execute("COMMIT")
 
+    def abandon(self) -> None:
+        self._connection.driver.execute("ROLLBACK")
+
     def read(self, statement: Statement, **params: Any) -> Rows:
         return self._connection.read(statement, params)
 
@@ -96,6 +102,10 @@ class SqliteHand:
 
     def end(self) -> None:
         self._connection._driver.execute("COMMIT")
+        self._connection.end_turn()
+
+    def abandon(self) -> None:
+        self._connection._driver.execute("ROLLBACK")
         self._connection.end_turn()
 
     def read(self, statement: Statement, **params: Any) -> Rows:

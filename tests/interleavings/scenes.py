@@ -122,8 +122,10 @@ def turn_claim(run_id: str, name: str, worker: str) -> Unit:
     return claim_turn(run_id, name, worker, **PLACE)
 
 
-def turn_completion(turn: TurnClaim, worker: str, outcome: Outcome = DONE) -> Unit:
-    return complete_turn(turn, worker, outcome, root_id=turn.run_id, ring_again=RING_AGAIN)
+def turn_completion(
+    turn: TurnClaim, worker: str, outcome: Outcome = DONE, *, root_id: str | None = None
+) -> Unit:
+    return complete_turn(turn, worker, outcome, root_id=root_id or turn.run_id, ring_again=RING_AGAIN)
 
 
 def child_of(parent: Claim, step: str = "child") -> NewRun:
