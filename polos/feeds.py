@@ -7,11 +7,12 @@ import heapq
 import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Protocol
 
 from polos import event_data, serialization
-from polos.errors import InputError
+from polos.errors import InputError, ServiceUnavailableError
 from polos.events import EventData, StreamEvent, check_topic
 from polos.journal.events import (
     HISTORY_RUN,
@@ -113,9 +114,10 @@ class Feeds:
         async with listening:
             while True:
                 news.clear()
-                async for event in self._topic_since(project, topic, number):
-                    number = event.sequence_id
-                    yield event
+                with suppress(ServiceUnavailableError):  # read again after the pause; nothing was passed over
+                    async for event in self._topic_since(project, topic, number):
+                        number = event.sequence_id
+                        yield event
                 try:
                     async with asyncio.timeout(SILENCE_SECONDS):
                         await news.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import tempfile
 import warnings
@@ -71,8 +72,14 @@ def postgres() -> Iterator[Postgres]:
 @contextmanager
 def valkey() -> Iterator[str]:
     """Run a Valkey while the context lasts; its Redis URL, without a database number."""
-    with ValkeyServer() as server:
+    with ValkeyServer(port=_free_port()) as server:  # several processes of tests may start one at a time
         yield f"redis://127.0.0.1:{server.port}"
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 class Untold:

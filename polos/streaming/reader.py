@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
+from polos.errors import ServiceUnavailableError
 from polos.event_data import ends_run
 from polos.streaming.bus import Bus
 from polos.streaming.cursor import Cursor, Position
 from polos.streaming.feed import WATCHERS, Entry, entry_from, stream_of
 from polos.streaming.progress import Hole, Progress, Told
+
+logger = logging.getLogger("polos.streams")
 
 SILENCE_SECONDS = 2.0  # without a word: then the journal is asked whether there is something
 HOLE_SECONDS = 0.1  # an event whose predecessor was not heard waits for it; then the journal is asked
@@ -298,12 +302,24 @@ class TreeReader:
         return fresh
 
     async def _missing(self) -> list[Told]:
-        """Return the numbered events that nobody told."""
-        head = await self._history.head()
+        """Return the numbered events that nobody told; none now, while the journal is away."""
+        try:
+            head = await self._history.head()
+        except ServiceUnavailableError:
+            return []  # asked again after the next silence
         return await self._read(self._progress.number) if head.number > self._progress.number else []
 
+    async def _since(self, number: int, seconds: float | None) -> Sequence[Entry]:
+        """Read the journal, however long it is away: what it has must come before what is live."""
+        while True:
+            try:
+                return await self._history.since(number, seconds=seconds)
+            except ServiceUnavailableError as error:
+                logger.warning("A reader of run %s waits for the journal: %s", self._run_id, error)
+                await asyncio.sleep(SILENCE_SECONDS)
+
     async def _read(self, number: int, *, seconds: float | None = None) -> list[Told]:
-        found = await self._history.since(number, seconds=seconds)
+        found = await self._since(number, seconds)
         return [told for entry in found for told in self._progress.take(entry)]
 
 

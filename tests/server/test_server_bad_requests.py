@@ -73,7 +73,7 @@ BODIES: dict[str, Any] = {
     "NUL": '{"session_id": "\\u0000"}',
     "wrong type": '{"session_id": 3}',
     "empty label": '{"queue_name": ""}',
-    "long label": json.dumps({"user_id": "x" * 256}),
+    "long label": json.dumps({"user_id": "x" * 401}),
     "no time": '{"run_timeout_seconds": -1}',
     "endless time": '{"run_timeout_seconds": Infinity}',
     "a child": '{"parent_execution_id": "x"}',
