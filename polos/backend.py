@@ -31,6 +31,7 @@ from polos.journal.workers import READ_NEWEST_DEPLOYMENT, READ_OFFERING, READ_OF
 from polos.routes import Routes
 from polos.settings import Settings
 from polos.streaming.bus import Bus
+from polos.waits import Answered, Wait, answer_wait, find_wait
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -288,6 +289,34 @@ class ClientBackend(Forked):
         )
         async with heard:
             yield
+
+    def answer_wait(
+        self, run: dict[str, Any], step_key: str, data: Any, *, run_id: str | None
+    ) -> Answered | None:
+        """Answer what waits under a key in the tree of `run`; see `polos.waits.answer_wait`."""
+        answered = answer_wait(
+            _Journal(self),
+            run,
+            step_key,
+            data,
+            max_value_bytes=self._settings.max_value_bytes,
+            ring_again=self._settings.ring_again_seconds,
+            run_id=run_id,
+        )
+        if answered is not None and answered.status == RunStatus.QUEUED:
+            bell = Doorbell(answered.run_id, answered.name, answered.route, answered.deployment, begun=True)
+            self._ring([bell])
+        return answered
+
+    def find_wait(self, run: dict[str, Any], step_key: str) -> Wait | None:
+        """Return what waits, or waited, under a key in the tree of `run`."""
+        return find_wait(_Journal(self), run, step_key)
+
+    def tell_answered(self, answered: Answered) -> None:
+        """Tell readers of the tree, and the worker that keeps the run."""
+        self._feeds.tell(answered.root_id, answered.number, answered.event)
+        if answered.owner is not None:
+            self._bus().publish(WORKER_CHANNEL.format(answered.owner), answered.run_id)
 
     def tell_cancelled(self, run: Cancelled) -> None:
         """Tell the worker that executes a cancelled run, and whoever waits for it."""

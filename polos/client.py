@@ -243,6 +243,31 @@ class PolosClient:
         """Cancel a run and all it started; False when it has ended or does not exist."""
         return await self._transport.cancel_run(execution_id)
 
+    async def resume(
+        self,
+        suspend_workflow_id: str,
+        suspend_execution_id: str,
+        suspend_step_key: str,
+        data: Any,
+        suspend_run_id: str | None = None,
+    ) -> None:
+        """Answer a ``ctx.step.suspend``; nothing happens when nobody waits (any more).
+
+        Args:
+            suspend_workflow_id: Of the root run.
+            suspend_execution_id: The root run, even if one below it waits.
+            suspend_step_key: What it waits under.
+            data: The answer, a dict or model.
+            suspend_run_id: The run that waits, where several of the tree do under one key; else the one that
+                waits longest gets the answer.
+
+        Raises:
+            ValueError: There is no such run, or the data is too large.
+            TypeError: The data cannot be JSON.
+        """
+        given = serialization.to_data(data)
+        await self._transport.resume_run(suspend_execution_id, suspend_step_key, given, run_id=suspend_run_id)
+
     # -- events
 
     def follow(

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from polos import serialization
-from polos.errors import IdempotencyError
+from polos.errors import IdempotencyError, InputError
 from polos.forks import Forked
 from polos.handles import ExecutionHandle
 from polos.records import api_time, record_of
@@ -22,6 +22,7 @@ from polos.transport import RunRequest
 if TYPE_CHECKING:
     from polos.backend import ClientBackend
     from polos.events import EventData, StreamEvent
+    from polos.waits import Wait
 
 logger = logging.getLogger("polos.client")
 
@@ -146,6 +147,27 @@ class DirectTransport(Forked):
         for run in cancelled:
             backend.tell_cancelled(run)
         return bool(cancelled)
+
+    async def resume_run(
+        self, execution_id: str, step_key: str, data: Any, *, run_id: str | None = None
+    ) -> bool:
+        """See `Transport`."""
+        row = await self._row(execution_id)
+        if row is None:
+            raise InputError(f"There is no run {execution_id!r} in project {self._project!r}")
+        backend = await self.backend()
+        answered = await asyncio.to_thread(backend.answer_wait, row, step_key, data, run_id=run_id)
+        if answered is not None:
+            backend.tell_answered(answered)
+        return answered is not None
+
+    async def find_wait(self, execution_id: str, step_key: str) -> Wait | None:
+        """Return what waits, or waited last, under a key in a run's tree; None for nothing, or no run."""
+        row = await self._row(execution_id)
+        if row is None:
+            return None
+        backend = await self.backend()
+        return await asyncio.to_thread(backend.find_wait, row, step_key)
 
     # -- events
 

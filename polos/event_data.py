@@ -47,6 +47,16 @@ def ends_run(event_type: str | None, data: Data, run_id: str) -> bool:
     return bool((data.get("_metadata") or {}).get("execution_id") == run_id)
 
 
+def suspend_type(key: str) -> str:
+    """Return the type of the event that asks for an answer to step `key`."""
+    return f"suspend_{key}"
+
+
+def resume_type(key: str) -> str:
+    """Return the type of the event that answers."""
+    return f"resume_{key}"
+
+
 def turn_key(number: int, *, streamed: bool) -> str:
     """Return the step key of turn `number`, counted from 1."""
     return (TURN_STEP if streamed else PLAIN_TURN_STEP).format(number)

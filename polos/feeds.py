@@ -31,6 +31,7 @@ from polos.journal.events import (
 )
 from polos.journal.runs import READ_RUN, run_record
 from polos.journal.statements import Params, Rows, Statement, Unit
+from polos.journal.suspends import READ_WAITS
 from polos.records import api_time
 from polos.streaming.bus import Append, Bus
 from polos.streaming.cursor import Cursor, Position
@@ -42,6 +43,7 @@ SILENCE_SECONDS = 2.0  # without a word on a topic: then the journal is asked
 TOGETHER_SECONDS = 0.02  # in which questions of several readers become one
 PAGE = 500
 LARGEST_NUMBER = 2**31 - 1  # of an event, as the database keeps it
+MICROSECOND = 1e-6  # as exact as positions are
 TOPIC_CHANNEL = "topic:{}:{}"
 Row = dict[str, Any]
 
@@ -166,7 +168,11 @@ class Feeds:
             return await self._topic_page(project, topic, after=after, limit=limit, descending=descending)
         progress = Progress(Cursor())
         entries = await TreeHistory(self._journal, self._heads, run).since(0, seconds=0.0)
-        found = [_stream_event(told, topic) for entry in entries for told in progress.take(entry)]
+        found = [
+            _stream_event(told, topic)
+            for entry in entries
+            for told in progress.take(entry, from_journal=True)
+        ]
         chosen = [event for event in found if event.sequence_id > after]
         return (chosen[::-1] if descending else chosen)[:limit]
 
@@ -197,7 +203,7 @@ class Feeds:
             return numbers
         for number, event in zip(numbers, events, strict=True):
             self.tell(root["root_id"], number, (event.event_type or "", event.data))
-        return [Position(int(seconds * 1000)).sequence_id + index for index in range(len(events))]
+        return [Position.at(seconds).sequence_id + index for index in range(len(events))]
 
     def tell(self, root_id: str, number: int, event: tuple[str, dict[str, Any]]) -> None:
         """Tell readers of a tree an event that this process has put into the journal."""
@@ -271,16 +277,23 @@ class TreeHistory:
         return await self._heads.of(self._run_id)
 
     async def pending(self) -> Sequence[Entry]:
-        """Return the events that ask for an answer: nothing in this version waits for one."""
-        return []
+        """Return the events that ask for an answer nobody has given yet."""
+        rows = await asyncio.to_thread(self._journal.read, READ_WAITS, {"root": self._place["root"]})
+        return [
+            Entry(event_data.suspend_type(name.removeprefix("$")), json.loads(asked), number, seconds)
+            for _, name, asked, number, seconds, _, _ in rows
+        ]
 
     async def since(self, number: int, *, seconds: float | None = None) -> Sequence[Entry]:
         """Return the numbered events after `number`, and those without number after `seconds` if given."""
-        return await asyncio.to_thread(self._since, number, seconds)
+        entries = await asyncio.to_thread(self._since, number, seconds)
+        if _has_hole(entries, number):  # committed between two of the reads, and there in another one
+            entries = await asyncio.to_thread(self._since, number, seconds)
+        return entries
 
     def _since(self, number: int, seconds: float | None) -> list[Entry]:
         since = float("inf") if seconds is None else seconds
-        params = {**self._place, "after": number, "since": since}
+        params = {**self._place, "after": number, "since": since - MICROSECOND}
         runs = self._rows(READ_TREE_RUNS, params, HISTORY_RUN)
         steps = self._rows(READ_TREE_STEPS, params, HISTORY_STEP)
         events = self._journal.read(READ_TREE_EVENTS, params)
@@ -290,11 +303,16 @@ class TreeHistory:
             *(_of_event(row) for row in events),
         ]
         numbered = [entry for entry in entries if entry.number > number]
-        plain = [entry for entry in entries if not entry.number and entry.at > since]
+        plain = [entry for entry in entries if not entry.number and entry.at > since + MICROSECOND / 2]
         return _in_order(numbered, plain)
 
     def _rows(self, statement: Statement, params: dict[str, Any], names: Sequence[str]) -> list[Row]:
         return [dict(zip(names, row, strict=True)) for row in self._journal.read(statement, params)]
+
+
+def _has_hole(entries: list[Entry], number: int) -> bool:
+    numbers = [entry.number for entry in entries if entry.number]
+    return bool(numbers) and numbers != list(range(number + 1, number + 1 + len(numbers)))
 
 
 def _in_order(numbered: list[Entry], plain: list[Entry]) -> list[Entry]:
@@ -335,7 +353,7 @@ def _of_step(step: Row) -> Iterator[Entry]:
         yield Entry(*event_data.step_started(key, where), number=0, at=step["started_at"])
     if step["finished_at"] is not None:
         end = event_data.step_finished(key, _value(step["output"]), where, step["error"])
-        yield Entry(*end, number=0, at=step["finished_at"])
+        yield Entry(*end, number=0, at=max(step["finished_at"], (step["started_at"] or 0.0) + MICROSECOND))
 
 
 def _of_turn(step: Row, where: Row) -> Iterator[Entry]:

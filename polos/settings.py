@@ -100,6 +100,9 @@ class Settings:
     drain_seconds: float = _setting("POLOS_DRAIN_SECONDS", _seconds, 25.0)
     resident_max: int = _setting("POLOS_RESIDENT_MAX", _positive_int, 5000)
     resident_seconds: float = _setting("POLOS_RESIDENT_SECONDS", _seconds, 600.0)
+    public_url: str = _setting("POLOS_PUBLIC_URL", str, "http://localhost:8080")  # in links for people
+    approval_secret: str = _setting("POLOS_APPROVAL_SECRET", str, "")  # signs links; none are made without
+    approval_link_seconds: float = _setting("POLOS_APPROVAL_LINK_SECONDS", _seconds, 7 * 86400.0)
     stream_keep_seconds: float = _setting(
         "POLOS_STREAM_KEEP_SECONDS", _seconds, 3600.0
     )  # after its last entry

@@ -66,6 +66,15 @@ class Transport(Protocol):
     async def cancel_run(self, execution_id: str) -> bool:
         """Cancel a run and all it started; False when it has ended or does not exist."""
 
+    async def resume_run(
+        self, execution_id: str, step_key: str, data: Any, *, run_id: str | None = None
+    ) -> bool:
+        """Answer what waits under a key in a run's tree; False when nothing does (any more).
+
+        Raises:
+            ValueError: There is no such run, or the data is too large.
+        """
+
     def follow(
         self, run_id: str, *, after: str | int | None = None, live: bool = False
     ) -> AsyncIterator[StreamEvent]:

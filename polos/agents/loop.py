@@ -16,13 +16,14 @@ from polos.agents.conversation import first_input, next_input, output_item, user
 from polos.agents.stop_conditions import StopConditionContext, condition_name, evaluate
 from polos.engine import telling
 from polos.engine.children import ChildRequest, await_children
-from polos.engine.execution import Execution, internal
+from polos.engine.execution import Execution
 from polos.engine.inline import run_inline, value_of
 from polos.engine.runtime import Runtime
 from polos.faultpoints import faultpoint
 from polos.journal.states import StepStatus
 from polos.journal.steps import StepRow, schedule_turn
 from polos.models.request import ModelAnswer
+from polos.step_names import internal
 from polos.tools.tool import Tool
 from polos.types import AgentResult, Step, ToolCall, ToolResult, Usage
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from polos.cli.cells import moment, span, state_cell, troubles, worker_name
-from polos.engine.execution import shown
+from polos.step_names import shown
 
 MAX_VALUE_CHARACTERS = 2000  # of an input or output; --json shows all of it
 

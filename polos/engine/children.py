@@ -10,7 +10,7 @@ from typing import Any
 
 from polos import serialization
 from polos.dispatch import Doorbell
-from polos.engine.execution import Execution, shown
+from polos.engine.execution import Execution
 from polos.engine.runtime import Runtime
 from polos.errors import StepExecutionError
 from polos.faultpoints import faultpoint
@@ -18,6 +18,7 @@ from polos.journal.children import create_children
 from polos.journal.runs import NewRun
 from polos.journal.states import StepStatus
 from polos.journal.steps import StepRow
+from polos.step_names import shown
 
 CHILD_IDS = uuid.UUID("6f2f0a7e-6a1d-4b43-9a35-0b7f9d2a6c11")  # namespace of ids derived from parent and step
 

@@ -7,13 +7,10 @@ between, on first pass and on replay alike: races are decided the same way every
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import heapq
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import quote
 
-from polos import serialization
 from polos.engine.signals import Fenced
 from polos.engine.tasks import DurableFuture, Task, only_waits, run_tasks, settled, waits_indirectly
 from polos.errors import NonDeterminismError, StepExecutionError
@@ -22,29 +19,7 @@ from polos.journal.statements import Row, Unit
 from polos.journal.states import RunStatus
 from polos.journal.steps import READ_OUTCOMES_SINCE, READ_STEPS, StepRow, step_from
 from polos.journal.writer import Journal
-
-MAX_NAME_CHARACTERS = 400  # of a user's step: an index of PostgreSQL holds no more than some 2700 bytes
-INTERNAL = "$"  # begins the names of the engine's own steps; a user's key that begins so gets another one
-
-
-def internal(name: str) -> str:
-    """Return the journal's name for a step of the engine's own."""
-    return INTERNAL + name
-
-
-def user_key(key: str) -> str:
-    """Return the journal's name for a user's step key: any string, apart from the engine's names."""
-    name = key if serialization.is_storable(key) else "%" + quote(key, errors="surrogatepass")
-    if name != key or key.startswith(INTERNAL):
-        name = INTERNAL + name
-    if len(name) > MAX_NAME_CHARACTERS:
-        name = f"{INTERNAL}{name[:MAX_NAME_CHARACTERS]}…{hashlib.sha256(name.encode()).hexdigest()}"
-    return name
-
-
-def shown(name: str) -> str:
-    """Return a journal name as people see it."""
-    return name[len(INTERNAL) :] if name.startswith(INTERNAL) else name
+from polos.step_names import shown
 
 
 class Execution:

@@ -10,13 +10,14 @@ from typing import Any, Protocol
 from polos import serialization
 from polos.current import at_place
 from polos.engine import telling
-from polos.engine.execution import Execution, shown
+from polos.engine.execution import Execution
 from polos.engine.outcomes import back_off, can_never_succeed, completed, error_text, exits_as_errors, failed
 from polos.engine.runtime import Runtime
 from polos.errors import PolosError, SerializationError, StepExecutionError, ValueTooLargeError
 from polos.faultpoints import faultpoint
 from polos.journal.states import StepStatus
 from polos.journal.steps import Outcome, StepRow, record_step
+from polos.step_names import shown
 
 
 class Retries(Protocol):

@@ -11,16 +11,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from polos.engine.children import ChildRequest, await_children, start_children
-from polos.engine.execution import Execution, user_key
+from polos.engine.execution import Execution
 from polos.engine.inline import run_inline, value_of
 from polos.engine.publishing import publish_once
 from polos.engine.runtime import Runtime
+from polos.engine.suspending import wait_for_answer
 from polos.errors import StepExecutionError
 from polos.events import check_topic
 from polos.handles import ExecutionHandle
 from polos.inputs import check_labels
 from polos.journal.runs import READ_RUN, run_record
 from polos.records import api_time
+from polos.step_names import user_key
 from polos.workflows import Workflow, get_workflow
 
 if TYPE_CHECKING:
@@ -84,6 +86,21 @@ class StepRunner:
         """Return a random number in [0, 1), the same on every replay."""
         value: float = await self._value(step_key, "random", random.random)
         return value
+
+    async def suspend(
+        self, step_key: str, data: dict[str, Any] | BaseModel, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Wait until somebody answers with `client.resume`; return the answer, with its ``"data"``.
+
+        Readers of the run get the event ``suspend_{step_key}`` with `data`. A run that waits holds no worker,
+        however long; `timeout` is in seconds, None for no limit.
+
+        Raises:
+            StepExecutionError: Nobody answered in time.
+            ValueTooLargeError, TypeError: `data` cannot be stored.
+        """
+        name = _checked(step_key)
+        return await wait_for_answer(self._runtime, self._execution, name, data=data, timeout_seconds=timeout)
 
     async def publish_event(
         self, step_key: str, topic: str, data: dict[str, Any], event_type: str | None = None

@@ -7,10 +7,11 @@ from typing import Any
 
 from polos import event_data as events
 from polos import serialization
-from polos.engine.execution import Execution, shown
+from polos.engine.execution import Execution
 from polos.engine.runtime import Runtime
 from polos.journal.runs import Claim, Ending
 from polos.journal.steps import Outcome
+from polos.step_names import shown
 from polos.types import ToolResult
 
 

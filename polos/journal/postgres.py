@@ -56,7 +56,7 @@ def commands(units: Sequence[Unit], dialect: Dialect) -> tuple[list[Command], li
     if len(body) == 1 and len(locks) < 2:
         return body, answers
     head: list[Command] = [("BEGIN", None)]
-    if len(locks) > 1:
+    if len(locks) > 1 or any(unit.locks_first for unit in units):
         head.append((LOCK_RUNS, (locks,)))
     return [*head, *body, ("COMMIT", None)], [place + len(head) for place in answers]
 

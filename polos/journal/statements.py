@@ -127,6 +127,8 @@ class Unit:
         fused: The same in one statement with data-modifying CTEs, where the database has them (PostgreSQL).
         locks: Ids of the run rows written. With more than one, PostgreSQL locks them first, in the one
             order all writers use (root, depth, id), so that guards are exact and nothing deadlocks.
+        locks_first: Lock even a single row first: a guard looks at other tables, and a statement that waited
+            for a row would look at them as they were before it waited.
         order: Place in a batch: (root or run id, step name).
         check: Asked when a unit was repeated after a lost connection and touched nothing: does the row stand
             already as this unit wanted it, by the same worker and attempt? Its rows are the answer then.
@@ -138,6 +140,7 @@ class Unit:
     order: tuple[str, ...] = ()
     answer: int = 0
     check: Part | None = None
+    locks_first: bool = False
 
     def for_dialect(self, dialect: Dialect) -> tuple[tuple[Part, ...], int]:
         """Return the parts to run, and which of them answers."""

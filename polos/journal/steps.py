@@ -79,7 +79,7 @@ def _new_step(run_id: Any, **values: Any) -> dict[str, Any]:
     }
 
 
-def _insert(**values: Any) -> Any:
+def insert_step(**values: Any) -> Any:
     """Insert a step for the run whose fence holds; an existing row is left alone."""
     columns = _new_step(R.id, **values)
     return (
@@ -140,7 +140,7 @@ _RECORD = {
     "owner": P("worker", type_=S.owner.type),
     "started_at": now() - P("seconds", type_=Float),
 }
-_INSERT_OUTCOME = Statement(_insert(**_RECORD, seq=R.seq).returning(S.seq))
+_INSERT_OUTCOME = Statement(insert_step(**_RECORD, seq=R.seq).returning(S.seq))
 _progressed = PROGRESS.sql.cte("held")  # type: ignore[attr-defined]
 _RECORD_FUSED = Statement(_insert_held(_progressed, **_RECORD, seq=_progressed.c.seq).returning(S.seq))
 _RECORDED = Statement(
@@ -197,7 +197,7 @@ _SCHEDULE = {
     "input": param("input"),
     "ring_at": ringing_from_now(),
 }
-_INSERT_TURN = Statement(_insert(**_SCHEDULE))
+_INSERT_TURN = Statement(insert_step(**_SCHEDULE))
 _fenced = FENCE.sql.cte("held")  # type: ignore[attr-defined]
 _SCHEDULE_FUSED = Statement(
     select(_fenced.c.seq).add_cte(_insert_held(_fenced, **_SCHEDULE).cte("scheduled"))

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from polos import serialization
-from polos.errors import ConfigurationError, PolosError
+from polos.errors import ConfigurationError, IdempotencyError, InputError, PolosError
 from polos.event_data import ends_run
 from polos.events import EventData, StreamEvent
 from polos.handles import ExecutionHandle
@@ -147,6 +147,22 @@ class RemoteTransport:
         except ValueError:  # it has ended meanwhile, perhaps by an earlier attempt whose answer was lost
             record = await self.read_run(execution_id)
             return record is not None and record["status"] == "cancelled"
+        return response is not None
+
+    async def resume_run(
+        self, execution_id: str, step_key: str, data: Any, *, run_id: str | None = None
+    ) -> bool:
+        """See `Transport`."""
+        body = {"step_key": step_key, "data": data if isinstance(data, dict) else {"value": data}}
+        if run_id is not None:
+            body["suspended_execution_id"] = run_id
+        path = f"{_path(execution_id)}/resume"
+        if await self.read_run(execution_id) is None:
+            raise InputError(f"There is no run {execution_id!r} in this project")
+        try:
+            response = await self._server.ask("POST", path, body=body)
+        except IdempotencyError:  # a conflict: nothing waits (any more)
+            return False
         return response is not None
 
     # -- events

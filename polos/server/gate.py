@@ -10,6 +10,7 @@ from fastapi import Depends
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from polos.approval_links import right_of
 from polos.errors import ConfigurationError, ServiceUnavailableError
 from polos.journal.keys import PREFIX, recognise
 from polos.serialization import is_storable
@@ -25,11 +26,12 @@ WINDOW_SECONDS = 60
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks. `key_id` is None in local mode."""
+    """Who asks. `key_id` is None in local mode; `approval` is the one wait that a link is for."""
 
     project: str
     key_id: str | None
     is_admin: bool
+    approval: tuple[str, str] | None = None
 
 
 class Gate:
@@ -54,6 +56,8 @@ class Gate:
 
     async def _admitted(self, request: HTTPConnection) -> Caller:
         services = services_of(request)
+        if (token := _link_token(request)) is not None:
+            return _link_holder(token, services.settings.approval_secret)
         if services.settings.local_mode == "true":
             refuse_strangers(request, services.settings.cors_origins)
             return Caller(_one_project(request) or services.settings.project_id, None, is_admin=True)
@@ -79,6 +83,20 @@ async def _key_holder(services: Services, request: HTTPConnection) -> Caller:
     if key is None:
         raise _unknown("This API key is unknown or was revoked; make one with 'polos keys create'")
     return Caller(key.project, key.id, key.is_admin)
+
+
+def _link_token(request: HTTPConnection) -> str | None:
+    """Return the token of a link, which only the paths of approvals take."""
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    return request.query_params.get("token") if path.startswith(f"{API}/approvals/") else None
+
+
+def _link_holder(token: str, secret: str) -> Caller:
+    try:
+        right = right_of(token, secret)
+    except ValueError as error:
+        raise _unknown(str(error)) from error
+    return Caller(right.project, None, is_admin=False, approval=(right.root_id, right.step_key))
 
 
 def _unknown(message: str) -> ApiError:

@@ -42,6 +42,10 @@ class Services:
 
     def transport(self, project: str) -> Transport:
         """Return the way to the runs of a project, and to no others."""
+        return self.direct(project)
+
+    def direct(self, project: str) -> DirectTransport:
+        """Return the same, with what only a direct way has."""
         return DirectTransport(self.settings, project_id=project, deployment_id=None, backend=self.backend)
 
 

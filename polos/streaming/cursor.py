@@ -45,6 +45,11 @@ class Position:
         """Return the position of a sequence id."""
         return cls(*divmod(sequence_id, PER_MILLISECOND))
 
+    @classmethod
+    def at(cls, seconds: float) -> Position:
+        """Return the position of a moment, for what was not kept."""
+        return cls(*divmod(round(seconds * 1_000_000), 1000))
+
     @property
     def sequence_id(self) -> int:
         """One number that grows with the position."""
@@ -52,8 +57,8 @@ class Position:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the epoch."""
-        return self.milliseconds / 1000
+        """Seconds since the epoch, exact to the microsecond for a position that `at` has made."""
+        return self.milliseconds / 1000 + self.n / 1_000_000
 
     def __str__(self) -> str:
         return f"{self.milliseconds}-{self.n}"

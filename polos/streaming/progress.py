@@ -70,8 +70,10 @@ class Progress:
         """Number of the last numbered event the reader has."""
         return self.cursor.number
 
-    def take(self, entry: Entry) -> Iterator[Told]:
+    def take(self, entry: Entry, *, from_journal: bool = False) -> Iterator[Told]:
         """Give the reader what `entry` has for it: nothing, one event, or what was missing before it too.
+
+        What the journal gives is complete, so that nothing can be missing before an entry from there.
 
         Raises:
             Hole: Read the journal first, then take this entry again.
@@ -79,7 +81,7 @@ class Progress:
         if entry.number:
             if entry.number <= self.number:
                 return
-            if entry.number > self.number + 1 or entry.type is None:
+            if not from_journal and (entry.number > self.number + 1 or entry.type is None):
                 raise Hole
         if entry.type is None:
             return
@@ -200,7 +202,7 @@ class Progress:
             return max(Position.parse(entry.position), known)
         if entry.number and known.milliseconds:
             return known  # read from the journal in between: what is kept goes on from the same entry
-        return max(Position(int(entry.at * 1000)), known)
+        return max(Position.at(entry.at), known)
 
     def _is_repeated(self, entry: Entry) -> bool:
         """Whether the reader has this event that has no number; take note of it otherwise."""

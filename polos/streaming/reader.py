@@ -213,7 +213,7 @@ class TreeReader:
         """Begin now: with what still waits for an answer, or with the end of a run that has ended."""
         head = await self._history.head()
         last = await self._last_kept()
-        position = Position.parse(last) if last else Position(int(head.seconds * 1000))
+        position = Position.parse(last) if last else Position.at(head.seconds)
         number = head.number if head.ended_event is None else head.ended_event - 1
         self._progress.skip_to(number, position)
         self._progress.trusts_start = True
@@ -320,7 +320,7 @@ class TreeReader:
 
     async def _read(self, number: int, *, seconds: float | None = None) -> list[Told]:
         found = await self._since(number, seconds)
-        return [told for entry in found for told in self._progress.take(entry)]
+        return [told for entry in found for told in self._progress.take(entry, from_journal=True)]
 
 
 def _entries(message: str) -> Iterator[Entry]:

@@ -24,6 +24,8 @@ from polos.journal.recovery import (
     ring_soon,
 )
 from polos.journal.statements import Rows, Statement, Unit
+from polos.journal.states import RunStatus
+from polos.journal.suspends import READ_EXPIRED, close_waits_of_ended_runs, expire
 from polos.journal.workers import READ_CLOCK, READ_WORKERS, SeenWorker, remove_worker, seen_from
 from polos.routes import Routes, turn_label
 from polos.settings import Settings
@@ -145,11 +147,24 @@ class Sweeper:
                 bell = Doorbell(run_id, name, route, deployment, begun=parent is not None)
                 self._dispatcher.ring(bell)
         if turns_due:
+            self._expire_waits()
             self._do(drop_turns_of_ended_runs())
             for run_id, step, name, route, deployment in self._do(due_turns(**pauses)):
                 route = self._routes.of_turn(name, route)
                 bell = Doorbell(run_id, turn_label(name), route, deployment, step=step, begun=True)
                 self._dispatcher.ring(bell)
+
+    def _expire_waits(self) -> None:
+        """End waits whose time is up; a run that was parked is rung, another looks within a second."""
+        self._do(close_waits_of_ended_runs())
+        for run_id, name, root_id, asked_at, expired_at in self._read(READ_EXPIRED):
+            error = f"Suspend {name.removeprefix('$')!r} timed out after {expired_at - asked_at:.0f} seconds"
+            unit = expire(
+                run_id, name, root_id=root_id, error=error, ring_again=self._settings.ring_again_seconds
+            )
+            for status, _, _, run_name, route, deployment in self._do(unit):
+                if status == RunStatus.QUEUED:
+                    self._dispatcher.ring(Doorbell(run_id, run_name, route, deployment, begun=True))
 
     # -- the database
 

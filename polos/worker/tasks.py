@@ -11,9 +11,9 @@ from celery import Celery
 from polos.agents.turn import execute_turn
 from polos.current import Place, current_place
 from polos.engine.coordinator import coordinate
-from polos.engine.execution import shown
 from polos.engine.runtime import NoSlot, Runtime
 from polos.routes import RUN_TASK, TURN_TASK
+from polos.step_names import shown
 from polos.worker.bridge import AsyncTask
 from polos.worker.forwarding import forward, may_serve
 from polos.worker.slots import current_slot

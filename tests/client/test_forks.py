@@ -114,7 +114,9 @@ def environment(site: Site, way: str) -> dict[str, str]:
 def say_of(site: Site, way: str, source: str) -> list[str]:
     """Return what a script says that ends by itself, without a word too many."""
     site.folder.write("script.py", source)
-    return site.folder.start("script.py", **environment(site, way)).ends(seconds=30).splitlines()
+    quiet = {"PYTHONWARNINGS": "ignore::DeprecationWarning"}  # Python warns of forks of threaded processes
+    script = site.folder.start("script.py", **environment(site, way), **quiet)
+    return script.ends(seconds=30).splitlines()
 
 
 def test_children_use_a_client_their_parent_has_used(site: Site, way: str) -> None:

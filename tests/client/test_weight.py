@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from scripts import ROOT
 from sites import Site
 
 pytestmark = pytest.mark.timeout(60)
@@ -44,7 +45,7 @@ def loaded(source: str, folder: Path, **environment: str) -> set[str]:
     ended = subprocess.run(
         [sys.executable, "-c", source + report],
         cwd=folder,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
         timeout=30,

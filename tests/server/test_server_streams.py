@@ -211,6 +211,16 @@ def test_published_events_are_listed(server: Stand) -> None:
     assert newest["events"][0]["data"] == {"value": 3}
 
 
+def test_nothing_is_published_into_a_run_of_another_project(server: Stand) -> None:
+    owner, _ = server.of_new_project()
+    stranger, _ = server.of_new_project()
+    topic = f"workflow/flow/{start(owner, 'flow', {})}"
+    publish(stranger, topic, 1)
+    publish(owner, topic, 2)
+    told = owner.get(f"{API}/events", params={"topic": topic}).json()["events"]
+    assert [event["data"] for event in told if event["event_type"] == "told"] == [{"value": 2}]
+
+
 def test_an_event_type_cannot_forge_frames(server: Stand) -> None:
     client, _ = server.of_new_project()
     forged = {"event_type": "a\n\ndata: forged\n\n", "data": {}}

@@ -64,3 +64,20 @@ async def reports(ctx: WorkflowContext, payload: dict[str, Any]) -> str:
     if ctx.retry_count == 0:
         raise RuntimeError("once more")
     return "reported"
+
+
+@workflow(id="asks")
+async def asks(ctx: WorkflowContext, payload: dict[str, Any]) -> list[Any]:
+    """Asks one question after the other."""
+    answers = []
+    for key in payload["keys"]:
+        answer = await ctx.step.suspend(key, data={"question": f"{key}?"}, timeout=payload.get("timeout"))
+        answers.append(answer["data"])
+    return answers
+
+
+@workflow(id="asks_below")
+async def asks_below(ctx: WorkflowContext, payload: dict[str, Any]) -> list[Any]:
+    """Two runs below ask under the same key."""
+    calls = [ctx.step.invoke_and_wait(f"child {n}", asks, {"keys": ["approve"]}) for n in range(2)]
+    return list(await asyncio.gather(*calls))

@@ -1,0 +1,125 @@
+"""Waits of runs for people: what is asked, and the answer."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from polos.errors import ValueTooLargeError
+from polos.records import api_time
+from polos.server.errors import ApiError, missing
+from polos.server.fields import JsonAnswer, Label, ServicesDep, Word, problems
+from polos.server.gate import Caller, CallerDep
+from polos.server.services import Services
+from polos.waits import Wait
+
+_STATUS = {"running": "waiting", "completed": "resolved", "failed": "expired"}
+router = APIRouter(tags=["approvals"])
+
+
+class Approval(BaseModel):
+    """A wait for an answer: `waiting`, `resolved` with `answer`, or `expired` (timed out or cancelled)."""
+
+    execution_id: str
+    step_key: str
+    status: str
+    data: Any = Field(description="What is asked.")
+    answer: Any = None
+    asked_at: str
+    resolved_at: str | None = None
+    expires_at: str | None = None
+    suspended_execution_id: str = Field(description="The run of the tree that waits.")
+
+
+class Answer(BaseModel):
+    """An answer."""
+
+    data: dict[str, Any]
+
+
+class Resume(Answer):
+    """An answer to what a run waits for under a key."""
+
+    step_key: Label
+    suspended_execution_id: Word | None = Field(
+        None,
+        description="The run that waits, where several do under one key; else the one that waits longest.",
+    )
+
+
+@router.get("/approvals/{execution_id}/{step_key:path}", response_model=Approval, responses=problems(404))
+async def read_approval(
+    caller: CallerDep, services: ServicesDep, execution_id: Word, step_key: Label
+) -> JsonAnswer:
+    """Return what a run asks under a key, or asked last. `execution_id` is the root run's."""
+    return JsonAnswer(_shown(execution_id, step_key, await _wait(services, caller, execution_id, step_key)))
+
+
+@router.post(
+    "/approvals/{execution_id}/{step_key:path}/submit",
+    response_model=Approval,
+    responses=problems(404, 409),
+)
+async def submit_approval(
+    caller: CallerDep, services: ServicesDep, execution_id: Word, step_key: Label, body: Answer
+) -> JsonAnswer:
+    """Answer. The first answer counts: 409 if there was one, or the time for it is over."""
+    await _wait(services, caller, execution_id, step_key)
+    await _answer(services, caller, execution_id, step_key, body.data, None)
+    return JsonAnswer(_shown(execution_id, step_key, await _wait(services, caller, execution_id, step_key)))
+
+
+@router.post("/executions/{execution_id}/resume", response_model=Approval, responses=problems(404, 409))
+async def resume_execution(
+    caller: CallerDep, services: ServicesDep, execution_id: Word, body: Resume
+) -> JsonAnswer:
+    """Answer what a run waits for, as its code calls it."""
+    await _wait(services, caller, execution_id, body.step_key)
+    only = body.suspended_execution_id
+    await _answer(services, caller, execution_id, body.step_key, body.data, only)
+    found = await _wait(services, caller, execution_id, body.step_key)
+    return JsonAnswer(_shown(execution_id, body.step_key, found))
+
+
+async def _wait(services: Services, caller: Caller, execution_id: str, step_key: str) -> Wait:
+    if caller.approval not in {None, (execution_id, step_key)}:
+        raise ApiError(403, "This link is for another question")
+    found = await services.direct(caller.project).find_wait(execution_id, step_key)
+    if found is None:
+        raise missing(f"wait {step_key!r} of execution {execution_id!r}", caller.project)
+    return found
+
+
+async def _answer(
+    services: Services,
+    caller: Caller,
+    execution_id: str,
+    step_key: str,
+    data: dict[str, Any],
+    only: Annotated[str | None, "the run that waits"],
+) -> None:
+    transport = services.direct(caller.project)
+    try:
+        answered = await transport.resume_run(execution_id, step_key, data, run_id=only)
+    except ValueTooLargeError as error:
+        raise ApiError(413, str(error)) from error
+    except (TypeError, ValueError, RecursionError) as error:  # what cannot be stored
+        raise ApiError(400, str(error)) from error
+    if not answered:
+        raise ApiError(
+            409, f"{step_key!r} waits for no answer (any more); GET the approval for what became of it"
+        )
+
+
+def _shown(execution_id: str, step_key: str, wait: Wait) -> dict[str, Any]:
+    return {
+        "execution_id": execution_id,
+        "step_key": step_key,
+        "status": _STATUS[wait.status],
+        "data": wait.data,
+        "answer": wait.answer,
+        "asked_at": api_time(wait.asked_at),
+        "resolved_at": api_time(wait.ended_at),
+        "expires_at": api_time(wait.expires_at),
+        "suspended_execution_id": wait.run_id,
+    }
