@@ -379,6 +379,7 @@ class SyncClient:
     get_execution = _waiting(PolosClient.get_execution)
     get_result = _waiting(PolosClient.get_result)
     cancel_execution = _waiting(PolosClient.cancel_execution)
+    resume = _waiting(PolosClient.resume)
     publish_events = _waiting(PolosClient.publish_events)
     list_events = _waiting(PolosClient.list_events)
     start_worker = _waiting(PolosClient.start_worker)

@@ -28,6 +28,7 @@ def settings(valkey_url: str, postgres_server: Postgres) -> Settings:
         redis_prefix="server-tests:",
         max_request_bytes=2_000_000,
         stream_keepalive_seconds=0.5,
+        approval_secret="of the tests",
     )
 
 
@@ -56,6 +57,7 @@ def worker(settings: Settings, shop: httpx.Client) -> Iterator[None]:
         "POLOS_REDIS_PREFIX": settings.redis_prefix,
         "POLOS_PROJECT_ID": PROJECT,
         "POLOS_PRELOAD_MODELS": "0",
+        "POLOS_APPROVAL_SECRET": settings.approval_secret,
     }
     command = [sys.executable, "-m", "polos.cli.main", "worker", "served", "--loglevel", "warning"]
     process = subprocess.Popen(command, env=environment, start_new_session=True)

@@ -42,3 +42,10 @@ async def echo(ctx: WorkflowContext, input: Numbers) -> int:
 
 
 parrot = Agent(id="parrot", provider="openai", model="gpt-4o", system_prompt="Repeat.", tools=[echo])
+
+
+@workflow
+async def approve(ctx: WorkflowContext, payload: dict[str, str]) -> dict[str, bool]:
+    answer = await ctx.step.suspend(payload["key"], data={"_form": {"title": "Deploy?"}})
+    given: dict[str, bool] = answer["data"]
+    return given

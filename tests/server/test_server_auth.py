@@ -44,6 +44,8 @@ def call(client: httpx.Client, method: str, path: str, **ids: str) -> httpx.Resp
 def body_for(path: str, given: dict[str, str]) -> dict[str, Any]:
     if path.endswith("/batch_run"):
         return {"workflows": [{"workflow_id": "flow"}]}
+    if path.endswith(("/submit", "/resume")):
+        return {"data": {}, "step_key": "x"}
     if path.endswith("/publish"):
         return {"topic": "t", "events": [{"data": {}}]}
     return {"name": "n", "project_id": given["project_id"]}

@@ -102,7 +102,7 @@ def test_lists_hold_each_kind_alone(shop: httpx.Client) -> None:
     assert [agent["id"] for agent in shop.get(f"{API}/agents").json()] == ["parrot"]
     assert [tool["id"] for tool in shop.get(f"{API}/tools").json()] == ["echo"]
     names = {each["workflow_id"] for each in shop.get(f"{API}/workflows").json()}
-    assert names == {"add", "team/greet", "linger", "repeat"}
+    assert names == {"add", "approve", "team/greet", "linger", "repeat"}
 
 
 def test_the_fleet_is_seen(shop: httpx.Client) -> None:
