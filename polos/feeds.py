@@ -353,7 +353,11 @@ def _of_step(step: Row) -> Iterator[Entry]:
         yield Entry(*event_data.step_started(key, where), number=0, at=step["started_at"])
     if step["finished_at"] is not None:
         end = event_data.step_finished(key, _value(step["output"]), where, step["error"])
-        yield Entry(*end, number=0, at=max(step["finished_at"], (step["started_at"] or 0.0) + MICROSECOND))
+        yield Entry(
+            *end,
+            number=step["event"] or 0,
+            at=max(step["finished_at"], (step["started_at"] or 0.0) + MICROSECOND),
+        )
 
 
 def _of_turn(step: Row, where: Row) -> Iterator[Entry]:

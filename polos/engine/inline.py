@@ -59,8 +59,8 @@ async def run_inline(
         if error is not None:
             errors.append(error)
         took = time.monotonic() - began
-        await _record(execution, name, kind, outcome, position=position, tries=tries, seconds=took)
-        telling.step_finished(runtime, execution, name, outcome)
+        number = await _record(execution, name, kind, outcome, position=position, tries=tries, seconds=took)
+        telling.step_finished(runtime, execution, name, outcome, number)
 
     row = await execution.outcome(name, kind, begin)
     if errors:
@@ -137,9 +137,10 @@ async def _record(
     position: int,
     tries: int,
     seconds: float,
-) -> None:
+) -> int | None:
+    """Store an outcome; return the number of its event, None where it has none."""
     claim = execution.claim
-    seq = await execution.commit(
+    seq, number = await execution.answer(
         record_step(
             claim.id,
             claim.attempt,
@@ -167,3 +168,4 @@ async def _record(
             None,
         )
     )
+    return None if number is None else int(number)

@@ -55,12 +55,19 @@ def step_started(runtime: Runtime, execution: Execution, name: str) -> None:
         runtime.feed.live(execution.claim.root_id, event, keep=execution.streams)
 
 
-def step_finished(runtime: Runtime, execution: Execution, name: str, outcome: Outcome) -> None:
-    """Tell the outcome of a step that was executed here."""
-    if _is_read(runtime, execution):
-        value = _value(outcome.output)
-        event = events.step_finished(shown(name), value, where(execution.claim), outcome.error)
-        runtime.feed.live(execution.claim.root_id, event, keep=execution.streams)
+def step_finished(
+    runtime: Runtime, execution: Execution, name: str, outcome: Outcome, number: int | None
+) -> None:
+    """Tell the outcome of a step that was executed here; one of a root has a number."""
+    if not _is_read(runtime, execution):
+        return
+    root_id = execution.claim.root_id
+    value = _value(outcome.output)
+    event = events.step_finished(shown(name), value, where(execution.claim), outcome.error)
+    if number is None:
+        runtime.feed.live(root_id, event, keep=execution.streams)
+    else:
+        runtime.feed.numbered(root_id, number, event, keep=execution.streams)
 
 
 def turn_scheduled(runtime: Runtime, execution: Execution, number: int, *, streamed: bool) -> None:

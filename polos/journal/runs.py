@@ -188,7 +188,14 @@ def fence() -> tuple[ColumnElement[bool], ...]:
 
 
 FENCE = Statement(update(RUNS).where(*fence()).values(seq=R.seq + 1).returning(R.seq))
-PROGRESS = Statement(update(RUNS).where(*fence()).values(seq=R.seq + 1, crashes=0).returning(R.seq))
+# A root's own step takes a number of the tree in the same breath; one of a run below is only told live.
+_numbers = and_(R.root_id == R.id, P("numbered", type_=R.seq.type) == 1)
+PROGRESS = Statement(
+    update(RUNS)
+    .where(*fence())
+    .values(seq=R.seq + 1, crashes=0, event_seq=R.event_seq + case((_numbers, 1), else_=0))
+    .returning(R.seq, case((_numbers, R.event_seq), else_=None).label("event"))
+)
 
 _PARK = Statement(
     update(RUNS)

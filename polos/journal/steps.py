@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Float, bindparam, literal, select
+from sqlalchemy import Float, and_, bindparam, case, literal, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.runs import (
@@ -22,6 +22,7 @@ from polos.journal.tables import Step
 S = Step.__table__.c  # type: ignore[attr-defined]
 STEPS = Step.__table__  # type: ignore[attr-defined]
 P = bindparam
+NUMBERED_KIND = "run"  # steps of other kinds are no events
 
 
 @dataclass(frozen=True)
@@ -140,11 +141,22 @@ _RECORD = {
     "owner": P("worker", type_=S.owner.type),
     "started_at": now() - P("seconds", type_=Float),
 }
-_INSERT_OUTCOME = Statement(insert_step(**_RECORD, seq=R.seq).returning(S.seq))
+_numbers = and_(R.root_id == R.id, P("numbered", type_=R.seq.type) == 1)
+_INSERT_OUTCOME = Statement(
+    insert_step(**_RECORD, seq=R.seq, event=case((_numbers, R.event_seq), else_=None)).returning(
+        S.seq, S.event
+    )
+)
 _progressed = PROGRESS.sql.cte("held")  # type: ignore[attr-defined]
-_RECORD_FUSED = Statement(_insert_held(_progressed, **_RECORD, seq=_progressed.c.seq).returning(S.seq))
+_RECORD_FUSED = Statement(
+    _insert_held(_progressed, **_RECORD, seq=_progressed.c.seq, event=_progressed.c.event).returning(
+        S.seq, S.event
+    )
+)
 _RECORDED = Statement(
-    select(S.seq).where(S.run_id == P("run"), S.name == P("name"), S.owner == P("worker"), S.seq.is_not(None))
+    select(S.seq, S.event).where(
+        S.run_id == P("run"), S.name == P("name"), S.owner == P("worker"), S.seq.is_not(None)
+    )
 )
 
 
@@ -161,15 +173,17 @@ def record_step(
     child_id: str | None = None,
     seconds: float = 0.0,
 ) -> Unit:
-    """Store the outcome of a step the coordinator executed itself; answers (seq,), or nothing when fenced.
+    """Store the outcome of a step the coordinator executed itself.
 
-    `seconds` is how long it took.
+    Answers (seq, number of its event in the tree or None), or nothing when fenced. `seconds` is how long it
+    took.
     """
     params = {
         "run": run_id,
         "attempt": attempt,
         "name": name,
         "kind": kind,
+        "numbered": int(kind == NUMBERED_KIND),
         "position": position,
         "tries": tries,
         "worker": worker,

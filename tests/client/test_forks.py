@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -164,9 +165,12 @@ def test_each_worker_of_a_preloaded_app_starts_runs_and_waits(web: str) -> None:
             found: dict[str, object] = json.load(answer)
             return found
 
+    pids: set[object] = set()
+    deadline = time.monotonic() + 30
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(ask, range(24)))
-
-    assert [one["n"] for one in found] == [2 * n for n in range(24)]
-    assert {one["last"] for one in found} == {"workflow_finish"}
-    assert len({one["pid"] for one in found}) == 2
+        while len(pids) < 2:  # the kernel chooses who gets a request
+            assert time.monotonic() < deadline, "one of the two never answered"
+            found = list(threads.map(ask, range(16)))
+            assert [one["n"] for one in found] == [2 * n for n in range(16)]
+            assert {one["last"] for one in found} == {"workflow_finish"}
+            pids |= {one["pid"] for one in found}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hands import Together, result
-from scenes import RING_AGAIN, Scene, finishing, turn_completion
+from scenes import RING_AGAIN, Scene, finishing, recording, turn_completion
 
 from polos.journal.children import cancel_run
 from polos.journal.runs import Claim
@@ -43,6 +43,13 @@ def test_whatever_is_numbered_takes_its_place_behind_what_is_open(scene: Scene, 
     behind = together.commit_behind(second, cancelling(child))
     first.end()
     assert (answer[0][3], result(behind)[0][3]) == (2, 3)
+
+
+def test_steps_of_a_root_are_numbered_and_those_below_it_are_not(scene: Scene) -> None:
+    root = scene.running("a")
+    child = scene.claimed(scene.child(root).id, "a")
+    assert [scene.do(recording(run, "a"))[0][1] for run in (root, child)] == [2, None]
+    assert scene.run(root.id)["event_seq"] == 2
 
 
 def test_what_is_rolled_back_leaves_no_hole(scene: Scene) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from scenes import Scene, recording
+from scenes import DONE, Scene
 from sqlalchemy import bindparam, func, select
 
 from polos.event_data import topic_of
 from polos.journal.events import EVENTS, E, NewEvent, publish, publish_by_step, publish_in_tree
 from polos.journal.runs import Claim, hand_back_run
 from polos.journal.statements import Statement, Unit
+from polos.journal.steps import record_step
 
 COUNT = Statement(select(func.count()).select_from(EVENTS).where(E.topic == bindparam("topic")))
 EVENT = NewEvent("progress", '{"part":1}')
@@ -20,7 +21,7 @@ each_topic = pytest.mark.parametrize("is_tree", [True, False], ids=["of its tree
 
 
 def publishing(run: Claim, *, is_tree: bool, name: str = "step") -> Unit:
-    record = recording(run, "a", name)
+    record = record_step(run.id, run.attempt, name, "publish", DONE, position=0, tries=1, worker="a")
     place: dict[str, Any] = {"project": run.project, "root_id": run.root_id, "is_tree": is_tree}
     return publish_by_step(record, EVENT, topic=_topic(run, is_tree=is_tree), **place)
 

@@ -12,7 +12,8 @@ from scripts import wait_until
 from told_model import ToldModel
 from web_app import LITELLM_NEEDS, WebApp, all_frames, needs_proc, text_of, until_text, web_app
 
-pytest.importorskip("fastapi", reason="needs polos[test]")
+pytest.importorskip("fastapi.sse", reason="needs fastapi 0.135 or newer")
+pytest.importorskip("itsdangerous", reason="needs itsdangerous: pip install 'polos[test]'")
 pytestmark = pytest.mark.timeout(180)
 
 WORKER = "POLOS_IMPORTS=agents celery -A polos worker --loglevel info"
