@@ -1,8 +1,8 @@
 """A model behind real HTTP that costs next to nothing: OpenAI chat completions, on raw asyncio.
 
 The system prompt is the script: `script-3-5-200` asks three times for five tools and then answers, each time
-after 200 ms; `stream-60-50` says 60 words, one each 50 ms, each of them the time at which it was sent. Where a
-conversation stands is read from its messages; only times of requests are kept.
+after 200 ms; `stream-60-50` says 60 words, one each 50 ms, each of them the time at which it was sent. Where
+a conversation stands is read from its messages; only times of requests are kept.
 """
 
 from __future__ import annotations

@@ -278,10 +278,6 @@ async def test_a_run_is_followed_to_its_end(client: PolosClient) -> None:
     assert {event.topic for event in events} == {f"workflow/client-steps/{handle.id}"}
 
 
-@pytest.mark.xfail(
-    reason="events of steps that nobody read live come in another order, or twice, from the journal",
-    strict=False,
-)
 async def test_what_follows_an_event_is_exactly_the_rest(client: PolosClient) -> None:
     handle = await steps.invoke(client, Number(n=3))
     events = [event async for event in client.follow(handle.id)]
