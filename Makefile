@@ -22,7 +22,7 @@ demo: $(VENV)/installed-demo ## See an agent survive the death of its worker; ne
 	@$(BIN)/polos demo $(ARGS)
 
 test: $(VENV)/installed-test ## Run the tests; ARGS="tests/unit -k name" runs some.
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 faults: $(VENV)/installed-test ## Run the long fault tests; ARGS="f2 --seconds 300" chooses.
 	@$(BIN)/python -m tests.faults $(ARGS)

@@ -43,7 +43,7 @@ SILENCE_SECONDS = 2.0  # without a word on a topic: then the journal is asked
 TOGETHER_SECONDS = 0.02  # in which questions of several readers become one
 PAGE = 500
 LARGEST_NUMBER = 2**31 - 1  # of an event, as the database keeps it
-MICROSECOND = 1e-6  # as exact as positions are
+MICROSECOND = 2e-6  # as exact as positions are, and what is lost in sums
 TOPIC_CHANNEL = "topic:{}:{}"
 Row = dict[str, Any]
 
@@ -167,7 +167,7 @@ class Feeds:
         if run is None:
             return await self._topic_page(project, topic, after=after, limit=limit, descending=descending)
         progress = Progress(Cursor())
-        entries = await TreeHistory(self._journal, self._heads, run).since(0, seconds=0.0)
+        entries = await TreeHistory(self._journal, self._heads, run).since(0, after=Position())
         found = [
             _stream_event(told, topic)
             for entry in entries
@@ -284,16 +284,16 @@ class TreeHistory:
             for _, name, asked, number, seconds, _, _ in rows
         ]
 
-    async def since(self, number: int, *, seconds: float | None = None) -> Sequence[Entry]:
-        """Return the numbered events after `number`, and those without number after `seconds` if given."""
-        entries = await asyncio.to_thread(self._since, number, seconds)
+    async def since(self, number: int, *, after: Position | None = None) -> Sequence[Entry]:
+        """Return the numbered events after `number`, and those without number after a position if given."""
+        entries = await asyncio.to_thread(self._since, number, after)
         if _has_hole(entries, number):  # committed between two of the reads, and there in another one
-            entries = await asyncio.to_thread(self._since, number, seconds)
+            entries = await asyncio.to_thread(self._since, number, after)
         return entries
 
-    def _since(self, number: int, seconds: float | None) -> list[Entry]:
-        since = float("inf") if seconds is None else seconds
-        params = {**self._place, "after": number, "since": since - MICROSECOND}
+    def _since(self, number: int, after: Position | None) -> list[Entry]:
+        since = float("inf") if after is None else after.seconds - MICROSECOND  # and exactly, below
+        params = {**self._place, "after": number, "since": since}
         runs = self._rows(READ_TREE_RUNS, params, HISTORY_RUN)
         steps = self._rows(READ_TREE_STEPS, params, HISTORY_STEP)
         events = self._journal.read(READ_TREE_EVENTS, params)
@@ -303,7 +303,11 @@ class TreeHistory:
             *(_of_event(row) for row in events),
         ]
         numbered = [entry for entry in entries if entry.number > number]
-        plain = [entry for entry in entries if not entry.number and entry.at > since + MICROSECOND / 2]
+        plain = [
+            entry
+            for entry in entries
+            if not entry.number and after is not None and Position.at(entry.at) > after
+        ]
         return _in_order(numbered, plain)
 
     def _rows(self, statement: Statement, params: dict[str, Any], names: Sequence[str]) -> list[Row]:
@@ -350,7 +354,10 @@ def _of_step(step: Row) -> Iterator[Entry]:
         return
     key = step["name"].removeprefix("$")
     if step["started_at"] is not None:
-        yield Entry(*event_data.step_started(key, where), number=0, at=step["started_at"])
+        began = max(
+            step["started_at"], (step["run_started_at"] or 0.0) + MICROSECOND
+        )  # by clocks that differ
+        yield Entry(*event_data.step_started(key, where), number=0, at=began)
     if step["finished_at"] is not None:
         end = event_data.step_finished(key, _value(step["output"]), where, step["error"])
         yield Entry(

@@ -228,9 +228,9 @@ READ_TREE_RUNS = Statement(
     .order_by(R.created_at, R.id)
 )
 _STEP = ("run_id", "name", "kind", "status", "event", "attempt", "input", "output", "error")
-HISTORY_STEP = (*_STEP, "started_at", "finished_at", "run_name")
+HISTORY_STEP = (*_STEP, "started_at", "finished_at", "run_name", "run_started_at")
 READ_TREE_STEPS = Statement(
-    select(*(S[name] for name in _STEP), S.started_at, S.finished_at, R.name)
+    select(*(S[name] for name in _STEP), S.started_at, S.finished_at, R.name, R.started_at)
     .join_from(STEPS, RUNS, S.run_id == R.id)
     .where(
         R.root_id == P("root"),

@@ -103,7 +103,7 @@ class Progress:
             begin = events.step_started(entry.data["step_key"], entry.data["_metadata"])
             start = replace(entry, type=begin[0], data=begin[1], number=0)
             if not self._is_repeated(start):
-                yield self._tell(start, *begin)
+                yield self._tell_before(start, *begin)
 
     # -- a model's answer
 
@@ -142,9 +142,8 @@ class Progress:
         attempt, had_some = entry.data["attempt"], text.chunks != 0
         text.attempt, text.offset, text.chunks, text.calls, text.is_holed = attempt, 0, 0, 0, False
         if had_some:
-            yield self._tell(
-                entry, *events.stream_reset(entry.data["step"], attempt, entry.data["_metadata"])
-            )
+            reset = events.stream_reset(entry.data["step"], attempt, entry.data["_metadata"])
+            yield self._tell_before(entry, *reset)
 
     def _turn_ended(self, entry: Entry) -> Iterator[Told]:
         """Complete the answer by what is on record, then tell the end."""
@@ -178,7 +177,7 @@ class Progress:
             text.chunks = (text.chunks or 0) + 1
             text.offset = len(content)
             event = build(step, text.chunks - 1, piece, text.attempt, where)
-            yield self._tell(entry, *event, place=_place(entry, text))
+            yield self._tell_before(entry, *event, place=_place(entry, text))
 
     def _text(self, entry: Entry) -> _Text:
         turn = _turn_of(entry)
@@ -189,6 +188,16 @@ class Progress:
         return self._texts[turn]
 
     # -- telling
+
+    def _tell_before(
+        self, entry: Entry, kind: str, data: dict[str, Any], *, place: Place | None = None
+    ) -> Told:
+        """Give an event that comes before what `entry` says: who goes on after it still gets that."""
+        known = self.cursor.position
+        if not known.milliseconds:
+            known = Position(int(entry.at * 1000) - 1)
+        self.cursor = self.cursor.then(number=self.number, position=known, place=place)
+        return Told(kind, data, self.cursor, entry.at)
 
     def _tell(self, entry: Entry, kind: str, data: dict[str, Any], *, place: Place | None = None) -> Told:
         position = self._position(entry)

@@ -43,8 +43,8 @@ class History(Protocol):
     async def head(self) -> Head:
         """Return how far the tree is now."""
 
-    async def since(self, number: int, *, seconds: float | None = None) -> Sequence[Entry]:
-        """Return the numbered events after `number`, and those without number after `seconds` if given."""
+    async def since(self, number: int, *, after: Position | None = None) -> Sequence[Entry]:
+        """Return the numbered events after `number`, and those without number after a position if given."""
 
     async def pending(self) -> Sequence[Entry]:
         """Return the events that ask for an answer nobody has given yet."""
@@ -234,7 +234,7 @@ class TreeReader:
         after = await self._kept_from()
         self._progress.trusts_start = after not in {None, "-"}
         if after is None:
-            for told in await self._read(began.number, seconds=began.position.seconds):
+            for told in await self._read(began.number, after=began.position):
                 yield told
         async for page in self._kept(after or "-"):
             fresh = [entry for entry in page if Position.parse(entry.position) > began.position]
@@ -309,17 +309,17 @@ class TreeReader:
             return []  # asked again after the next silence
         return await self._read(self._progress.number) if head.number > self._progress.number else []
 
-    async def _since(self, number: int, seconds: float | None) -> Sequence[Entry]:
+    async def _since(self, number: int, after: Position | None) -> Sequence[Entry]:
         """Read the journal, however long it is away: what it has must come before what is live."""
         while True:
             try:
-                return await self._history.since(number, seconds=seconds)
+                return await self._history.since(number, after=after)
             except ServiceUnavailableError as error:
                 logger.warning("A reader of run %s waits for the journal: %s", self._run_id, error)
                 await asyncio.sleep(SILENCE_SECONDS)
 
-    async def _read(self, number: int, *, seconds: float | None = None) -> list[Told]:
-        found = await self._since(number, seconds)
+    async def _read(self, number: int, *, after: Position | None = None) -> list[Told]:
+        found = await self._since(number, after)
         return [told for entry in found for told in self._progress.take(entry, from_journal=True)]
 
 

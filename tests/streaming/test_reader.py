@@ -12,7 +12,7 @@ from polos import event_data as events
 from polos.errors import JournalUnavailableError
 from polos.streaming import reader
 from polos.streaming.bus import Bus
-from polos.streaming.cursor import Cursor
+from polos.streaming.cursor import Cursor, Position
 from polos.streaming.feed import Entry, Feed
 from polos.streaming.progress import Told
 from polos.streaming.reader import Head, TreeReader
@@ -43,7 +43,7 @@ class Book:
         ended = next((entry.number for entry in self.entries if entry.type == "agent_finish"), None)
         return Head(len(self.entries), 1.0, ended)
 
-    async def since(self, number: int, *, seconds: float | None = None) -> Sequence[Entry]:
+    async def since(self, number: int, *, after: Position | None = None) -> Sequence[Entry]:
         self._check()
         return [entry for entry in self.entries if entry.number > number]
 

@@ -47,7 +47,12 @@ async def studio(make_studio: Callable[[], Studio]) -> AsyncIterator[Studio]:
 
 @pytest.fixture(scope="module")
 def make_studio(
-    studio_folder: Path, model: Talker, valkey_url: str, worker_is_shared: bool, journal_url: str
+    studio_folder: Path,
+    model: Talker,
+    valkey_url: str,
+    worker_is_shared: bool,
+    journal_url: str,
+    preloads: str,
 ) -> Iterator[Callable[[], Studio]]:
     environment = {
         **QUICK,
@@ -64,7 +69,7 @@ def make_studio(
 
     try:
         if worker_is_shared:
-            make().worker()
+            make().worker(POLOS_PRELOAD_MODELS=preloads)
         yield make
     finally:
         folder.end()
@@ -76,6 +81,12 @@ def journal_url(request: pytest.FixtureRequest, studio_folder: Path) -> str:
     if getattr(request, "param", "sqlite") == "sqlite":
         return f"sqlite:///{studio_folder}/journal.db"
     return str(request.getfixturevalue("postgres_server").create_database())
+
+
+@pytest.fixture(scope="module")
+def preloads() -> str:
+    """Whether the shared worker loads LiteLLM when it starts."""
+    return "1"
 
 
 @pytest.fixture(scope="module")

@@ -13,18 +13,18 @@ class Given(BaseModel):
     n: int
 
 
-@tool(description="Doubles a number")
+@tool(id="stream-double", description="Doubles a number")
 async def double(ctx: WorkflowContext, input: Given) -> dict[str, Any]:
     return {"doubled": 2 * input.n}
 
 
-@tool(description="Fails")
+@tool(id="stream-broken", description="Fails")
 async def broken(ctx: WorkflowContext, input: Given) -> None:
     raise RuntimeError("the tool broke")
 
 
 speaker = Agent(
-    id="speaker",
+    id="stream-speaker",
     provider="openai",
     model="m",
     provider_base_url=os.environ.get("TALKER_URL", "http://127.0.0.1:9/v1"),
@@ -33,7 +33,7 @@ speaker = Agent(
 )
 
 
-@workflow(id="steps")
+@workflow(id="stream-steps")
 async def steps(ctx: WorkflowContext, payload: dict[str, Any]) -> str:
     for number in range(payload["steps"]):
         await ctx.step.run(f"step {number}", lambda number=number: number)
@@ -41,7 +41,7 @@ async def steps(ctx: WorkflowContext, payload: dict[str, Any]) -> str:
     return "done"
 
 
-@workflow(id="pair")
+@workflow(id="stream-pair")
 async def pair(ctx: WorkflowContext, payload: dict[str, Any]) -> list[Any]:
     """Two agents speak at the same time."""
     asked = [speaker.with_input(text, streaming=True) for text in payload["texts"]]
@@ -49,12 +49,12 @@ async def pair(ctx: WorkflowContext, payload: dict[str, Any]) -> list[Any]:
     return [result.result for result in await asyncio.gather(*calls)]
 
 
-@workflow(id="fails")
+@workflow(id="stream-fails")
 async def fails(ctx: WorkflowContext, payload: dict[str, Any]) -> None:
     raise ValueError("no such order")
 
 
-@workflow(id="reports")
+@workflow(id="stream-reports")
 async def reports(ctx: WorkflowContext, payload: dict[str, Any]) -> str:
     """Tells its own readers and a topic how far it is; fails once on its way, so that it is replayed."""
     for number in range(payload["parts"]):
@@ -66,7 +66,7 @@ async def reports(ctx: WorkflowContext, payload: dict[str, Any]) -> str:
     return "reported"
 
 
-@workflow(id="asks")
+@workflow(id="stream-asks")
 async def asks(ctx: WorkflowContext, payload: dict[str, Any]) -> list[Any]:
     """Asks one question after the other."""
     answers = []
@@ -76,7 +76,7 @@ async def asks(ctx: WorkflowContext, payload: dict[str, Any]) -> list[Any]:
     return answers
 
 
-@workflow(id="asks_below")
+@workflow(id="stream-asks_below")
 async def asks_below(ctx: WorkflowContext, payload: dict[str, Any]) -> list[Any]:
     """Two runs below ask under the same key."""
     calls = [ctx.step.invoke_and_wait(f"child {n}", asks, {"keys": ["approve"]}) for n in range(2)]

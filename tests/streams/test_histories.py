@@ -12,7 +12,7 @@ pytestmark = pytest.mark.parametrize("journal_url", ["sqlite", "postgresql"], in
 
 
 async def test_what_redis_has_lost_comes_from_the_journal(studio: Studio) -> None:
-    stream = await studio.speaks(5, tool="double")
+    stream = await studio.speaks(5, tool="stream-double")
     live = await read(stream)
     with studio.redis() as server:
         server.flushall()
@@ -62,7 +62,7 @@ async def test_what_is_published_to_a_run_reaches_its_readers(studio: Studio) ->
 
 
 async def test_what_is_recorded_of_a_run_can_be_listed(studio: Studio) -> None:
-    stream = await studio.speaks(4, tool="double")
+    stream = await studio.speaks(4, tool="stream-double")
     found = await read(stream)
     listed = await studio.client.list_events(stream.topic)
     assert listed[0].event_type == "agent_start"
@@ -70,11 +70,13 @@ async def test_what_is_recorded_of_a_run_can_be_listed(studio: Studio) -> None:
     assert listed[-1].data == found[-1].data
     newest = await studio.client.list_events(stream.topic, limit=2, descending=True)
     assert newest == listed[:-3:-1]
-    assert await studio.client.list_events("workflow/speaker/5a0f6f6e-0000-0000-0000-000000000000") == []
+    assert (
+        await studio.client.list_events("workflow/stream-speaker/5a0f6f6e-0000-0000-0000-000000000000") == []
+    )
 
 
 async def test_numbered_events_of_a_tree_have_no_holes(studio: Studio) -> None:
-    stream = await studio.speaks(2, tool="double")
+    stream = await studio.speaks(2, tool="stream-double")
     await stream.result()
     with studio.redis() as server:
         server.flushall()

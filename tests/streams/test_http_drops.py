@@ -37,7 +37,7 @@ class Reader:
 
     def __init__(self, http: httpx.AsyncClient, run_id: str) -> None:
         self._http = http
-        self._query = {"workflow_id": "speaker", "workflow_run_id": run_id}
+        self._query = {"workflow_id": "stream-speaker", "workflow_run_id": run_id}
         self.last_id: str | None = None
         self.text = ""
         self.ended = False

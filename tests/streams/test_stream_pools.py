@@ -12,12 +12,12 @@ def worker_is_shared() -> bool:
     return False
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
 async def test_text_comes_live_from_every_pool(studio: Studio, pool: str) -> None:
     gate = f"pool {pool}"
     studio.talker.gate(gate)
     worker = studio.worker("-P", pool, "-c", "2", POLOS_PRELOAD_MODELS="0")
-    stream = await studio.speaks(6, gate=gate, at=3, tool="double")
+    stream = await studio.speaks(6, gate=gate, at=3, tool="stream-double")
     heard = []
     async for piece in stream.text_chunks:
         heard.append(piece)

@@ -33,7 +33,7 @@ async def test_text_comes_as_the_model_speaks(studio: Studio) -> None:
 
 
 async def test_events_of_an_agent_with_a_tool_come_in_order(studio: Studio) -> None:
-    stream = await studio.speaks(2, tool="double")
+    stream = await studio.speaks(2, tool="stream-double")
     found = await read(stream)
     assert [event.event_type for event in found] == [
         "agent_start",
@@ -52,15 +52,18 @@ async def test_events_of_an_agent_with_a_tool_come_in_order(studio: Studio) -> N
         "agent_finish",
     ]
     by_type = {event.event_type: event for event in found}
-    assert by_type["tool_call"].data["tool_call"]["function"] == {"name": "double", "arguments": '{"n": 1}'}
+    assert by_type["tool_call"].data["tool_call"]["function"] == {
+        "name": "stream-double",
+        "arguments": '{"n": 1}',
+    }
     assert by_type["tool_result"].data["result"] == {"doubled": 2}
     assert by_type["agent_start"].data["payload"]["streaming"] is True
     assert by_type["agent_finish"].data["result"]["result"] == "".join(words(2))
-    assert {event.topic for event in found} == {f"workflow/speaker/{stream.id}"}
+    assert {event.topic for event in found} == {f"workflow/stream-speaker/{stream.id}"}
     sequence = [event.sequence_id for event in found]
     assert sequence == sorted(set(sequence))
     result = await stream.result()
-    assert result.tool_results[0].tool_name == "double"
+    assert result.tool_results[0].tool_name == "stream-double"
     assert result.usage.total_tokens == 4
 
 
@@ -242,7 +245,7 @@ async def test_from_now_on_gives_what_comes_not_what_was(studio: Studio) -> None
     async for event in studio.client.follow(stream.id):
         if event.event_type == "text_delta" and event.data["chunk_index"] == 2:
             break
-    following = events.stream_workflow(studio.client, "speaker", stream.id)
+    following = events.stream_workflow(studio.client, "stream-speaker", stream.id)
     first = asyncio.ensure_future(anext(following))
     while not first.done():  # until it listens
         await events.publish(studio.client, stream.topic, events.EventData(event_type="ping", data={}))
@@ -257,7 +260,7 @@ async def test_from_now_on_gives_what_comes_not_what_was(studio: Studio) -> None
 async def test_from_now_on_of_an_ended_run_gives_its_end(studio: Studio) -> None:
     stream = await studio.speaks(2)
     await stream.result()
-    found = [event async for event in events.stream_workflow(studio.client, "speaker", stream.id)]
+    found = [event async for event in events.stream_workflow(studio.client, "stream-speaker", stream.id)]
     assert [event.event_type for event in found] == ["agent_finish"]
 
 
@@ -273,14 +276,16 @@ async def test_a_sequence_id_is_a_place_to_go_on_from(studio: Studio) -> None:
     found = await read(stream)
     whole = [
         event
-        async for event in events.stream_workflow(studio.client, "speaker", stream.id, last_sequence_id=0)
+        async for event in events.stream_workflow(
+            studio.client, "stream-speaker", stream.id, last_sequence_id=0
+        )
     ]
     assert [event.id for event in whole] == [event.id for event in found]
     middle = found[6]
     rest = [
         event
         async for event in events.stream_workflow(
-            studio.client, "speaker", stream.id, last_sequence_id=middle.sequence_id
+            studio.client, "stream-speaker", stream.id, last_sequence_id=middle.sequence_id
         )
     ]
     assert [event.event_type for event in rest] == [event.event_type for event in found[7:]]

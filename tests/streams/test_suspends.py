@@ -16,8 +16,8 @@ pytestmark = pytest.mark.parametrize("journal_url", ["sqlite", "postgresql"], in
 
 
 @pytest.fixture(scope="module")
-def worker_is_shared() -> bool:
-    return True
+def preloads() -> str:
+    return "0"
 
 
 async def asked(studio: Studio, handle: ExecutionHandle) -> StreamEvent:
@@ -90,19 +90,21 @@ async def test_a_question_that_nobody_answers_in_time_is_a_failed_step(studio: S
     assert "Suspend 'late' timed out" in record["error"]
     await answer(studio, handle, "late", {})  # and nothing happens
     with pytest.raises(ValueError, match="no run"):
-        await studio.client.resume("asks", "5a0f6f6e-0000-0000-0000-000000000000", "late", {})
+        await studio.client.resume("stream-asks", "5a0f6f6e-0000-0000-0000-000000000000", "late", {})
 
 
 async def test_a_run_waits_without_its_worker(studio: Studio) -> None:
     """It is parked, and rung when the answer comes."""
-    worker = studio.worker(POLOS_RESIDENT_SECONDS="0", POLOS_DEPLOYMENT_ID="parking")
+    worker = studio.worker(
+        POLOS_RESIDENT_SECONDS="0", POLOS_PRELOAD_MODELS="0", POLOS_DEPLOYMENT_ID="parking"
+    )
     studio.client.deployment_id = "parking"
     handle = await asks.invoke(studio.client, {"keys": ["parked"]})
     while (await studio.client.get_execution(handle.id))["status"] != "waiting":
         await asyncio.sleep(0.05)
     worker.kill()
     await answer(studio, handle, "parked", {"ok": 1})
-    await asyncio.to_thread(studio.worker, POLOS_DEPLOYMENT_ID="parking")
+    await asyncio.to_thread(studio.worker, POLOS_DEPLOYMENT_ID="parking", POLOS_PRELOAD_MODELS="0")
     record = await studio.client.wait(handle.id, timeout_seconds=30)
     assert record["result"] == [{"ok": 1}]
 
@@ -112,7 +114,9 @@ async def test_a_cancelled_run_asks_no_more(studio: Studio) -> None:
     await asked(studio, handle)
     await handle.cancel(studio.client)
     await answer(studio, handle, "gone", {})
-    found = [event.event_type async for event in events.stream_workflow(studio.client, "asks", handle.id)]
+    found = [
+        event.event_type async for event in events.stream_workflow(studio.client, "stream-asks", handle.id)
+    ]
     assert found == ["workflow_cancel"]
     with pytest.raises(RunFailedError):
         await asks.run(studio.client, {"keys": ["gone"], "timeout": 0.2})
