@@ -165,7 +165,8 @@ class Progress:
         is_short = text.offset < len(content)
         if text.chunks == 0:
             began = events.stream_started(step, text.attempt, where)
-            start = Entry(*began, number=0, at=entry.at, position=str(self._position(entry)))
+            known = self.cursor.position  # who goes on after it still gets the end
+            start = Entry(*began, number=0, at=entry.at, position=str(known) if known.milliseconds else "")
             yield from self._attempt(start)
         if text.calls is None:
             text.calls = 0 if is_short else len(calls)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -172,3 +173,16 @@ def test_entries_are_one_line_and_read_back() -> None:
     assert entry_from(entry.line(), "5-1") == Entry(
         "note", {"text": "two\nlines\u2028three"}, 7, 1.5, 3, "5-1"
     )
+
+
+def test_who_drops_before_the_end_of_a_completed_turn_still_gets_it() -> None:
+    """What is told on the occasion of an entry does not stand for the entry."""
+    end = replace(turn_end(), position="9000-0")
+    told = take(Progress(Cursor()), replace(start(), position="8000-0"), end)
+    assert [event.type for event in told] == ["stream_start", "text_delta", "step_finish"]
+    for event in told[:-1]:
+        resumed = Progress(event.cursor)
+        assert event.cursor.position < Position(9000)
+        assert take(resumed, end)[-1].type == "step_finish"
+    voided = take(Progress(told[0].cursor), replace(delta(0, 2), position="8500-0"))
+    assert all(event.cursor.position < Position(8500) for event in voided if event.type == "stream_reset")
