@@ -114,7 +114,9 @@ class Folder:
     def __init__(self, path: Path, environment: Mapping[str, str]) -> None:
         self.path = path
         kept = {name: value for name, value in os.environ.items() if not name.startswith("POLOS_")}
-        self.environment = {**kept, "PYTHONPATH": str(ROOT), **environment}
+        # LiteLLM takes seconds of a processor to load, and most scripts call no model.
+        usual = {"PYTHONPATH": str(ROOT), "POLOS_PRELOAD_MODELS": "0"}
+        self.environment = {**kept, **usual, **environment}
         self.scripts: list[Script] = []
         self._others: set[int] = set()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from polos import event_data, serialization
@@ -39,12 +41,13 @@ async def execute_turn(runtime: Runtime, run_id: str, name: str) -> str:
     key = (run_id, name)
     if runtime.draining or key in runtime.turns or key in runtime.claiming:
         return "held elsewhere"
+    worker_id = runtime.worker_id  # should it be declared dead, the worker goes on under another one
     claim = await _claim(runtime, run_id, name)
     if claim is None:
         return "held elsewhere"
     runtime.turns[key] = None
     try:
-        return await _execute(runtime, claim)
+        return await _execute(runtime, claim, worker_id)
     finally:
         runtime.turns.pop(key, None)
 
@@ -65,7 +68,7 @@ async def _claim(runtime: Runtime, run_id: str, name: str) -> TurnClaim | None:
     return TurnClaim(*rows[0])
 
 
-async def _execute(runtime: Runtime, claim: TurnClaim) -> str:
+async def _execute(runtime: Runtime, claim: TurnClaim, worker_id: str) -> str:
     run = run_record((await runtime.journal.read(READ_RUN, run=claim.run_id))[0])
     if claim.crashes >= runtime.settings.max_crashes:
         message = f"worker_lost: {claim.crashes} workers died while they executed this turn"
@@ -80,6 +83,8 @@ async def _execute(runtime: Runtime, claim: TurnClaim) -> str:
     except Exception as error:  # noqa: BLE001 - made from recorded values: another attempt cannot help
         return await _failed(runtime, claim, agent, error, run)
     await runtime.may_start()
+    if runtime.worker_id != worker_id:
+        return "taken over"
     if runtime.draining:
         return await _hand_back(runtime, claim)
     deltas = _deltas(runtime, claim, run) if conversation.streamed else None
@@ -130,7 +135,8 @@ async def _call(
 ) -> str:
     """Make the model call and record what came of it."""
     faultpoint("before_execute", f"turn {agent.id}")
-    asked = _generate(runtime, request, deltas, current_place.get())
+    may_send = partial(_may_send, runtime, runtime.worker_id)
+    asked = _generate(request, deltas, current_place.get(), may_send)
     calling = start_apart(asked, name=f"model call {agent.id}")
     runtime.turns[(claim.run_id, claim.name)] = calling
     try:
@@ -150,13 +156,27 @@ async def _call(
 
 
 async def _generate(
-    runtime: Runtime, request: ModelRequest, deltas: Deltas | None, place: Place | None
+    request: ModelRequest,
+    deltas: Deltas | None,
+    place: Place | None,
+    may_send: Callable[[], Awaitable[None]],
 ) -> ModelAnswer:
     current_place.set(place)  # a task apart has a context of its own
     if deltas is None:
-        return await models.generate(request, before_send=runtime.may_start)
+        return await models.generate(request, before_send=may_send)
     deltas.begin()
-    return await models.generate(request, before_send=runtime.may_start, on_chunk=deltas.tell)
+    return await models.generate(request, before_send=may_send, on_chunk=deltas.tell)
+
+
+async def _may_send(runtime: Runtime, worker_id: str) -> None:
+    """Return once the request may go out, by the worker that made it.
+
+    Raises:
+        asyncio.CancelledError: It was declared dead meanwhile: the turn is executed elsewhere.
+    """
+    await runtime.may_start()
+    if runtime.worker_id != worker_id:
+        raise asyncio.CancelledError
 
 
 def _outcome(runtime: Runtime, claim: TurnClaim, answer: ModelAnswer) -> Outcome:

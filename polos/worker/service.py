@@ -41,7 +41,7 @@ from polos.worker.consuming import Consumed
 from polos.worker.definitions import offers, resolve
 from polos.worker.descriptions import described
 from polos.worker.drain import drain
-from polos.worker.heartbeat import Heartbeat
+from polos.worker.heartbeat import LOOK_AGAIN_SECONDS, Heartbeat
 from polos.worker.sweeper import Sweeper
 
 logger = logging.getLogger("polos.worker")
@@ -184,7 +184,7 @@ class WorkerService:
             worker_id=self._heartbeat.worker_id,
             project=self._settings.project_id,
             deployment=self._settings.deployment_id,
-            may_start=self._heartbeat.may_start,
+            may_start=self._may_start,
         )
         self._bus.listen(worker_channel(self.runtime.worker_id), self._nudged)
         self._audit = Audit(self.runtime)
@@ -254,6 +254,13 @@ class WorkerService:
             self._heartbeat.worker_id = _new_worker_id()  # the other may be half registered: leave it alone
             raise
         self._loop.call_soon_threadsafe(lambda: start_apart(self._be_reborn(worker_id)))
+
+    async def _may_start(self) -> None:
+        """Return once a side effect may be started, under the id that this worker has from now on."""
+        await self._heartbeat.may_start()
+        while self.runtime is not None and self.runtime.worker_id != self._heartbeat.worker_id:
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)  # `_be_reborn` is on its way
+            await self._heartbeat.may_start()
 
     async def _be_reborn(self, worker_id: str) -> None:
         """Take the new id, and drop what belongs to the old one."""

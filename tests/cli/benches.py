@@ -39,7 +39,9 @@ class Bench:
         return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **more}
 
     def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
-        """Start the command; its output goes to one pipe."""
+        """Start the command; its output goes to one pipe. Workers load LiteLLM only if they need it."""
+        if arguments[:1] == ("worker",):
+            more = {"POLOS_PRELOAD_MODELS": "0", **more}
         process = subprocess.Popen(
             [*POLOS, *arguments],
             cwd=self.folder,

@@ -145,9 +145,9 @@ class Fleet:
     def create(self, name: str, payload: str | None = None, **values: Any) -> str:
         run_id = uuid.uuid4().hex
         fixed = {"project": "default", "deployment": "default", "queue": name, "route": "polos"}
+        values.setdefault("kind", "workflow")
         new = NewRun(
             id=run_id,
-            kind="workflow",
             name=name,
             root_id=run_id,
             root_name=name,

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 
+import pytest
 from fleet import Fleet, until
 
-from polos import WorkflowContext, workflow
+from polos import Agent, WorkflowContext, workflow
+from polos.agents.turn import execute_turn
+from polos.journal.steps import READ_STEPS
+from polos.models.request import ModelAnswer, ModelRequest
 from polos.threads import DaemonThreads
 
 SECONDS = 10.0
@@ -58,3 +63,38 @@ async def test_a_sync_function_that_was_cancelled_behind_the_gate_is_not_called(
     threads.submit(did.append, "wanted").result(SECONDS)
     threads.shutdown()
     assert did == ["wanted"]
+
+
+@pytest.mark.parametrize("asked_before", [0, 1], ids=["while it is prepared", "while it connects"])
+async def test_a_turn_whose_worker_was_declared_dead_meanwhile_calls_no_model(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, asked_before: int
+) -> None:
+    """The worker is heard of again, under a new id, and the turn is executed by somebody else."""
+    calls: list[str] = []
+
+    async def ready() -> None:
+        """Nothing has to be loaded."""
+
+    async def generate(request: ModelRequest, *, before_send: Callable[[], Awaitable[None]]) -> ModelAnswer:
+        await before_send()
+        calls.append(request.model)
+        return ModelAnswer(content="paid for twice")
+
+    monkeypatch.setattr("polos.models.call.ready", ready)
+    monkeypatch.setattr("polos.models.call.generate", generate)
+    Agent(id="starting-agent", provider="openai", model="m")
+    worker = fleet.hire()
+    asked: list[None] = []
+
+    async def may_start() -> None:
+        if len(asked) == asked_before:
+            worker.runtime.worker_id = "reborn"
+        asked.append(None)
+
+    run_id = fleet.create("starting-agent", '{"input":"hello"}', kind="agent")
+    worker.serve(run_id)
+    await until(lambda: fleet.read(READ_STEPS, run=run_id))
+    worker.runtime.may_start = may_start
+    assert await execute_turn(worker.runtime, run_id, "$turn:1") == "taken over"
+    assert len(asked) == asked_before + 1
+    assert not calls
