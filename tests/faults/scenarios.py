@@ -24,6 +24,7 @@ from polos.journal.steps import S
 
 MOSTLY_PLAIN = ("week-plain",) * 10 + MIXED
 DRAIN_SECONDS = 60.0
+LOCKED_SECONDS = 30.0  # to start a run; then somebody who was stopped has SQLite's only lock
 EXIT_SECONDS = DRAIN_SECONDS + 15.0  # what Celery itself needs on a loaded machine
 FIRES_SECONDS = 60.0  # the promise is 5, of workers that are up; this is with the start, on a loaded machine
 _CLAIMS = Statement(select(R.id, R.attempt))
@@ -213,9 +214,7 @@ async def zombies(arena: Arena) -> None:
     """Freeze workers between work and record until others have done it, then let them go on."""
     programs = sorted(set(ZOMBIES.values()))
     frozen = await _frozen(arena, programs)
-    while not await arena.is_writable():  # one stopped in the middle of a commit, which no SQLite survives
-        for worker in frozen:
-            arena.crew.kill(worker)
+    while not frozen:
         frozen = await _frozen(arena, programs)
     await arena.hire()
     await arena.all_ended()
@@ -235,7 +234,10 @@ async def zombies(arena: Arena) -> None:
 
 
 async def _frozen(arena: Arena, programs: list[str]) -> list[Victim]:
-    """Start one worker for each fault point, and runs until all of them stand still."""
+    """Start one worker for each fault point, and runs until all of them stand still.
+
+    None of them, if one was stopped in the middle of a commit: no SQLite survives that, so they are killed.
+    """
     markers = {match: arena.folder / f"{match.replace(' ', '-')}.struck" for match in ZOMBIES}
     for marker in markers.values():
         marker.unlink(missing_ok=True)
@@ -246,9 +248,17 @@ async def _frozen(arena: Arena, programs: list[str]) -> list[Victim]:
     for worker in doomed.values():
         await arena.serving(worker)
     while waiting := [match for match, marker in markers.items() if not marker.exists()]:
-        await arena.start_many(programs, len(programs))
+        try:
+            async with asyncio.timeout(LOCKED_SECONDS):
+                await arena.start_many(programs, len(programs))
+        except TimeoutError:
+            break
         with contextlib.suppress(TimeoutError):  # they may have got other work: more runs, then
             await arena.until(lambda: all(markers[match].exists() for match in waiting), 1.0, "not yet")
+    if waiting or not await arena.is_writable():
+        for worker in doomed.values():
+            arena.crew.kill(worker)
+        return []
     for match, worker in doomed.items():
         await arena.until(lambda: _is_stopped(worker), BOOT_SECONDS, f"{worker.name} is not stopped")  # noqa: B023
         arena.crew.froze_itself(worker, markers[match].stat().st_mtime)

@@ -105,7 +105,14 @@ class ExampleFolder(Folder):
     def __init__(self, path: Path, home: Path, environment: Mapping[str, str]) -> None:
         search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         super().__init__(
-            path, {**environment, "POLOS_HOME": str(home), "PATH": search, "PYTHONUNBUFFERED": "1"}
+            path,
+            {
+                "POLOS_PRELOAD_MODELS": "1",
+                **environment,
+                "POLOS_HOME": str(home),
+                "PATH": search,
+                "PYTHONUNBUFFERED": "1",
+            },
         )
         self._home = home
 
