@@ -22,6 +22,7 @@ SOCKET_TIMEOUT_SECONDS = 5.0
 CANCEL_AGAIN_SECONDS = 0.1
 IDLE_CHANNEL = "idle"
 IDLE_SECONDS = 10.0  # without a message: then the connection is pinged
+MAX_READS_AT_ONCE = 8  # each takes a connection; hundreds of readers may begin in one moment
 MAX_WAITING_MESSAGES = 10_000  # while Redis is away; more are dropped, nothing rests on them
 _ERRORS = (RedisError, OSError, asyncio.TimeoutError)
 Listener = Callable[[str], None]
@@ -89,6 +90,7 @@ class Bus:
         self._subscribed: set[str] = set()  # as the server has confirmed
         self._outbox: list[tuple[str, str] | Append] = []
         self._changed = asyncio.Event()
+        self._reading = asyncio.Semaphore(MAX_READS_AT_ONCE)
         self._reader: asyncio.Task[None] | None = None
         self._flusher: asyncio.Task[None] | None = None
         self._reachable = True
@@ -133,7 +135,8 @@ class Bus:
     ) -> list[tuple[str, str]]:
         read = getattr(self._redis, command)
         try:
-            found = await read(self._prefix + stream, start, end, count=limit)
+            async with self._reading:
+                found = await read(self._prefix + stream, start, end, count=limit)
         except _ERRORS as error:
             self._away(error)
             raise ConnectionError(str(error)) from error
