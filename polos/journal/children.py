@@ -33,7 +33,7 @@ from polos.journal.steps import STEPS, S, param
 
 P = bindparam
 
-_INHERITED = ("project", "deployment", "root_id", "root_name")
+_INHERITED = ("project", "deployment", "root_id", "root_name", "priority", "hops")
 _GIVEN = (
     "kind",
     "name",

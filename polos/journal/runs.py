@@ -46,7 +46,13 @@ class NewRun:
     user_id: str | None = None
     caller: str | None = None
     concurrency_key: str | None = None
+    priority: int = 5
+    slot: str | None = None
     idempotency_key: str | None = None
+    debounce_key: str | None = None
+    schedule_id: str | None = None
+    hops: int = 0
+    forked_from: str | None = None
     input: str | None = None
     initial_state: str | None = None
     run_timeout_seconds: float | None = None

@@ -24,6 +24,15 @@ class StepStatus(StrEnum):
     FAILED = "failed"
 
 
+class QueueSlot(StrEnum):
+    """What a run needs of its queue before it may be rung. A run without one needs nothing."""
+
+    DEFERRED = "deferred"  # enough doorbells of its route are outstanding: rung later, needs no slot
+    WANTED = "wanted"  # its queue has limits: it waits for a slot
+    HELD = "held"  # has a slot, until it ends or is parked
+    RELEASED = "released"  # parked; woken, it wants a slot again
+
+
 TERMINAL = frozenset({RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED})
 LIVE = frozenset(RunStatus) - TERMINAL
 

@@ -7,6 +7,13 @@ from sqlalchemy import Index, Text, text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
+_LANE = ("project", "deployment", "route", "queue", "concurrency_key")
+
+
+def _partial(name: str, where: str, *columns: str, unique: bool = False) -> Index:
+    """Return an index over the rows of which `where` is true."""
+    return Index(name, *columns, unique=unique, postgresql_where=text(where), sqlite_where=text(where))
+
 
 class JournalTable(SQLModel, registry=registry()):
     """Base of our tables: a registry of their own, so that a program's SQLModel tables never mix in."""
@@ -42,7 +49,15 @@ class Run(JournalTable, table=True):
     queue: str
     route: str
     concurrency_key: str | None = None
+    priority: int = 5  # 0 to 9, higher first
+    slot: str | None = (
+        None  # a `QueueSlot`; None: needs none
+    )
     idempotency_key: str | None = None
+    debounce_key: str | None = None  # until it is claimed: a later call with the key replaces its input
+    schedule_id: str | None = None  # the schedule whose tick it is
+    hops: int = 0  # event triggers that lie between it and whoever published first
+    forked_from: str | None = None  # the run whose journal it began with a copy of
     input: str | None = Field(default=None, sa_type=Text)
     initial_state: str | None = Field(default=None, sa_type=Text)
     final_state: str | None = Field(default=None, sa_type=Text)
@@ -66,27 +81,31 @@ class Run(JournalTable, table=True):
     finished_at: float | None = None
 
     __table_args__ = (
-        Index(
-            "run_due",
-            "ring_at",
-            postgresql_where=text("ring_at IS NOT NULL"),
-            sqlite_where=text("ring_at IS NOT NULL"),
-        ),
-        Index(
-            "run_owner",
-            "owner",
-            postgresql_where=text("owner IS NOT NULL"),
-            sqlite_where=text("owner IS NOT NULL"),
-        ),
-        Index(
-            "run_parent",
-            "parent_id",
-            postgresql_where=text("parent_id IS NOT NULL"),
-            sqlite_where=text("parent_id IS NOT NULL"),
-        ),
+        _partial("run_due", "ring_at IS NOT NULL", "ring_at"),
+        _partial("run_owner", "owner IS NOT NULL", "owner"),
+        _partial("run_parent", "parent_id IS NOT NULL", "parent_id"),
         Index("run_root", "root_id"),
         Index("run_recent", "project", "created_at"),
         Index("run_once", "project", "idempotency_key", unique=True),
+        _partial("run_pending", "slot IN ('deferred', 'wanted')", *_LANE, "priority", "created_at"),
+        _partial("run_slots", "slot = 'held'", "project", "deployment", "queue", "concurrency_key"),
+        _partial(
+            "run_rung",
+            "status = 'queued' AND ring_at IS NOT NULL AND parent_id IS NULL",
+            "deployment",
+            "route",
+        ),
+        _partial("run_waiting", "status = 'waiting'", "id"),
+        _partial("run_scheduled", "schedule_id IS NOT NULL AND finished_at IS NULL", "schedule_id"),
+        _partial(
+            "run_debounced",
+            "debounce_key IS NOT NULL",
+            "project",
+            "deployment",
+            "name",
+            "debounce_key",
+            unique=True,
+        ),
         {"postgresql_with": {"fillfactor": "80"}},  # counters change often and are in no index: HOT updates
     )
 
@@ -120,18 +139,8 @@ class Step(JournalTable, table=True):
     finished_at: float | None = None
 
     __table_args__ = (
-        Index(
-            "step_due",
-            "ring_at",
-            postgresql_where=text("ring_at IS NOT NULL"),
-            sqlite_where=text("ring_at IS NOT NULL"),
-        ),
-        Index(
-            "step_owner",
-            "owner",
-            postgresql_where=text("status = 'running'"),
-            sqlite_where=text("status = 'running'"),
-        ),
+        _partial("step_due", "ring_at IS NOT NULL", "ring_at"),
+        _partial("step_owner", "status = 'running'", "owner"),
         {"postgresql_with": {"fillfactor": "80"}},
     )
 
@@ -157,6 +166,89 @@ class Event(JournalTable, table=True):
     type: str | None = None
     data: str = Field(sa_type=Text)
     run_id: str | None = None  # the run that published it
+    hops: int = 0  # event triggers that lie between it and whoever published first
+    created_at: float
+
+
+class EventWait(JournalTable, table=True):
+    """A step that waits for an event of a topic; deleted in the transaction that ends the wait."""
+
+    __tablename__ = "event_wait"
+
+    run_id: str = Field(primary_key=True)
+    step: str = Field(primary_key=True)
+    project: str
+    topic: str
+    type: str | None = None  # None: any
+    after: int  # number of the last event that does not count
+    number: int | None = None  # of the event that came; set by whoever publishes it, in that transaction
+
+    __table_args__ = (
+        _partial("event_wait_open", "number IS NULL", "project", "topic"),
+        _partial("event_wait_met", "number IS NOT NULL", "run_id"),
+    )
+
+
+class Trigger(JournalTable, table=True):
+    """A workflow that a topic's events start, and how far it has read the topic."""
+
+    __tablename__ = "event_trigger"
+
+    project: str = Field(primary_key=True)
+    workflow: str = Field(primary_key=True)
+    topic: str = Field(primary_key=True)
+    deployment: str  # the newest that declares it; its runs go there
+    kind: str
+    queue: str
+    route: str
+    batch_size: int
+    batch_timeout_seconds: float | None = None
+    cursor: int  # number of the last event a run was started for
+    is_active: int = 1
+    created_at: float
+
+    __table_args__ = (Index("event_trigger_topic", "project", "topic"),)
+
+
+class Schedule(JournalTable, table=True):
+    """A workflow that starts by the clock. One row per (workflow, key)."""
+
+    __tablename__ = "schedule"
+
+    id: str = Field(primary_key=True)
+    project: str
+    workflow: str
+    key: str
+    cron: str
+    timezone: str
+    status: str  # "active" or "paused"
+    catch_up: str  # which of the ticks that were missed are made up for: "skip", "one" or "all"
+    declared_by: str | None = None  # deployment whose code declares it; None: made by a program
+    next_at: float | None = None  # the next tick; None: there is none
+    last_at: float | None = None  # the last tick a run was started for
+    created_at: float
+    updated_at: float
+
+    __table_args__ = (
+        Index("schedule_once", "project", "workflow", "key", unique=True),
+        _partial("schedule_due", "status = 'active'", "next_at"),
+    )
+
+
+class QueueLimits(JournalTable, table=True):
+    """A queue with limits. A queue without a row has none."""
+
+    __tablename__ = "queue"
+
+    project: str = Field(primary_key=True)
+    deployment: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    concurrency_limit: int | None = None  # of runs with one concurrency key
+    rate_limit: int | None = None  # runs begun in `rate_seconds`
+    rate_seconds: float | None = None
+    next_at: float | None = None  # earliest time of the next admission, under a rate limit
+    hold_while_waiting: int = 0  # 1: a run keeps its slot while it waits
+    is_paused: int = 0
     created_at: float
 
 
@@ -197,6 +289,7 @@ class Deployment(JournalTable, table=True):
 
     project: str = Field(primary_key=True)
     name: str = Field(primary_key=True)
+    admissions: int = 0  # the fence of whoever admits runs: grows with every admission
     first_seen_at: float
 
 

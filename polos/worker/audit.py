@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from polos.engine.coordinator import park
 from polos.engine.execution import Execution
+from polos.engine.parking import park
 from polos.engine.runtime import Runtime
 from polos.engine.tasks import Task, start_apart
 from polos.journal.runs import READ_OWNED, hand_back_run

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from polos.engine.coordinator import hand_back, put_resident_away
 from polos.engine.execution import Execution
+from polos.engine.parking import hand_back, put_resident_away
 from polos.engine.runtime import Runtime
 from polos.journal.recovery import put_back_turns
 from polos.journal.runs import READ_RUN, run_record

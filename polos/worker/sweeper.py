@@ -5,35 +5,37 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 
-from polos.dispatch import Dispatcher, Doorbell
+from polos.dispatch import Dispatcher
 from polos.errors import JournalUnavailableError
 from polos.journal.database import Connection, Database
 from polos.journal.liveness import Liveness
 from polos.journal.recovery import (
-    MAX_ROWS,
-    READ_ANY_DUE,
     READ_LOST_OWNERS,
-    drop_turns_of_ended_runs,
-    due_runs,
-    due_turns,
     put_back_runs,
     put_back_turns,
     ring_children,
     ring_soon,
 )
-from polos.journal.statements import Rows, Statement, Unit
-from polos.journal.states import RunStatus
-from polos.journal.suspends import READ_EXPIRED, close_waits_of_ended_runs, expire
 from polos.journal.workers import READ_CLOCK, READ_WORKERS, SeenWorker, remove_worker, seen_from
-from polos.routes import Routes, turn_label
+from polos.routes import Routes
 from polos.settings import Settings
+from polos.worker.duties.desk import Desk, Duty
+from polos.worker.duties.ringing import RingWhatIsDue
+from polos.worker.duties.waits import EndWaits
 from polos.worker.verdicts import SUSPICION_SECONDS, Coroner
 
 logger = logging.getLogger("polos.sweeper")
 
 REVIVE_EVERY_SWEEPS = 5  # looks after the embedded server, if there is one
+SHORTEST_PAUSE_SECONDS = 0.02
+
+
+def all_duties(settings: Settings) -> list[Duty]:
+    """Return what every sweeper looks after."""
+    return [RingWhatIsDue(), EndWaits()]
 
 
 class Sweeper:
@@ -48,17 +50,21 @@ class Sweeper:
         settings: Settings,
         *,
         revive: Callable[[], None],
+        duties: Sequence[Duty] | None = None,
     ) -> None:
         self._database = database
         self._liveness = liveness
-        self._dispatcher = dispatcher
-        self._routes = routes
+        self._desk = Desk(self._connect, dispatcher, routes, settings)
+        self._duties = all_duties(settings) if duties is None else list(duties)
+        self._next_look: dict[Duty, float] = {}
+        self._wanted_after = settings.sweep_seconds
         self._settings = settings
         self._revive = revive
         self._coroner = Coroner(silence_limit_seconds=settings.silence_limit_seconds)
         self._connection: Connection | None = None
         self._sweeps = 0
         self._stop = threading.Event()
+        self._poked = threading.Event()
         self._thread = threading.Thread(target=self._run, name="polos-sweeper", daemon=True)
 
     def start(self) -> None:
@@ -68,9 +74,14 @@ class Sweeper:
     def stop(self) -> None:
         """Stop after the sweep under way."""
         self._stop.set()
+        self._poked.set()
         if self._thread.is_alive():
             self._thread.join(5)
         self._disconnect()
+
+    def poke(self) -> None:
+        """Sweep now: there is something to do. Any thread may call it."""
+        self._poked.set()
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -83,12 +94,13 @@ class Sweeper:
             except Exception:
                 logger.exception("A sweep failed; the next one tries again")
                 self._disconnect()
-            self._stop.wait(self._pause())
+            self._poked.wait(self._pause())
+            self._poked.clear()
 
     def _pause(self) -> float:
         if self._coroner.suspects:
             return min(self._settings.sweep_seconds, SUSPICION_SECONDS / 5)
-        return self._settings.sweep_seconds * random.uniform(0.8, 1.2)
+        return min(self._settings.sweep_seconds * random.uniform(0.8, 1.2), self._wanted_after)
 
     def sweep(self) -> None:
         """Do every duty once."""
@@ -97,13 +109,13 @@ class Sweeper:
             self._revive()
         for worker in self._dead_workers():
             self.bury(worker)
-        for (owner,) in self._read(READ_LOST_OWNERS):
+        for (owner,) in self._desk.read(READ_LOST_OWNERS):
             self._put_back(owner)
-        self._ring_what_is_due()
+        self._do_duties()
 
     def _dead_workers(self) -> Sequence[SeenWorker]:
-        workers = [seen_from(row) for row in self._read(READ_WORKERS)]
-        [(now, _)] = self._read(READ_CLOCK)
+        workers = [seen_from(row) for row in self._desk.read(READ_WORKERS)]
+        [(now, _)] = self._desk.read(READ_CLOCK)
         connection = self._connect()
         free = self._liveness.free(workers, connection)
         up = self._liveness.server_up_seconds(connection)
@@ -114,57 +126,42 @@ class Sweeper:
         logger.warning(
             "Worker %s (%s) is dead: silent for %.1f s", worker.hostname, worker.id, worker.silent_seconds
         )
-        self._do(ring_children(worker.id))  # while the runs that started them are known to be its own
+        self._desk.do(ring_children(worker.id))  # while the runs that started them are known to be its own
         self._put_back(worker.id)
         for route in worker.routes.split(","):
-            self._do(ring_soon(route))
-        self._do(remove_worker(worker.id))
+            self._desk.do(ring_soon(route))
+        self._desk.do(remove_worker(worker.id))
         self._liveness.forget(worker.id)
 
     def _put_back(self, owner: str) -> None:
-        runs = self._all(put_back_runs(owner))
-        turns = self._all(put_back_turns(owner, crashed=True))
+        runs = self._desk.do_all(put_back_runs(owner))
+        turns = self._desk.do_all(put_back_turns(owner, crashed=True))
         if runs or turns:
             logger.warning("Put back %d runs and %d turns of worker %s", runs, turns, owner)
 
-    def _all(self, unit: Unit) -> int:
-        """Repeat a bounded unit until it finds nothing more; return how many rows it moved."""
-        moved = 0
-        while rows := self._do(unit):
-            moved += len(rows)
-            if len(rows) < MAX_ROWS:
-                break
-        return moved
+    def _do_duties(self) -> None:
+        """Do every duty whose time has come; how soon the next sweep is wanted is remembered."""
+        self._wanted_after = self._settings.sweep_seconds
+        now = time.monotonic()
+        for duty in self._duties:
+            if now < self._next_look.get(duty, 0.0):
+                continue
+            self._next_look[duty] = now + duty.every_seconds
+            again = self._done(duty)
+            if again is not None:
+                self._next_look[duty] = now + again
+                self._wanted_after = min(self._wanted_after, max(again, SHORTEST_PAUSE_SECONDS))
 
-    def _ring_what_is_due(self) -> None:
-        [(runs_due, turns_due)] = self._read(READ_ANY_DUE)
-        pauses = {
-            "ring_again": self._settings.ring_again_seconds,
-            "ring_again_max": self._settings.ring_again_max_seconds,
-        }
-        if runs_due:
-            for run_id, name, route, deployment, parent in self._do(due_runs(**pauses)):
-                bell = Doorbell(run_id, name, route, deployment, begun=parent is not None)
-                self._dispatcher.ring(bell)
-        if turns_due:
-            self._expire_waits()
-            self._do(drop_turns_of_ended_runs())
-            for run_id, step, name, route, deployment in self._do(due_turns(**pauses)):
-                route = self._routes.of_turn(name, route)
-                bell = Doorbell(run_id, turn_label(name), route, deployment, step=step, begun=True)
-                self._dispatcher.ring(bell)
-
-    def _expire_waits(self) -> None:
-        """End waits whose time is up; a run that was parked is rung, another looks within a second."""
-        self._do(close_waits_of_ended_runs())
-        for run_id, name, root_id, asked_at, expired_at in self._read(READ_EXPIRED):
-            error = f"Suspend {name.removeprefix('$')!r} timed out after {expired_at - asked_at:.0f} seconds"
-            unit = expire(
-                run_id, name, root_id=root_id, error=error, ring_again=self._settings.ring_again_seconds
-            )
-            for status, _, _, run_name, route, deployment in self._do(unit):
-                if status == RunStatus.QUEUED:
-                    self._dispatcher.ring(Doorbell(run_id, run_name, route, deployment, begun=True))
+    def _done(self, duty: Duty) -> float | None:
+        """Do one duty; a mistake in it keeps no other from being done."""
+        try:
+            return duty.do(self._desk)
+        except JournalUnavailableError:
+            raise
+        except Exception:
+            logger.exception("A duty of the sweeper failed: %s", type(duty).__name__)
+            self._disconnect()
+            return None
 
     # -- the database
 
@@ -177,9 +174,3 @@ class Sweeper:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-
-    def _read(self, statement: Statement) -> Rows:
-        return self._connect().read(statement, {})
-
-    def _do(self, unit: Unit) -> Rows:
-        return self._connect().commit([unit])[0]

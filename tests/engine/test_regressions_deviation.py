@@ -11,7 +11,7 @@ import pytest
 from fleet import Fleet, until
 
 from polos import StepExecutionError, WorkflowContext, workflow
-from polos.engine.coordinator import park
+from polos.engine.parking import park
 from polos.engine.tasks import run_tasks, start_apart
 
 log: list[str] = []

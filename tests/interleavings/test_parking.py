@@ -11,7 +11,7 @@ from engines import Engine, ended, engine, until
 from scenes import Scene, finishing
 
 from polos import WorkflowContext, workflow
-from polos.engine.coordinator import park
+from polos.engine.parking import park
 from polos.journal.children import READ_LIVE_CHILDREN
 from polos.journal.runs import READ_RUN, run_record
 from polos.journal.statements import Params, Rows, Statement, Unit
