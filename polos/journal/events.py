@@ -50,7 +50,15 @@ _COUNT_TREE = Statement(
 )
 _topic_seq = select(T.event_seq).where(*_topic)
 _tree_seq = select(R.event_seq).where(R.id == P("root"), R.project == P("project"), R.root_id == R.id)
-_columns = ["project", "topic", "number", "type", "data", "run_id", "created_at"]
+_columns = ["project", "topic", "number", "type", "data", "run_id", "hops", "created_at"]
+
+
+def hops_of(run_id: Any) -> Any:
+    """Return the hops of a run, 0 for none."""
+    publishing = RUNS.alias("publishing")
+    return func.coalesce(
+        select(publishing.c.hops).where(publishing.c.id == run_id).scalar_subquery(), literal_column("0")
+    )
 
 
 def _insert(counter: Any, seq: Any) -> Statement:
@@ -61,6 +69,7 @@ def _insert(counter: Any, seq: Any) -> Statement:
         P("type", type_=E.type.type),
         P("data", type_=E.data.type),
         P("by", type_=E.run_id.type),
+        hops_of(P("by", type_=E.run_id.type)),
         now(),
     )
     return Statement(upsert(EVENTS).from_select(_columns, values))
@@ -132,6 +141,7 @@ def _insert_by_step(counter: Any, seq: Any) -> Statement:
         P("type", type_=E.type.type),
         P("data", type_=E.data.type),
         P("run", type_=E.run_id.type),
+        hops_of(P("run", type_=E.run_id.type)),
         now(),
     )
     answer = select(R.seq).where(R.id == P("run")).scalar_subquery()

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Float, bindparam, case, exists, literal, literal_column, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from polos.journal.events import EVENTS, E
+from polos.journal.events import EVENTS, E, hops_of
 from polos.journal.runs import FENCE, RUNS, WAKE_VALUES, R, fence, last_event
 from polos.journal.statements import Part, Statement, Unit, now, one_of
 from polos.journal.states import LIVE, RunStatus, StepStatus
@@ -38,7 +38,7 @@ _ASK = Statement(
         ),
     )
 )
-_columns = ["project", "topic", "number", "type", "data", "run_id", "created_at"]
+_columns = ["project", "topic", "number", "type", "data", "run_id", "hops", "created_at"]
 
 
 def _event(number: Any, *conditions: Any) -> Any:
@@ -53,6 +53,7 @@ def _event(number: Any, *conditions: Any) -> Any:
                 P("event_type", type_=E.type.type),
                 P("event_data", type_=E.data.type),
                 P("run", type_=E.run_id.type),
+                hops_of(P("run", type_=E.run_id.type)),
                 now(),
             ).where(*conditions),
         )

@@ -50,9 +50,7 @@ class Run(JournalTable, table=True):
     route: str
     concurrency_key: str | None = None
     priority: int = 5  # 0 to 9, higher first
-    slot: str | None = (
-        None  # a `QueueSlot`; None: needs none
-    )
+    slot: str | None = None  # a `QueueSlot`; None: needs none
     idempotency_key: str | None = None
     debounce_key: str | None = None  # until it is claimed: a later call with the key replaces its input
     schedule_id: str | None = None  # the schedule whose tick it is

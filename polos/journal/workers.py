@@ -61,7 +61,7 @@ _REGISTER = Statement(
 )
 _FIRST_SEEN = Statement(
     upsert(DEPLOYMENTS)
-    .values(project=P("project"), name=P("deployment"), first_seen_at=now())
+    .values(project=P("project"), name=P("deployment"), admissions=literal(0), first_seen_at=now())
     .on_conflict_do_nothing()
 )
 _OFFER = Statement(
