@@ -138,3 +138,8 @@ def tool_result(step: int, result: Data, where: Data) -> tuple[str, Data]:
         "error": result.get("error"),
         "_metadata": where,
     }
+
+
+def topic_channel(project: str, topic: str) -> str:
+    """Return the channel on which readers of a topic are told of new events."""
+    return f"topic:{project}:{topic}"

@@ -44,7 +44,6 @@ TOGETHER_SECONDS = 0.02  # in which questions of several readers become one
 PAGE = 500
 LARGEST_NUMBER = 2**31 - 1  # of an event, as the database keeps it
 MICROSECOND = 2e-6  # as exact as positions are, and what is lost in sums
-TOPIC_CHANNEL = "topic:{}:{}"
 Row = dict[str, Any]
 
 
@@ -110,7 +109,7 @@ class Feeds:
         check_topic(topic)
         news = asyncio.Event()
         listening = self._bus().listening(
-            TOPIC_CHANNEL.format(project, topic), lambda _: news.set(), on_subscribed=news.set
+            event_data.topic_channel(project, topic), lambda _: news.set(), on_subscribed=news.set
         )
         number = await self._topic_start(project, topic, after, after_time)
         async with listening:
@@ -199,7 +198,7 @@ class Feeds:
         last, seconds = rows[0]
         numbers = list(range(last - len(events) + 1, last + 1))
         if root is None:
-            self._bus().publish(TOPIC_CHANNEL.format(project, topic), str(last))
+            self._bus().publish(event_data.topic_channel(project, topic), str(last))
             return numbers
         for number, event in zip(numbers, events, strict=True):
             self.tell(root["root_id"], number, (event.event_type or "", event.data))

@@ -10,15 +10,13 @@ import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from polos.errors import ConfigurationError
+from polos.events import EventClient, EventData, StreamEvent
 from polos.handles import ExecutionHandle
 from polos.settings import hide_password
-
-if TYPE_CHECKING:
-    from polos.events import EventData, StreamEvent
 
 logger = logging.getLogger("polos.client")
 
@@ -43,7 +41,7 @@ class RunRequest:
     deployment_id: str | None = None
 
 
-class Transport(Protocol):
+class Transport(EventClient, Protocol):
     """The operations of a client. All coroutines may be called from any event loop of the process."""
 
     async def start_runs(self, requests: Sequence[RunRequest]) -> list[ExecutionHandle]:
@@ -74,26 +72,6 @@ class Transport(Protocol):
         Raises:
             ValueError: There is no such run, or the data is too large.
         """
-
-    def follow(
-        self, run_id: str, *, after: str | int | None = None, live: bool = False
-    ) -> AsyncIterator[StreamEvent]:
-        """Return the events of a run tree until the run's own end."""
-
-    def follow_topic(
-        self, topic: str, *, after: int | None = None, after_time: datetime | None = None
-    ) -> AsyncIterator[StreamEvent]:
-        """Return the events of a topic, for ever."""
-
-    async def publish_events(
-        self,
-        topic: str,
-        events: list[EventData],
-        *,
-        execution_id: str | None = None,
-        root_execution_id: str | None = None,
-    ) -> list[int]:
-        """Publish events, all or none; return their sequence ids."""
 
     async def list_events(
         self, topic: str, *, after: int = 0, limit: int = 100, descending: bool = False

@@ -14,7 +14,7 @@ from polos.engine.context import WorkflowContext, build_context
 from polos.engine.endings import commit, complete, fail_or_retry, finish, time_out
 from polos.engine.execution import Execution
 from polos.engine.outcomes import error_text, exits_as_errors
-from polos.engine.parking import UNWIND_SECONDS, error_signal, put_resident_away
+from polos.engine.parking import UNWIND_SECONDS, blocked, error_signal, put_resident_away
 from polos.engine.runtime import Definition, Runtime, Slot
 from polos.engine.signals import Drained, Fenced
 from polos.engine.step import StepRunner
@@ -30,7 +30,6 @@ from polos.faultpoints import faultpoint
 from polos.journal.runs import (
     Claim,
     Ending,
-    block_run,
     claim_from,
     claim_run,
 )
@@ -105,7 +104,7 @@ async def _run_to_its_end(runtime: Runtime, execution: Execution, slot: Slot) ->
         return await finish(runtime, execution, _lost_too_often(claim))
     definition = runtime.resolve(claim.kind, claim.name, claim.caller)
     if definition is None:
-        await commit(runtime, execution, block_run(claim.id, claim.attempt, error=_unknown(claim)))
+        await commit(runtime, execution, blocked(execution, _unknown(claim)))
         return RunStatus.BLOCKED.value
     execution.streams = wants_stream(claim) or getattr(definition, "stream_to_workflow", False)
     telling.run_started(runtime, execution)
@@ -119,7 +118,7 @@ async def _run_to_its_end(runtime: Runtime, execution: Execution, slot: Slot) ->
         return await time_out(runtime, execution, context, error)
     except NonDeterminismError as error:
         await execution.put_away(error_signal(execution), patience_seconds=UNWIND_SECONDS)
-        await commit(runtime, execution, block_run(claim.id, claim.attempt, error=error_text(error)))
+        await commit(runtime, execution, blocked(execution, error_text(error)))
         logger.error("Run %s (%s) is blocked: %s", claim.id, claim.name, error)
         return RunStatus.BLOCKED.value
     except (Exception, ExecutionCancelledError) as error:  # noqa: BLE001 - user code may raise anything
@@ -138,16 +137,15 @@ async def _drive(
         Fenced, Parked, Drained: It goes on elsewhere or later.
     """
     body = execution.start(lambda: _body(runtime, definition, context, execution))
-    limit = execution.claim.run_timeout_seconds
-    left = None if limit is None else max(limit - execution.claim.running_seconds, 0.0)
     try:
-        async with asyncio.timeout(left) as clock:
-            await _deliver_until(body, runtime, execution, slot)
+        async with asyncio.timeout(None) as alarm:
+            with execution.running.limited(alarm):
+                await _deliver_until(body, runtime, execution, slot)
     except TimeoutError:
         await execution.put_away(error_signal(execution), patience_seconds=UNWIND_SECONDS)
-        if not clock.expired():
+        if not alarm.expired():
             raise
-        raise RunTimeoutError(f"Run timed out after {limit:g} seconds of running") from None
+        raise execution.running.used_up() from None
     if execution.closing is not None and not isinstance(execution.closing, Exception):
         raise execution.closing
     if body.cancelled():
@@ -199,8 +197,9 @@ async def _deliver_until(body: asyncio.Task[Any], runtime: Runtime, execution: E
         elif execution.only_waits():
             execution.waiting_since = loop.time()
             slot.yield_()
-            await execution.news.wait()
-            await slot.retake()
+            with execution.waiting():
+                await execution.news.wait()
+                await slot.retake()
             execution.waiting_since = None
         elif execution.waits_for_others() and (
             execution.waits_indirectly() or not await _news_soon(execution)
@@ -213,8 +212,10 @@ async def _deliver_until(body: asyncio.Task[Any], runtime: Runtime, execution: E
 async def _lend_slot(body: asyncio.Task[Any], execution: Execution, slot: Slot) -> None:
     """Let others have the slot: what code awaits beside a child may come of it, as with a semaphore."""
     slot.yield_()
-    while not (body.done() or execution.only_waits() or await _news_soon(execution)):
-        pass
+    while not (body.done() or execution.only_waits()):
+        with execution.waiting(execution.waits_indirectly()):
+            if await _news_soon(execution):
+                break
     await slot.retake()
 
 

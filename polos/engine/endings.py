@@ -54,7 +54,7 @@ async def fail_or_retry(
     claim = execution.claim
     await execution.put_away(error_signal(execution), patience_seconds=UNWIND_SECONDS)
     if runtime.draining:  # what is raised while the process closes says nothing about the run
-        await commit(runtime, execution, handed_back(runtime, claim))
+        await commit(runtime, execution, handed_back(runtime, execution))
         await runtime.ring_run(claim.id)
         raise Drained
     logger.info("Run %s (%s %s) raised", claim.id, claim.kind, claim.name, exc_info=error)
@@ -62,9 +62,9 @@ async def fail_or_retry(
         delay = back_off(
             claim.retries, base_seconds=RUN_RETRY_BASE_SECONDS, max_seconds=RUN_RETRY_MAX_SECONDS
         )
-        await commit(
-            runtime, execution, retry_run(claim.id, claim.attempt, error=error_text(error), delay=delay)
-        )
+        spent, text = execution.running.spent_seconds, error_text(error)
+        unit = retry_run(claim.id, claim.attempt, error=text, delay=delay, spent_seconds=spent)
+        await commit(runtime, execution, unit)
         return RunStatus.QUEUED.value
     return await finish(runtime, execution, _failure(context, error))
 
@@ -96,6 +96,7 @@ async def finish(runtime: Runtime, execution: Execution, ending: Ending) -> str:
     if execution.tasks:  # tasks the body left behind
         await execution.put_away(error_signal(execution), patience_seconds=UNWIND_SECONDS)
     faultpoint("before_finish", f"{claim.kind} {claim.name}")
+    ending = replace(ending, spent=execution.running.spent_seconds)
     rows = await commit(runtime, execution, _ending_unit(runtime, claim, ending))
     faultpoint("after_finish", f"{claim.kind} {claim.name}")
     _, status, owner, number = rows[0]

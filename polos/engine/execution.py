@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from polos.engine.running_time import RunningTime
 from polos.engine.signals import Fenced
 from polos.engine.tasks import DurableFuture, Task, only_waits, run_tasks, settled, waits_indirectly
 from polos.errors import NonDeterminismError, StepExecutionError
@@ -31,6 +33,7 @@ class Execution:
         self.worker_id = worker_id
         self.tasks: set[Task] = set()
         self.closing: BaseException | None = None
+        self.running = RunningTime(claim.run_timeout_seconds, claim.running_seconds)
         self.seen_wakes = claim.wakes
         self.waiting_since: float | None = None  # loop time since which only the journal can go on
         self.streams = False  # somebody asked for what happens here as it happens
@@ -277,6 +280,14 @@ class Execution:
     def waits_for_others(self) -> bool:
         """Whether code asked for a turn or child that is under way."""
         return any(name in self._asked and not self._asked[name].done() for name in self._under_way)
+
+    def has_turns_under_way(self) -> bool:
+        """Whether a model is being called for the run."""
+        return any(self._known[name].kind == "turn" for name in self._under_way)
+
+    def waiting(self, only_waits: bool = True) -> AbstractContextManager[None]:
+        """Let the run's time stand still inside the block if it only waits, for anything but a model."""
+        return self.running.paused() if only_waits and not self.has_turns_under_way() else nullcontext()
 
     def has_ended(self) -> bool:
         """Whether no task of the code is left that could still ask for a step."""

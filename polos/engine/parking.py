@@ -5,7 +5,7 @@ from __future__ import annotations
 from polos.engine.execution import Execution
 from polos.engine.runtime import Runtime
 from polos.engine.signals import Drained, Fenced, Parked
-from polos.journal.runs import Claim, hand_back_run, park_run
+from polos.journal.runs import block_run, hand_back_run, park_run
 from polos.journal.statements import Unit
 
 UNWIND_SECONDS = 5.0  # for tasks that are cancelled; longer ones are left behind
@@ -32,7 +32,15 @@ async def _park(runtime: Runtime, execution: Execution) -> bool:
     if not execution.only_waits() or execution.closing is not None:
         return False
     execution.closing = Parked()
-    rows = await runtime.journal.do(park_run(claim.id, claim.attempt, seen_wakes=execution.seen_wakes))
+    rows = await runtime.journal.do(
+        park_run(
+            claim.id,
+            claim.attempt,
+            seen_wakes=execution.seen_wakes,
+            spent_seconds=execution.running.spent_seconds,
+            runs_on=execution.has_turns_under_way(),
+        )
+    )
     if not rows:
         execution.closing = None
         execution.look_again()
@@ -45,14 +53,25 @@ async def _park(runtime: Runtime, execution: Execution) -> bool:
 async def hand_back(runtime: Runtime, execution: Execution) -> None:
     """Return a run that executes code to the queue, for a worker that ends; the code is cut off."""
     await execution.put_away(Drained(), patience_seconds=0.2)
-    if await runtime.journal.do(handed_back(runtime, execution.claim)):
+    if await runtime.journal.do(handed_back(runtime, execution)):
         await runtime.ring_run(execution.run_id)
     execution.news.set()
 
 
-def handed_back(runtime: Runtime, claim: Claim) -> Unit:
+def handed_back(runtime: Runtime, execution: Execution) -> Unit:
     """Return the unit that queues a run again."""
-    return hand_back_run(claim.id, claim.attempt, ring_again=runtime.settings.ring_again_seconds)
+    return hand_back_run(
+        execution.run_id,
+        execution.claim.attempt,
+        ring_again=runtime.settings.ring_again_seconds,
+        spent_seconds=execution.running.spent_seconds,
+    )
+
+
+def blocked(execution: Execution, error: str) -> Unit:
+    """Return the unit that stops a run until a person decides."""
+    spent = execution.running.spent_seconds
+    return block_run(execution.run_id, execution.claim.attempt, error=error, spent_seconds=spent)
 
 
 def error_signal(execution: Execution) -> BaseException:

@@ -7,8 +7,8 @@ from typing import Any
 from polos import serialization
 from polos.engine.execution import Execution
 from polos.engine.outcomes import completed
-from polos.engine.runtime import Runtime, topic_channel
-from polos.event_data import topic_of
+from polos.engine.runtime import Runtime
+from polos.event_data import topic_channel, topic_of
 from polos.journal.events import NewEvent, publish_by_step
 from polos.journal.steps import StepRow, record_step
 from polos.step_names import shown

@@ -99,11 +99,6 @@ def run_channel(run_id: str) -> str:
     return f"run:{run_id}"
 
 
-def topic_channel(project: str, topic: str) -> str:
-    """Return the channel that tells of events published to a topic."""
-    return f"topic:{project}:{topic}"
-
-
 def worker_channel(worker_id: str) -> str:
     """Return the channel that nudges a worker."""
     return f"worker:{worker_id}"
