@@ -1,4 +1,4 @@
-"""`python -m benchmarks all`, or some of w1 to w9: JSON lines on stdout, a table on stderr."""
+"""`python -m benchmarks all`, or some of w1 to w12: JSON lines on stdout, a table on stderr."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ from benchmarks.workloads import (
     w7_streams,
     w8_long,
     w9_start,
+    w11_children,
+    w12_sleepers,
 )
 
 MODULES: tuple[Any, ...] = (
@@ -42,6 +44,8 @@ MODULES: tuple[Any, ...] = (
     w7_streams,
     w8_long,
     w9_start,
+    w11_children,
+    w12_sleepers,
 )
 WORKLOADS = {module.NAME: module for module in MODULES}
 DATABASES = ("sqlite", "postgres")

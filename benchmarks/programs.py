@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from polos import Agent, WorkflowContext, tool, workflow
+from polos import Agent, BatchWorkflowInput, WorkflowContext, tool, workflow
 
 NOTHING = {"value": "x" * 185}  # 200 bytes of JSON
 MANY_STEPS = "many_steps"
 ONE_STEP = "one_step"
 SLOW_STEPS = "slow_steps"
+SLEEPER = "sleeper"
 
 
 class Steps(BaseModel):
@@ -49,6 +51,22 @@ async def many_steps(ctx: WorkflowContext, input: Steps) -> float:
 async def one_step(ctx: WorkflowContext, word: str) -> dict[str, str]:
     found: dict[str, str] = await ctx.step.run("step", nothing)
     return found
+
+
+@workflow(id="fan_out")
+async def fan_out(ctx: WorkflowContext, input: dict[str, int]) -> float:
+    """Return how long the children took, in seconds."""
+    began = time.perf_counter()
+    children = [BatchWorkflowInput(id=ONE_STEP, payload=str(n)) for n in range(input["children"])]
+    items = await ctx.step.batch_invoke_and_wait("children", children)
+    if not all(item.success for item in items):
+        raise RuntimeError("A child failed")
+    return time.perf_counter() - began
+
+
+@workflow(id=SLEEPER)
+async def sleeper(ctx: WorkflowContext, input: dict[str, float]) -> None:
+    await ctx.step.wait_until("moment", datetime.fromtimestamp(input["until"], UTC))
 
 
 def log_begin(log: str, number: int) -> None:

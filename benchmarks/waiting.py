@@ -40,7 +40,26 @@ async def until_completed(url: str, wanted: int) -> None:
     Raises:
         TimeoutError: They have not for a long time.
     """
+    await until(url, COMPLETED, wanted)
+
+
+async def until(url: str, query: str, wanted: int) -> None:
+    """Return when a query that counts has counted `wanted`.
+
+    Raises:
+        TimeoutError: It has not for a long time.
+    """
     with connection(url) as driver:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while driver.execute(COMPLETED).fetchone()[0] < wanted:  # noqa: ASYNC110 - other processes do it
+            while driver.execute(query).fetchone()[0] < wanted:  # noqa: ASYNC110 - other processes do it
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+
+def journal_bytes(url: str) -> int:
+    """Return how large a journal is, indexes included."""
+    size = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+    if not url.startswith("sqlite"):
+        size = "SELECT pg_database_size(current_database())"
+    with connection(url) as driver:
+        [found] = driver.execute(size).fetchone()
+    return int(found)

@@ -11,7 +11,15 @@ import httpx
 import pytest
 from scripts import wait_until
 from told_model import ToldModel
-from web_app import LITELLM_NEEDS, WebApp, all_frames, needs_proc, text_of, until_text, web_app
+from web_app import (
+    LITELLM_NEEDS,
+    WebApp,
+    check_a_broken_stream_goes_on,
+    check_a_run_can_be_cancelled,
+    check_a_run_is_its_visitors_own,
+    needs_proc,
+    web_app,
+)
 
 pytest.importorskip("flask", reason="needs flask: pip install 'polos[test]'")
 pytest.importorskip("gunicorn", reason="needs gunicorn: pip install 'polos[test]'")
@@ -32,12 +40,6 @@ def app(model: ToldModel) -> Iterator[WebApp]:
 def visitor(app: WebApp) -> Iterator[httpx.Client]:
     with app.visitor() as client:
         yield client
-
-
-def start(visitor: httpx.Client, text: str) -> str:
-    response = visitor.post("/runs", json={"text": text})
-    assert response.status_code == 202, response.text
-    return response.json()["run_id"]
 
 
 def test_a_sync_view_answers_in_its_request(visitor: httpx.Client, model: ToldModel) -> None:
@@ -78,40 +80,20 @@ def open_files(pid: int) -> list[str]:
 
 
 def test_a_broken_stream_goes_on_after_the_last_event(visitor: httpx.Client, model: ToldModel) -> None:
-    speech = model.says("one two three four", held=True)
-    path = f"/runs/{start(visitor, 'count')}/events"
-    speech.allow(2)
-
-    before = until_text(visitor, path, "one two ")
-    speech.finish()
-    after = all_frames(visitor, path, after=before[-1].id)
-
-    assert text_of([*before, *after]) == "one two three four"
-    assert after[-1].kind == "agent_finish"
+    check_a_broken_stream_goes_on(visitor, model, "/runs")
 
 
 def test_a_run_can_be_cancelled(visitor: httpx.Client, model: ToldModel) -> None:
-    speech = model.says("never said", held=True)
-    run_id = start(visitor, "go on")
-    wait_until(speech.begun.is_set, seconds=60)
-
-    assert visitor.post(f"/runs/{run_id}/cancel").json() == {"cancelled": True}
-    assert all_frames(visitor, f"/runs/{run_id}/events")[-1].kind == "agent_cancel"
-    assert visitor.get(f"/runs/{run_id}").json()["status"] == "cancelled"
+    check_a_run_can_be_cancelled(visitor, model, "/runs")
 
 
-def test_what_cannot_be_is_refused(app: WebApp, visitor: httpx.Client, model: ToldModel) -> None:
-    model.says("Hello.")
-    run_id = start(visitor, "hello")
-    all_frames(visitor, f"/runs/{run_id}/events")
+def test_a_run_is_its_visitors_own(app: WebApp, visitor: httpx.Client, model: ToldModel) -> None:
+    check_a_run_is_its_visitors_own(app, visitor, model, "/runs")
 
+
+def test_what_cannot_be_is_refused(visitor: httpx.Client) -> None:
     assert visitor.post("/ask", json={"text": 1}).status_code == 400
     assert visitor.post("/ask", content=b"text").status_code == 415
-    assert visitor.get("/runs/nothing/events").status_code == 404
-    with app.visitor() as stranger:
-        assert stranger.get(f"/runs/{run_id}/events").status_code == 404
-    [refused] = all_frames(visitor, f"/runs/{run_id}/events", after="nonsense")
-    assert refused.kind == "refused"
 
 
 def test_the_model_says_nothing_and_the_view_says_so(visitor: httpx.Client, model: ToldModel) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 from scripts import Folder, Script, wait_until
+from told_model import ToldModel
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 START_SECONDS = 60.0
@@ -177,3 +178,51 @@ def text_of(seen: list[Frame]) -> str:
         elif frame.kind == "text_delta":
             turns[step] += frame.data["content"]
     return "".join(turns.values())
+
+
+# -- what the apps for chatting have in common
+
+
+def start_run(visitor: httpx.Client, path: str, text: str) -> str:
+    """Ask for an answer; return the path of its run."""
+    response = visitor.post(path, json={"text": text})
+    assert response.status_code == 202, response.text
+    return f"{path}/{response.json()['run_id']}"
+
+
+def check_a_broken_stream_goes_on(visitor: httpx.Client, model: ToldModel, path: str) -> None:
+    """Leave a stream in the middle of an answer, and follow it from the last event."""
+    speech = model.says("one two three four", held=True)
+    events = f"{start_run(visitor, path, 'count')}/events"
+    speech.allow(2)
+
+    before = until_text(visitor, events, "one two ")
+    speech.finish()
+    after = all_frames(visitor, events, after=before[-1].id)
+
+    assert text_of([*before, *after]) == "one two three four"
+    assert after[-1].kind == "agent_finish"
+
+
+def check_a_run_can_be_cancelled(visitor: httpx.Client, model: ToldModel, path: str) -> None:
+    """Cancel an answer that never ends."""
+    speech = model.says("never said", held=True)
+    run = start_run(visitor, path, "go on")
+    wait_until(speech.begun.is_set, seconds=60)
+
+    assert visitor.post(f"{run}/cancel").json() == {"cancelled": True}
+    assert all_frames(visitor, f"{run}/events")[-1].kind == "agent_cancel"
+    assert visitor.get(run).json()["status"] == "cancelled"
+
+
+def check_a_run_is_its_visitors_own(app: WebApp, visitor: httpx.Client, model: ToldModel, path: str) -> None:
+    """Refuse others, unknown runs, and cursors that are none."""
+    model.says("Hello.")
+    run = start_run(visitor, path, "hello")
+    all_frames(visitor, f"{run}/events")
+
+    assert visitor.get(f"{path}/nothing/events").status_code == 404
+    with app.visitor() as stranger:
+        assert stranger.get(f"{run}/events").status_code == 404
+    [refused] = all_frames(visitor, f"{run}/events", after="nonsense")
+    assert refused.kind == "refused"
