@@ -22,9 +22,10 @@ from polos.errors import JournalUnavailableError
 from polos.feeds import Feeds
 from polos.forks import Forked
 from polos.journal import schema
-from polos.journal.children import READ_LIVE_CHILDREN, cancel_run
+from polos.journal.cancelling import Cancelled, cancelling, carry_out, target_of
 from polos.journal.database import Connection
-from polos.journal.runs import READ_RUN, READ_RUN_BY_KEY, NewRun, create_run, run_record
+from polos.journal.creating import create_run
+from polos.journal.runs import READ_RUN, READ_RUN_BY_KEY, NewRun, run_record
 from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.journal.states import RunStatus
 from polos.journal.workers import READ_NEWEST_DEPLOYMENT, READ_OFFERING, READ_OFFERS
@@ -63,18 +64,6 @@ class Placement:
     deployment: str
     kind: str | None
     is_served: bool
-
-
-@dataclass(frozen=True)
-class Cancelled:
-    """A run that was cancelled: who executed it, and the number of the event in its tree."""
-
-    run_id: str
-    owner: str | None
-    kind: str
-    name: str
-    root_id: str
-    number: int
 
 
 class ClientBackend(Forked):
@@ -201,25 +190,15 @@ class ClientBackend(Forked):
 
     def cancel(self, run: dict[str, Any]) -> list[Cancelled]:
         """Cancel a run and its descendants, level by level, root first; return what was still going."""
-        cancelled = []
-        parent_id = run["parent_id"] if run["awaited"] else None
-        level = [(run["id"], run["owner"], parent_id, run["parent_step"], run["kind"], run["name"])]
-        while level:
-            run_id, owner, parent_id, parent_step, kind, name = level.pop(0)
-            unit = cancel_run(
-                run_id,
-                root_id=run["root_id"],
-                parent_id=parent_id,
-                parent_step=parent_step,
-                cancelled_by="user",
-                error=f"Run {run_id} was cancelled",
-                ring_again=self._settings.ring_again_seconds,
-            )
-            [rows] = self._commit([unit])
-            if rows:
-                cancelled.append(Cancelled(run_id, owner, kind, name, run["root_id"], number=rows[0][3]))
-                self._wake_parent(parent_id, rows[0][1])
-            level += [tuple(row) for row in self._read(READ_LIVE_CHILDREN, {"run": run_id})]
+        work = cancelling(
+            [target_of(run)],
+            by="user",
+            ring_again=self._settings.ring_again_seconds,
+            resumed=run["status"] == RunStatus.CANCELLED,
+        )
+        cancelled = carry_out(work, _Journal(self))
+        for one in cancelled:
+            self._wake_parent(one.parent_id, one.parent_status)
         return cancelled
 
     def _wake_parent(self, parent_id: str | None, status: str | None) -> None:
@@ -326,8 +305,8 @@ class ClientBackend(Forked):
             run.kind,
             RunStatus.CANCELLED.value,
             where,
-            error=f"Run {run.run_id} was cancelled",
-            cancelled_by="user",
+            error=run.error,
+            cancelled_by=run.cancelled_by,
         )
         self._feeds.tell(run.root_id, run.number, ended)
         bus.publish(RUN_CHANNEL.format(run.run_id), "ended")

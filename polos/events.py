@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from polos.errors import InputError
 
 MAX_TOPIC_CHARACTERS = 400
+TREE_TOPICS = "workflow/"  # begins the topics of run trees
 
 
 class EventData(BaseModel):

@@ -85,6 +85,7 @@ class Settings:
     max_value_bytes: int = _setting("POLOS_MAX_VALUE_BYTES", _positive_int, 1 << 20)
     max_agent_steps: int = _setting("POLOS_AGENT_MAX_STEPS", _positive_int, 10)
     max_run_retries: int = _setting("POLOS_MAX_RETRIES", int, 2)
+    max_trigger_hops: int = _setting("POLOS_MAX_TRIGGER_HOPS", _positive_int, 32)  # behind one event
     max_depth: int = _setting("POLOS_MAX_DEPTH", _positive_int, 100)  # runs below one root
     max_crashes: int = _setting("POLOS_MAX_CRASHES", _positive_int, 3)
     model_timeout_seconds: float = _setting("POLOS_MODEL_TIMEOUT_SECONDS", _seconds, 600.0)
@@ -100,6 +101,7 @@ class Settings:
     drain_seconds: float = _setting("POLOS_DRAIN_SECONDS", _seconds, 25.0)
     resident_max: int = _setting("POLOS_RESIDENT_MAX", _positive_int, 5000)
     resident_seconds: float = _setting("POLOS_RESIDENT_SECONDS", _seconds, 600.0)
+    wait_threshold_seconds: float = _setting("POLOS_WAIT_THRESHOLD_SECONDS", _seconds, 10.0)
     public_url: str = _setting("POLOS_PUBLIC_URL", str, "http://localhost:8080")  # in links for people
     approval_secret: str = _setting("POLOS_APPROVAL_SECRET", str, "")  # signs links; none are made without
     approval_link_seconds: float = _setting("POLOS_APPROVAL_LINK_SECONDS", _seconds, 7 * 86400.0)

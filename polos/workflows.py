@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from polos.cron import CronSchedule, cron_schedule
 from polos.current import refuse_inside_run
+from polos.events import TREE_TOPICS, check_topic
 from polos.errors import ConfigurationError, RunFailedError, WorkflowTimeoutError
 from polos.functions import (
     UserFunction,
@@ -88,6 +89,7 @@ class Workflow:
         *,
         queue: str | Queue | dict[str, Any] | None = None,
         route: str | None = None,
+        from_beginning: bool = False,
     ) -> None:
         self.id = checked_id(id)
         if queue is not None:
@@ -102,7 +104,8 @@ class Workflow:
         self.queue_name = queue_name or id
         self.queue_concurrency_limit = queue_concurrency_limit
         self.trigger_on_event = trigger_on_event
-        _check_batch(batch_size, batch_timeout_seconds)
+        self.from_beginning = from_beginning
+        _check_trigger(trigger_on_event, batch_size, batch_timeout_seconds, from_beginning=from_beginning)
         self.batch_size = batch_size
         self.batch_timeout_seconds = batch_timeout_seconds
         self.schedule = schedule
@@ -121,11 +124,7 @@ class Workflow:
                 f"{self.what} has hooks (on_start, on_end), which this version of polos cannot run; "
                 "leave them out"
             )
-        without_effect = {
-            "schedule": self.schedule,
-            "trigger_on_event": self.trigger_on_event,
-            "a concurrency limit": self.queue_concurrency_limit,
-        }
+        without_effect = {"a concurrency limit": self.queue_concurrency_limit}
         for option, value in without_effect.items():
             if value:
                 logger.warning("%s: %s has no effect in this version of polos", self.what, option)
@@ -334,12 +333,26 @@ class Workflow:
                 )
 
 
-def _check_batch(size: object, timeout_seconds: float | None) -> None:
-    if not isinstance(size, int) or size < 1:
+def _check_trigger(
+    topic: object, size: object, timeout_seconds: float | None, *, from_beginning: bool
+) -> None:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ValueError(f"batch_size={size!r} cannot be used: give a whole number of 1 or more")
-    if timeout_seconds is not None and not timeout_seconds > 0:
+    if timeout_seconds is not None and not 0 < timeout_seconds < math.inf:
         raise ValueError(
             f"batch_timeout_seconds={timeout_seconds!r} cannot be used: give more than 0, or None"
+        )
+    if topic is None:
+        if size > 1 or timeout_seconds is not None or from_beginning:
+            raise ValueError(
+                "batch_size, batch_timeout_seconds and from_beginning are of an event trigger: give "
+                "trigger_on_event=, or leave them out"
+            )
+        return
+    if check_topic(topic).startswith(TREE_TOPICS):
+        raise ValueError(
+            f"trigger_on_event={topic!r} cannot be used: topics that begin with {TREE_TOPICS!r} are of single "
+            "runs. Publish to a topic of your own, as 'orders/created'"
         )
 
 
@@ -402,6 +415,7 @@ def workflow(
     state_schema: type[BaseModel] | None = None,
     *,
     route: str | None = None,
+    from_beginning: bool = False,
 ) -> Callable[[UserFunction], Workflow]: ...
 
 
@@ -418,10 +432,12 @@ def workflow(
     state_schema: type[BaseModel] | None = None,
     *,
     route: str | None = None,
+    from_beginning: bool = False,
 ) -> Workflow | Callable[[UserFunction], Workflow]:
     """Make a function ``(ctx)`` or ``(ctx, payload)`` a registered `Workflow`.
 
     Used as ``@workflow``, ``@workflow()`` or ``@workflow(id="report")``; the function names it by default.
+    `trigger_on_event` names a topic whose events start it, from now on or `from_beginning` of the topic.
 
     Raises:
         ValueError: The id is empty, or schedule, trigger and queue contradict each other or cannot be read.
@@ -447,6 +463,7 @@ def workflow(
                 on_end=on_end,
                 state_schema=state_schema,
                 route=route,
+                from_beginning=from_beginning,
             )
         )
 

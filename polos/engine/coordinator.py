@@ -14,11 +14,18 @@ from polos.engine.context import WorkflowContext, build_context
 from polos.engine.endings import commit, complete, fail_or_retry, finish, time_out
 from polos.engine.execution import Execution
 from polos.engine.outcomes import error_text, exits_as_errors
-from polos.engine.parking import UNWIND_SECONDS, blocked, error_signal, put_resident_away
+from polos.engine.parking import (
+    UNWIND_SECONDS,
+    blocked,
+    error_signal,
+    parks_at_once,
+    put_resident_away,
+)
 from polos.engine.runtime import Definition, Runtime, Slot
 from polos.engine.signals import Drained, Fenced
 from polos.engine.step import StepRunner
 from polos.engine.telling import wants_stream
+from polos.engine.timers import set_alarms
 from polos.errors import (
     ExecutionCancelledError,
     InputError,
@@ -60,6 +67,7 @@ async def coordinate(runtime: Runtime, run_id: str, slot: Slot) -> str:
         await execution.put_away(Drained(), patience_seconds=UNWIND_SECONDS)
         raise
     finally:
+        execution.alarms.clear()
         runtime.executions.pop(run_id, None)
 
 
@@ -109,6 +117,7 @@ async def _run_to_its_end(runtime: Runtime, execution: Execution, slot: Slot) ->
     execution.streams = wants_stream(claim) or getattr(definition, "stream_to_workflow", False)
     telling.run_started(runtime, execution)
     await execution.load()
+    await set_alarms(runtime, execution)
     context = build_context(execution, definition, StepRunner(runtime, execution))
     try:
         result = await _drive(runtime, execution, definition, context, slot)
@@ -192,7 +201,7 @@ async def _deliver_until(body: asyncio.Task[Any], runtime: Runtime, execution: E
         if execution.closing is not None:
             await asyncio.wait({body}, timeout=UNWIND_SECONDS)
             return
-        if execution.only_waits() and slot.parks:
+        if execution.only_waits() and (slot.parks or parks_at_once(runtime, execution)):
             await put_resident_away(runtime, execution)
         elif execution.only_waits():
             execution.waiting_since = loop.time()

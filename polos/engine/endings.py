@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import replace
 from typing import Any
@@ -16,10 +17,13 @@ from polos.engine.runtime import Runtime
 from polos.engine.signals import Drained, Fenced
 from polos.errors import RunTimeoutError
 from polos.faultpoints import faultpoint
+from polos.journal.cancelling import Cancelled, Cancelling, Target, awaited_below, cancelling
 from polos.journal.children import finish_child
+from polos.journal.closing import close_run
 from polos.journal.runs import Claim, Ending, finish_run, retry_run
 from polos.journal.statements import Rows, Unit
 from polos.journal.states import RunStatus
+from polos.journal.writer import Journal
 
 logger = logging.getLogger("polos.engine")
 
@@ -110,7 +114,35 @@ async def finish(runtime: Runtime, execution: Execution, ending: Ending) -> str:
     logger.log(
         level, "Run %s (%s %s) %s %s", claim.id, claim.kind, claim.name, ending.status, ending.error or ""
     )
+    if execution.has_open_steps() or ending.status is not RunStatus.COMPLETED:
+        await _end_what_is_below(runtime, claim)
     return ending.status.value
+
+
+async def _end_what_is_below(runtime: Runtime, claim: Claim) -> None:
+    """Close what an ended run left open, and cancel the children it waited for; sweepers do it otherwise."""
+    await runtime.journal.do(close_run(claim.id))
+    statement, params = awaited_below(claim.id)
+    targets = [Target(*row) for row in await runtime.journal.read(statement, **params)]
+    work = cancelling(targets, by="parent", ring_again=runtime.settings.ring_again_seconds)
+    for run in await _carried_out(work, runtime.journal):
+        telling.run_cancelled(runtime, run)
+        runtime.announce_end(run.run_id)
+        await runtime.wake(run.run_id, None, run.owner)
+
+
+async def _carried_out(work: Cancelling, journal: Journal) -> list[Cancelled]:
+    answer: list[Any] | None = None
+    try:
+        while True:
+            wanted = work.send(answer)  # type: ignore[arg-type]  # None begins it
+            if isinstance(wanted, list):
+                answer = await asyncio.gather(*map(journal.do, wanted))
+            else:
+                answer = await journal.read(wanted[0], **wanted[1])
+    except StopIteration as done:
+        found: list[Cancelled] = done.value
+        return found
 
 
 def _ending_unit(runtime: Runtime, claim: Claim, ending: Ending) -> Unit:

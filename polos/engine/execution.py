@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from polos.engine.alarms import Alarms
 from polos.engine.running_time import RunningTime
 from polos.engine.signals import Fenced
 from polos.engine.tasks import DurableFuture, Task, only_waits, run_tasks, settled, waits_indirectly
@@ -22,6 +23,9 @@ from polos.journal.states import RunStatus
 from polos.journal.steps import READ_OUTCOMES_SINCE, READ_STEPS, StepRow, step_from
 from polos.journal.writer import Journal
 from polos.step_names import shown
+
+
+EXECUTED_HERE = frozenset({"run"})  # kinds whose rows may be there before they are executed
 
 
 class Execution:
@@ -42,6 +46,7 @@ class Execution:
         self.is_stale = False  # somebody completed something for the run: read it
         self.news = asyncio.Event()  # an outcome, a question, or the end of a task
         self.moving = asyncio.Lock()  # held to deliver an outcome or to park: never both
+        self.alarms = Alarms()
         self._known: dict[
             str, StepRow
         ] = {}  # rows without delivered outcome, and all recorded ones on replay
@@ -115,14 +120,51 @@ class Execution:
         """
         self.check_open()
         waiter = self._ask(name, kind)
-        if name not in self._known:
+        if self._begins_here(name):
             await self._caught_up()
-        if name not in self._known:
+        if self._begins_here(name):
             if self.hold_back:
                 await self.held_back()
-            await begin(self._next_position())
+            await begin(self._position_of(name))
         step: StepRow = await waiter
         return step
+
+    async def outcomes(
+        self, kinds: Mapping[str, str], begin: Callable[[dict[str, int]], Awaitable[None]]
+    ) -> list[StepRow]:
+        """Return the outcomes of steps that are asked for at once, given as name and kind, in that order.
+
+        `begin` gets the positions of those that do not exist yet, and brings them all about. One task waits
+        for all of them, however many there are.
+
+        Raises:
+            As `outcome`.
+        """
+        self.check_open()
+        waiters = [self._ask(name, kind) for name, kind in kinds.items()]
+        if any(name not in self._known for name in kinds):
+            await self._caught_up()
+        if missing := [name for name in kinds if name not in self._known]:
+            if self.hold_back:
+                await self.held_back()
+            await begin({name: self._next_position() for name in missing})
+        return [await waiter for waiter in waiters]
+
+    def _begins_here(self, name: str) -> bool:
+        """Whether this process is to bring a step about: new, or one that only a coordinator goes on with."""
+        known = self._known.get(name)
+        if known is not None and (known.has_outcome or known.kind not in EXECUTED_HERE):
+            return False
+        self._under_way.discard(name)
+        return True
+
+    def _position_of(self, name: str) -> int:
+        known = self._known.get(name)
+        return self._next_position() if known is None else known.position
+
+    def known(self, name: str) -> StepRow | None:
+        """Return the journal's row of step `name`, with or without an outcome."""
+        return self._known.get(name)
 
     async def held_back(self) -> None:
         """Keep a step from going on here, without an outcome: the worker ends and hands the run back."""
@@ -157,6 +199,19 @@ class Execution:
             return  # read meanwhile, and its wake with it: counted twice, it would hide the next one
         self.seen_wakes += 1
         self.record(step)
+
+    def begun(self, step: StepRow) -> None:
+        """Take note of the row of a step that is executed here."""
+        self._known[step.name] = step
+
+    def pausing(self, name: str) -> None:
+        """Take note that a step which is executed here waits for its next try."""
+        self._under_way.add(name)
+        self.news.set()
+
+    def goes_on(self, name: str) -> None:
+        """Take note that the wait is over."""
+        self._under_way.discard(name)
 
     def under_way(self, step: StepRow) -> None:
         """Take note of a step that was scheduled and has no outcome yet."""
@@ -278,8 +333,25 @@ class Execution:
         return waits_indirectly(self.tasks)
 
     def waits_for_others(self) -> bool:
-        """Whether code asked for a turn or child that is under way."""
-        return any(name in self._asked and not self._asked[name].done() for name in self._under_way)
+        """Whether code asked for a turn, child or wait that is under way."""
+        return bool(self._awaited_names())
+
+    def awaited_kinds(self) -> set[str]:
+        """Return the kinds of the steps under way that the code waits for."""
+        return {self._known[name].kind for name in self._awaited_names()}
+
+    def _awaited_names(self) -> list[str]:
+        asked = self._asked
+        return [name for name in self._under_way if name in asked and not asked[name].done()]
+
+    def next_alarm_seconds(self) -> float | None:
+        """Return in how many seconds the first of the steps that the code waits for is due."""
+        known = [self.alarms.seconds_until(name) for name in self._awaited_names()]
+        return min((seconds for seconds in known if seconds is not None), default=None)
+
+    def has_open_steps(self) -> bool:
+        """Whether turns, children or waits of the run are under way."""
+        return bool(self._under_way)
 
     def has_turns_under_way(self) -> bool:
         """Whether a model is being called for the run."""

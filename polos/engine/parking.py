@@ -11,6 +11,26 @@ from polos.journal.statements import Unit
 UNWIND_SECONDS = 5.0  # for tasks that are cancelled; longer ones are left behind
 
 
+OTHERS = frozenset({"turn", "child"})  # what goes on elsewhere meanwhile, and ends by itself
+CLOCKS = frozenset({"timer", "run"})  # what ends at a known time and never sooner
+
+
+def parks_at_once(runtime: Runtime, execution: Execution) -> bool:
+    """Whether a run that only waits does so for nothing but clocks, and those for long."""
+    seconds = execution.next_alarm_seconds()
+    if seconds is None or seconds <= runtime.settings.wait_threshold_seconds:
+        return False
+    return execution.awaited_kinds() <= CLOCKS
+
+
+def resident_seconds(runtime: Runtime, execution: Execution) -> float:
+    """Return how long a run that only waits is kept in memory: longer where others work for it."""
+    kinds = execution.awaited_kinds()
+    if kinds and not kinds & OTHERS:
+        return runtime.settings.wait_threshold_seconds
+    return runtime.settings.resident_seconds
+
+
 async def put_resident_away(runtime: Runtime, execution: Execution) -> None:
     """Park a run that waits, or hand it back if it only waits because this worker ends."""
     if execution.is_held_back:

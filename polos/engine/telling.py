@@ -9,7 +9,9 @@ from polos import event_data as events
 from polos import serialization
 from polos.engine.execution import Execution
 from polos.engine.runtime import Runtime
+from polos.journal.cancelling import Cancelled
 from polos.journal.runs import Claim, Ending
+from polos.journal.states import RunStatus
 from polos.journal.steps import Outcome
 from polos.step_names import shown
 from polos.types import ToolResult
@@ -46,6 +48,18 @@ def run_ended(runtime: Runtime, execution: Execution, ending: Ending, number: in
         cancelled_by=ending.cancelled_by,
     )
     runtime.feed.numbered(claim.root_id, number, event, keep=execution.streams)
+
+
+def run_cancelled(runtime: Runtime, run: Cancelled) -> None:
+    """Tell that a run was cancelled because the one that waited for it has ended."""
+    event = events.run_ended(
+        run.kind,
+        RunStatus.CANCELLED.value,
+        events.metadata(run.run_id, run.name),
+        error=run.error,
+        cancelled_by=run.cancelled_by,
+    )
+    runtime.feed.numbered(run.root_id, run.number, event)
 
 
 def step_started(runtime: Runtime, execution: Execution, name: str) -> None:

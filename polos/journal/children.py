@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, case, exists, literal, select, update
+from sqlalchemy import Float, bindparam, case, exists, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from polos.journal.closing import closing_parts
+from polos.journal.creating import PLACE_SECONDS, has_limits
 from polos.journal.runs import (
     ENDING_VALUES,
     FENCE,
@@ -20,6 +22,7 @@ from polos.journal.runs import (
     WAKE_VALUES,
     Ending,
     NewRun,
+    Q,
     R,
     ended,
     fence,
@@ -28,7 +31,7 @@ from polos.journal.runs import (
     ringing_from_now,
 )
 from polos.journal.statements import Part, Row, Statement, Unit, now, one_of
-from polos.journal.states import LIVE, RunStatus, StepStatus
+from polos.journal.states import LIVE, QueueSlot, RunStatus, StepStatus
 from polos.journal.steps import STEPS, S, param
 
 P = bindparam
@@ -62,13 +65,17 @@ _ZERO = (
     "output_tokens",
     "total_tokens",
 )
+_limited = exists().where(
+    Q.project == R.project, Q.deployment == R.deployment, Q.name == P("queue"), has_limits()
+)
 _child_columns: dict[str, Any] = {
     "id": P("child", type_=R.id.type),
     "parent_id": R.id,
     "depth": R.depth + 1,
     "status": literal(RunStatus.QUEUED.value),
-    "created_at": now(),
-    "ring_at": ringing_from_now(),
+    "created_at": now() + P("place", type_=Float) * literal(PLACE_SECONDS, Float),
+    "ring_at": case((_limited, None), else_=ringing_from_now()),
+    "slot": case((_limited, literal(QueueSlot.WANTED.value)), else_=None),
     **{name: R[name] for name in _INHERITED},
     **{name: P(name, type_=R[name].type) for name in _GIVEN},
     **{name: literal(0) for name in _ZERO},
@@ -110,8 +117,8 @@ def create_children(
     """
     params: dict[str, Any] = {"run": parent_id, "attempt": attempt, "ring_again": ring_again}
     parts = [Part(FENCE, params)]
-    for child, position in zip(children, positions, strict=True):
-        values = {**params, **child.columns(), **_step_values(child, position)}
+    for place, (child, position) in enumerate(zip(children, positions, strict=True)):
+        values = {**params, **child.columns(), **_step_values(child, position), "place": place}
         parts += [Part(statement, values, guard=False) for statement in (_INSERT_CHILD, _INSERT_CHILD_STEP)]
     return Unit(tuple(parts), (parent_id,), order=(parent_id,))
 
@@ -228,15 +235,6 @@ _CANCEL = Statement(
     .returning(R.id, *_parent_now, R.ended_event)
 )
 _cancelled = exists().where(_child.c.id == P("run"), _child.c.status == RunStatus.CANCELLED.value)
-_CANCEL_TURNS = Statement(
-    update(STEPS)
-    .where(
-        S.run_id == P("run"),
-        one_of(S.status, (StepStatus.SCHEDULED, StepStatus.RUNNING)),
-        _cancelled,
-    )
-    .values(status=StepStatus.FAILED.value, error=P("error"), ring_at=None, finished_at=now())
-)
 _FAIL_PARENT_STEP = Statement(
     update(STEPS)
     .where(*_step_waits, _cancelled)
@@ -245,11 +243,6 @@ _FAIL_PARENT_STEP = Statement(
         error=P("error"),
         seq=select(R.seq).where(R.id == P("parent")).scalar_subquery(),
         finished_at=now(),
-    )
-)
-READ_LIVE_CHILDREN = Statement(
-    select(R.id, R.owner, R.parent_id, R.parent_step, R.kind, R.name).where(
-        R.parent_id == P("run"), one_of(R.status, LIVE)
     )
 )
 TREE_COLUMNS = (
@@ -308,7 +301,7 @@ def cancel_run(
     step = (Part(_FAIL_PARENT_STEP, params, guard=False),) if parent_id else ()
     locks = tuple(dict.fromkeys(run for run in (root_id, parent_id, run_id) if run))
     return Unit(
-        (*number, *wake, Part(_CANCEL, params), Part(_CANCEL_TURNS, params, guard=False), *step),
+        (*number, *wake, Part(_CANCEL, params), *closing_parts(params), *step),
         locks,
         order=locks,
         answer=len(number) + len(wake),

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Float, bindparam, exists, func, literal_column, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from polos.journal.event_waits import count_met, meet
 from polos.journal.runs import RUNS, R
 from polos.journal.statements import Part, Statement, Unit, now, one_of, texts_of
 from polos.journal.steps import STEPS, S
@@ -40,13 +41,11 @@ _COUNT_TOPIC = Statement(
         index_elements=["project", "name"],
         set_={"event_seq": TOPICS.c.event_seq + P("count", type_=T.event_seq.type)},
     )
-    .returning(T.event_seq, now())
 )
 _COUNT_TREE = Statement(
     update(RUNS)
     .where(R.id == P("root"), R.project == P("project"), R.root_id == R.id)
     .values(event_seq=R.event_seq + P("count", type_=R.event_seq.type))
-    .returning(R.event_seq, now())
 )
 _topic_seq = select(T.event_seq).where(*_topic)
 _tree_seq = select(R.event_seq).where(R.id == P("root"), R.project == P("project"), R.root_id == R.id)
@@ -77,31 +76,47 @@ def _insert(counter: Any, seq: Any) -> Statement:
 
 _INSERT_IN_TOPIC = _insert(_topic_seq, T.event_seq)
 _INSERT_IN_TREE = _insert(_tree_seq, R.event_seq)
+_MEET_IN_TOPIC = meet(_topic_seq.scalar_subquery())
+_MEET_IN_TREE = meet(_tree_seq.scalar_subquery())
+_TOPIC_NOW = Statement(_topic_seq.add_columns(now(), count_met()))
+_TREE_NOW = Statement(_tree_seq.add_columns(now(), count_met()))
 
 
 def publish(project: str, topic: str, events: Sequence[NewEvent]) -> Unit:
-    """Publish to a topic of the program's own; answers (number of the last, time)."""
-    return _publication(_COUNT_TOPIC, _INSERT_IN_TOPIC, {"project": project, "topic": topic}, events, ())
+    """Publish to a topic of the program's own.
+
+    Answers (number of the last, time, how many waits of the topic have met an event).
+    """
+    parts = _publication(
+        (_COUNT_TOPIC, _INSERT_IN_TOPIC, _MEET_IN_TOPIC, _TOPIC_NOW),
+        {"project": project, "topic": topic},
+        events,
+    )
+    return Unit(parts, (), order=(topic,), answer=len(parts) - 1, topics=((project, topic),))
 
 
 def publish_in_tree(project: str, topic: str, root_id: str, events: Sequence[NewEvent]) -> Unit:
     """Publish to the topic of a run tree; answers as `publish`, or nothing when there is no such tree."""
-    place = {"project": project, "topic": topic, "root": root_id}
-    return _publication(_COUNT_TREE, _INSERT_IN_TREE, place, events, (root_id,))
+    parts = _publication(
+        (_COUNT_TREE, _INSERT_IN_TREE, _MEET_IN_TREE, _TREE_NOW),
+        {"project": project, "topic": topic, "root": root_id},
+        events,
+    )
+    return Unit(parts, (root_id,), order=(topic,), answer=len(parts) - 1)
 
 
 def _publication(
-    count: Statement,
-    insert: Statement,
+    statements: tuple[Statement, Statement, Statement, Statement],
     place: dict[str, str],
     events: Sequence[NewEvent],
-    locks: tuple[str, ...],
-) -> Unit:
-    parts = [Part(count, {**place, "count": len(events)})]
+) -> tuple[Part, ...]:
+    count, insert, meet_waits, answer = statements
+    whole = {**place, "count": len(events)}
+    parts = [Part(count, whole)]
     for index, event in enumerate(events):
         row = {"back": len(events) - 1 - index, "type": event.type, "data": event.data, "by": event.run_id}
         parts.append(Part(insert, {**place, **row}, guard=False))
-    return Unit(tuple(parts), locks, order=(place["topic"],))
+    return (*parts, Part(meet_waits, whole, guard=False), Part(answer, whole, guard=False))
 
 
 # -- publishing as a step of a run
@@ -144,14 +159,23 @@ def _insert_by_step(counter: Any, seq: Any) -> Statement:
         hops_of(P("run", type_=E.run_id.type)),
         now(),
     )
-    answer = select(R.seq).where(R.id == P("run")).scalar_subquery()
-    return Statement(upsert(EVENTS).from_select(_columns, values).returning(answer, E.number))
+    return Statement(upsert(EVENTS).from_select(_columns, values))
+
+
+def _published_by_step(seq: Any) -> Statement:
+    return Statement(
+        select(_publisher.c.seq, seq.scalar_subquery(), count_met()).where(
+            _publisher.c.id == P("run"), _is_recorded_now
+        )
+    )
 
 
 _INSERT_IN_TOPIC_BY_STEP = _insert_by_step(_topic_seq, T.event_seq)
 _INSERT_IN_TREE_BY_STEP = _insert_by_step(_tree_seq, R.event_seq)
+_IN_TOPIC_BY_STEP = _published_by_step(_topic_seq)
+_IN_TREE_BY_STEP = _published_by_step(_tree_seq)
 _RECORDED = Statement(
-    select(S.seq, literal_column("0")).where(
+    select(S.seq, literal_column("0"), literal_column("1")).where(
         S.run_id == P("run"), S.name == P("name"), S.owner == P("worker"), S.seq.is_not(None)
     )
 )
@@ -162,7 +186,8 @@ def publish_by_step(
 ) -> Unit:
     """Record a step, which `record` does, and publish its event, or neither.
 
-    Answers (seq, number of the event), or nothing when fenced. A repeated unit answers number 0.
+    Answers (seq, number of the event, how many waits of the topic have met an event), or nothing when fenced.
+    A repeated unit answers number 0.
     """
     params = {
         **record.parts[0].params,
@@ -171,16 +196,22 @@ def publish_by_step(
         "root": root_id,
         "type": event.type,
         "data": event.data,
+        "count": 1,
     }
-    count = _COUNT_TREE_BY_STEP if is_tree else _COUNT_TOPIC_BY_STEP
-    insert = _INSERT_IN_TREE_BY_STEP if is_tree else _INSERT_IN_TOPIC_BY_STEP
+    statements = (
+        (_COUNT_TREE_BY_STEP, _INSERT_IN_TREE_BY_STEP, _MEET_IN_TREE, _IN_TREE_BY_STEP)
+        if is_tree
+        else (_COUNT_TOPIC_BY_STEP, _INSERT_IN_TOPIC_BY_STEP, _MEET_IN_TOPIC, _IN_TOPIC_BY_STEP)
+    )
+    parts = (*record.parts, *(Part(statement, params, guard=False) for statement in statements))
     run_id = params["run"]
     return Unit(
-        (*record.parts, Part(count, params, guard=False), Part(insert, params, guard=False)),
+        parts,
         tuple(dict.fromkeys((root_id, run_id))) if is_tree else (run_id,),
         order=(root_id, run_id),
-        answer=len(record.parts) + 1,
+        answer=len(parts) - 1,
         check=Part(_RECORDED, params),
+        topics=() if is_tree else ((project, topic),),
     )
 
 

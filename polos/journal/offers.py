@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Float, bindparam, func, select
 
 from polos.journal.database import Connection
-from polos.journal.statements import Statement, now
+from polos.journal.statements import Params, Rows, Statement, now
 from polos.journal.workers import DEFINITIONS, DEPLOYMENTS, WORKERS, D, W
 
 P = bindparam
@@ -30,17 +30,24 @@ _READ_DEPLOYMENT = Statement(
 )
 
 
+class Reader(Protocol):
+    """What can read the journal."""
+
+    def read(self, statement: Statement, params: Params) -> Rows:
+        """Return the rows of one SELECT."""
+
+
 def read_offered(
-    journal: Connection, project: str, *, silence_limit_seconds: float
+    journal: Reader, project: str, *, silence_limit_seconds: float, name: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Return what live workers offer, once per deployment, the newest deployment first.
+    """Return what live workers offer, under one name or all, the newest deployment first, once for each.
 
     Keys: ``kind``, ``name``, ``deployment``, ``details`` (JSON text, or None of an older worker),
     ``first_seen_at`` of the deployment.
     """
     names = ("kind", "name", "deployment", "details", "first_seen_at")
     rows = journal.read(_READ_OFFERED, {"project": project, "silence": silence_limit_seconds})
-    return (dict(zip(names, row, strict=True)) for row in rows)
+    return (dict(zip(names, row, strict=True)) for row in rows if name in {None, row[1]})
 
 
 def read_live_workers(

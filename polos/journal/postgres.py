@@ -20,6 +20,10 @@ _KEEPALIVE: dict[str, Any] = {
     "tcp_user_timeout": 9000,  # milliseconds: a silent network cut is noticed within the silence limit
 }
 LOCK_RUNS = "SELECT 1 FROM run WHERE id = ANY(%s) ORDER BY root_id, depth, id FOR NO KEY UPDATE"
+LOCK_TOPICS = (
+    "SELECT 1 FROM topic WHERE (project, name) IN (SELECT * FROM unnest(%s::text[], %s::text[])) "
+    "ORDER BY project, name FOR NO KEY UPDATE"
+)
 _LOST = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -58,6 +62,9 @@ def commands(units: Sequence[Unit], dialect: Dialect) -> tuple[list[Command], li
     head: list[Command] = [("BEGIN", None)]
     if len(locks) > 1 or any(unit.locks_first for unit in units):
         head.append((LOCK_RUNS, (locks,)))
+    topics = sorted({topic for unit in units for topic in unit.topics})
+    if len(topics) > 1:
+        head.append((LOCK_TOPICS, ([place for place, _ in topics], [name for _, name in topics])))
     return [*head, *body, ("COMMIT", None)], [place + len(head) for place in answers]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Float, bindparam, case, exists, func, literal, select, tuple_, update
+from sqlalchemy import Float, and_, bindparam, case, exists, func, literal, select, tuple_, update
 
 from polos.journal.runs import RUNS, R, spent_running
 from polos.journal.statements import Part, Statement, Unit, now, one_of
@@ -20,7 +20,10 @@ P = bindparam
 _MOMENT = select(now()).scalar_subquery()
 MAX_ROWS = 200  # per duty and sweep: a bounded number of doorbells a second
 
-_under_way = exists().where(S.run_id == R.id, one_of(S.status, (StepStatus.SCHEDULED, StepStatus.RUNNING)))
+_open = one_of(S.status, (StepStatus.SCHEDULED, StepStatus.RUNNING))
+_under_way = exists().where(S.run_id == R.id, _open)
+_turn_under_way = exists().where(S.run_id == R.id, _open, S.kind == "turn")
+_only_waited = and_(_under_way, ~_turn_under_way)
 
 
 def _some_runs(*conditions: Any) -> Any:
@@ -39,7 +42,7 @@ _PUT_BACK_RUNS = Statement(
     .values(
         status=RunStatus.QUEUED.value,
         owner=None,
-        running_seconds=spent_running(),
+        running_seconds=case((_only_waited, R.running_seconds), else_=spent_running()),
         claimed_at=None,
         crashes=R.crashes + case((_under_way, 0), else_=1),  # only waiting: not what killed the process
         ring_at=now(),

@@ -18,14 +18,14 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as upsert  # ON CONFLICT DO NOTHING; SQLite compiles it too
 
 from polos.journal.statements import Part, Row, Statement, Unit, now, one_of
-from polos.journal.states import LIVE, RunStatus, runs_before
-from polos.journal.tables import Run
+from polos.journal.states import LIVE, QueueSlot, RunStatus, runs_before
+from polos.journal.tables import QueueLimits, Run
 
 R = Run.__table__.c  # type: ignore[attr-defined]
 RUNS = Run.__table__  # type: ignore[attr-defined]
+Q = QueueLimits.__table__.c  # type: ignore[attr-defined]
 P = bindparam
 
 
@@ -63,12 +63,18 @@ class NewRun:
 
     def columns(self) -> dict[str, Any]:
         """Return the values by column name."""
-        return {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        values = {spec.name: getattr(self, spec.name) for spec in fields(self)}
+        return {**values, "concurrency_key": self.concurrency_key or ""}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A run this worker now owns, with everything its coordinator starts from."""
+    """A run this worker now owns, with everything its coordinator starts from.
+
+    Attributes:
+        keeps_slot: It keeps its slot while it waits, for its queue says so.
+        leaves_backlog: Runs of its route are deferred until claims such as this one make room.
+    """
 
     id: str
     attempt: int
@@ -96,6 +102,11 @@ class Claim:
     retries: int
     created_at: float
     started_event: int | None
+    queue: str
+    concurrency_key: str | None
+    slot: str | None
+    keeps_slot: bool
+    leaves_backlog: bool
 
     @property
     def replays(self) -> bool:
@@ -103,7 +114,30 @@ class Claim:
         return self.attempt > 1
 
 
-CLAIM_COLUMNS = [R[spec.name] for spec in fields(Claim)]
+_deferred = RUNS.alias("deferred")
+_COMPUTED = {
+    "keeps_slot": exists()
+    .where(
+        R.slot == QueueSlot.HELD.value,
+        Q.project == R.project,
+        Q.deployment == R.deployment,
+        Q.name == R.queue,
+        Q.hold_while_waiting == 1,
+    )
+    .correlate(RUNS),
+    "leaves_backlog": exists()
+    .where(
+        _deferred.c.slot == literal_column("'deferred'"),
+        _deferred.c.ring_at.is_(None),
+        _deferred.c.project == R.project,
+        _deferred.c.deployment == R.deployment,
+        _deferred.c.route == R.route,
+    )
+    .correlate(RUNS),
+}
+CLAIM_COLUMNS = [
+    _COMPUTED[spec.name].label(spec.name) if spec.name in _COMPUTED else R[spec.name] for spec in fields(Claim)
+]
 RUN_COLUMNS = list(RUNS.c)
 
 
@@ -118,33 +152,31 @@ def ringing_from_now() -> Any:
 
 
 def spent_running() -> Any:
-    """Return the run's running time including the attempt that now ends."""
-    return R.running_seconds + func.coalesce(now() - R.claimed_at, 0.0)
+    """Return the run's running time including the attempt that now ends.
+
+    Whoever executes a run gives the seconds that this attempt ran, as `spent`; else they count since the
+    claim, or since a run was parked of which a turn is under way.
+    """
+    return R.running_seconds + func.coalesce(P("spent", type_=Float), now() - R.claimed_at, 0.0)
 
 
-_CREATE = Statement(
-    upsert(RUNS)
-    .values(
-        **{spec.name: P(spec.name, type_=R[spec.name].type) for spec in fields(NewRun)},
-        status=RunStatus.QUEUED.value,
-        created_at=now(),
-        ring_at=ringing_from_now(),
-        attempt=0,
-        event_seq=0,
-        seq=0,
-        wakes=0,
-        crashes=0,
-        retries=0,
-        rings=0,
-        running_seconds=0.0,
-        input_tokens=0,
-        output_tokens=0,
-        total_tokens=0,
-    )
-    .on_conflict_do_nothing()
-    .returning(R.id, R.created_at)
-)
-
+NEW_RUN_VALUES: dict[str, Any] = {
+    **{spec.name: P(spec.name, type_=R[spec.name].type) for spec in fields(NewRun)},
+    "status": RunStatus.QUEUED.value,
+    "created_at": now(),
+    "ring_at": ringing_from_now(),
+    "attempt": 0,
+    "event_seq": 0,
+    "seq": 0,
+    "wakes": 0,
+    "crashes": 0,
+    "retries": 0,
+    "rings": 0,
+    "running_seconds": 0.0,
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "total_tokens": 0,
+}
 _starts_tree = and_(R.root_id == R.id, R.started_event.is_(None))
 _CLAIM = Statement(
     update(RUNS)
@@ -154,6 +186,7 @@ _CLAIM = Statement(
         R.deployment == P("deployment"),
         one_of(R.status, runs_before(RunStatus.RUNNING)),
         or_(R.not_before.is_(None), R.not_before <= now()),
+        or_(R.slot.is_(None), R.slot == QueueSlot.HELD.value),  # a doorbell of a pending run is a stray one
     )
     .values(
         status=RunStatus.RUNNING.value,
@@ -165,6 +198,7 @@ _CLAIM = Statement(
         started_at=func.coalesce(R.started_at, now()),
         ring_at=None,
         not_before=None,
+        debounce_key=None,
         rings=0,
     )
     .returning(*CLAIM_COLUMNS)
@@ -174,12 +208,6 @@ _CLAIMED = Statement(
         R.id == P("run"), R.status == RunStatus.RUNNING.value, R.owner == P("worker")
     )
 )
-
-
-def create_run(new: NewRun, *, ring_again: float) -> Unit:
-    """Create a queued run; answers (id, created_at), or nothing when its id or idempotency key exists."""
-    params = {**new.columns(), "ring_again": ring_again}
-    return Unit((Part(_CREATE, params),), (new.id,), order=(new.root_id,))
 
 
 def claim_run(run_id: str, worker: str, *, project: str, deployment: str) -> Unit:
@@ -203,6 +231,7 @@ PROGRESS = Statement(
     .returning(R.seq, case((_numbers, R.event_seq), else_=None).label("event"))
 )
 
+_frees_slot = and_(R.slot == QueueSlot.HELD.value, ~_COMPUTED["keeps_slot"])
 _PARK = Statement(
     update(RUNS)
     .where(*fence(), R.wakes == P("seen"))
@@ -210,16 +239,33 @@ _PARK = Statement(
         status=RunStatus.WAITING.value,
         owner=None,
         running_seconds=spent_running(),
-        claimed_at=None,
+        claimed_at=case((P("runs_on", type_=R.awaited.type) == 1, now()), else_=None),
         crashes=0,
+        slot=case((_frees_slot, QueueSlot.RELEASED.value), else_=R.slot),
     )
     .returning(R.id)
 )
 
 
-def park_run(run_id: str, attempt: int, *, seen_wakes: int) -> Unit:
-    """Put a run away until something completes for it; answers nothing when something already did."""
-    params = {"run": run_id, "attempt": attempt, "seen": seen_wakes}
+def park_run(
+    run_id: str,
+    attempt: int,
+    *,
+    seen_wakes: int,
+    spent_seconds: float | None = None,
+    runs_on: bool = False,
+) -> Unit:
+    """Put a run away until something completes for it; answers nothing when something already did.
+
+    `runs_on`: its running time goes on, for a turn of it is under way.
+    """
+    params = {
+        "run": run_id,
+        "attempt": attempt,
+        "seen": seen_wakes,
+        "spent": spent_seconds,
+        "runs_on": int(runs_on),
+    }
     return Unit((Part(_PARK, params),), (run_id,), order=(run_id,))
 
 
@@ -261,21 +307,38 @@ _BLOCK = Statement(
         running_seconds=spent_running(),
         claimed_at=None,
         error=P("error"),
+        slot=case((R.slot == QueueSlot.HELD.value, QueueSlot.RELEASED.value), else_=R.slot),
     )
     .returning(R.id)
 )
 
 
-def hand_back_run(run_id: str, attempt: int, *, ring_again: float) -> Unit:
+def hand_back_run(
+    run_id: str, attempt: int, *, ring_again: float, spent_seconds: float | None = None
+) -> Unit:
     """Return a running run to the queue, for a worker that ends; the caller rings."""
-    params = {"run": run_id, "attempt": attempt, "ring_again": ring_again}
+    params = {"run": run_id, "attempt": attempt, "ring_again": ring_again, "spent": spent_seconds}
     return Unit((Part(_HAND_BACK, params),), (run_id,), order=(run_id,))
+
+
+_is_released = R.slot == QueueSlot.RELEASED.value
+
+
+def wanted_again() -> ColumnElement[Any]:
+    """Return the slot of a run that is queued again: one that gave its own up wants another."""
+    return case((_is_released, QueueSlot.WANTED.value), else_=R.slot)
 
 
 _UNBLOCK = Statement(
     update(RUNS)
     .where(R.id == P("run"), R.status == RunStatus.BLOCKED.value)
-    .values(status=RunStatus.QUEUED.value, error=None, ring_at=now(), rings=0)
+    .values(
+        status=RunStatus.QUEUED.value,
+        error=None,
+        ring_at=case((_is_released, None), else_=now()),
+        slot=wanted_again(),
+        rings=0,
+    )
     .returning(R.id)
 )
 
@@ -285,15 +348,17 @@ def unblock_run(run_id: str) -> Unit:
     return Unit((Part(_UNBLOCK, {"run": run_id}),), (run_id,), order=(run_id,))
 
 
-def retry_run(run_id: str, attempt: int, *, error: str, delay: float) -> Unit:
+def retry_run(
+    run_id: str, attempt: int, *, error: str, delay: float, spent_seconds: float | None = None
+) -> Unit:
     """Queue a failed attempt again after `delay` seconds; the sweeper rings."""
-    params = {"run": run_id, "attempt": attempt, "error": error, "delay": delay}
+    params = {"run": run_id, "attempt": attempt, "error": error, "delay": delay, "spent": spent_seconds}
     return Unit((Part(_RETRY, params),), (run_id,), order=(run_id,))
 
 
-def block_run(run_id: str, attempt: int, *, error: str) -> Unit:
+def block_run(run_id: str, attempt: int, *, error: str, spent_seconds: float | None = None) -> Unit:
     """Stop a run whose replay deviated, until a person decides."""
-    params = {"run": run_id, "attempt": attempt, "error": error}
+    params = {"run": run_id, "attempt": attempt, "error": error, "spent": spent_seconds}
     return Unit((Part(_BLOCK, params),), (run_id,), order=(run_id,))
 
 
@@ -310,15 +375,20 @@ class Ending:
     input_tokens: int = 0
     output_tokens: int = 0
     total_tokens: int = 0
+    spent: float | None = None  # seconds that the attempt ran which ends
 
     def columns(self) -> dict[str, Any]:
-        """Return the values by column name."""
+        """Return the values by the names of the unit's parameters."""
         return {spec.name: getattr(self, spec.name) for spec in fields(self)}
 
 
-ENDING_VALUES = {spec.name: P(spec.name, type_=R[spec.name].type) for spec in fields(Ending)}
+ENDING_VALUES = {
+    spec.name: P(spec.name, type_=R[spec.name].type) for spec in fields(Ending) if spec.name in R
+}
 END_OF_RUN = {
     "owner": None,
+    "slot": None,
+    "debounce_key": None,
     "ring_at": None,
     "running_seconds": spent_running,
     "claimed_at": None,
@@ -398,10 +468,17 @@ def finish_run(run_id: str, attempt: int, ending: Ending, *, root_id: str) -> Un
     )
 
 
+_is_parked = R.status == RunStatus.WAITING.value
 WAKE_VALUES = {
     "seq": R.seq + 1,
     "wakes": R.wakes + 1,
-    "ring_at": case((R.status == RunStatus.WAITING.value, ringing_from_now()), else_=R.ring_at),
+    "running_seconds": R.running_seconds
+    + case((_is_parked, func.coalesce(now() - R.claimed_at, 0.0)), else_=0.0),
+    "claimed_at": case((_is_parked, None), else_=R.claimed_at),
+    "ring_at": case(
+        (and_(_is_parked, _is_released), None), (_is_parked, ringing_from_now()), else_=R.ring_at
+    ),
+    "slot": case((_is_parked, wanted_again()), else_=R.slot),
     "rings": case((R.status == RunStatus.WAITING.value, 0), else_=R.rings),
     "status": case((R.status == RunStatus.WAITING.value, RunStatus.QUEUED.value), else_=R.status),
 }

@@ -130,6 +130,8 @@ class Unit:
         locks_first: Lock even a single row first: a guard looks at other tables, and a statement that waited
             for a row would look at them as they were before it waited.
         order: Place in a batch: (root or run id, step name).
+        topics: Topics whose counters the unit locks, as (project, name): PostgreSQL locks those of a batch in
+            one order, after the runs.
         check: Asked when a unit was repeated after a lost connection and touched nothing: does the row stand
             already as this unit wanted it, by the same worker and attempt? Its rows are the answer then.
     """
@@ -141,6 +143,7 @@ class Unit:
     answer: int = 0
     check: Part | None = None
     locks_first: bool = False
+    topics: tuple[tuple[str, str], ...] = ()
 
     def for_dialect(self, dialect: Dialect) -> tuple[tuple[Part, ...], int]:
         """Return the parts to run, and which of them answers."""

@@ -25,7 +25,10 @@ class StepStatus(StrEnum):
 
 
 class QueueSlot(StrEnum):
-    """What a run needs of its queue before it may be rung. A run without one needs nothing."""
+    """What a run needs of its queue before it may be rung. A run without one needs nothing.
+
+    A queued run that is deferred or wants a slot, and has no time to ring, is *pending*.
+    """
 
     DEFERRED = "deferred"  # enough doorbells of its route are outstanding: rung later, needs no slot
     WANTED = "wanted"  # its queue has limits: it waits for a slot

@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Float, and_, bindparam, case, literal, select
+from sqlalchemy import Float, and_, bindparam, case, exists, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.runs import (
     FENCE,
     PROGRESS,
+    RUNS,
     R,
     fence,
     ringing_from_now,
 )
 from polos.journal.statements import Part, Row, Statement, Unit, now
-from polos.journal.states import StepStatus
+from polos.journal.states import RunStatus, StepStatus
 from polos.journal.tables import Step
 
 S = Step.__table__.c  # type: ignore[attr-defined]
@@ -39,6 +40,7 @@ class StepRow:
     output_schema: str | None
     error: str | None
     child_id: str | None
+    failures: str | None = None
 
     @property
     def has_outcome(self) -> bool:
@@ -80,14 +82,14 @@ def _new_step(run_id: Any, **values: Any) -> dict[str, Any]:
     }
 
 
+def _insert(**values: Any) -> Any:
+    columns = _new_step(R.id, **values)
+    return upsert(STEPS).from_select(list(columns), select(*columns.values()).where(*fence()))
+
+
 def insert_step(**values: Any) -> Any:
     """Insert a step for the run whose fence holds; an existing row is left alone."""
-    columns = _new_step(R.id, **values)
-    return (
-        upsert(STEPS)
-        .from_select(list(columns), select(*columns.values()).where(*fence()))
-        .on_conflict_do_nothing()
-    )
+    return _insert(**values).on_conflict_do_nothing()
 
 
 def _insert_held(held: Any, **values: Any) -> Any:
@@ -153,6 +155,34 @@ _RECORD_FUSED = Statement(
         S.seq, S.event
     )
 )
+_recording = RUNS.alias("recording")
+_is_fenced = exists().where(
+    _recording.c.id == P("run"),
+    _recording.c.attempt == P("attempt"),
+    _recording.c.status == RunStatus.RUNNING.value,
+)
+
+
+def _counter(column: Any, *conditions: Any) -> Any:
+    return select(column).where(_recording.c.id == P("run"), *conditions).scalar_subquery()
+
+
+_SETTLE = Statement(
+    update(STEPS)
+    .where(S.run_id == P("run"), S.name == P("name"), S.seq.is_(None), _is_fenced)
+    .values(
+        **{name: value for name, value in _RECORD.items() if name not in {"started_at", "child_id"}},
+        seq=_counter(_recording.c.seq),
+        event=_counter(
+            _recording.c.event_seq,
+            _recording.c.root_id == _recording.c.id,
+            P("numbered", type_=R.seq.type) == 1,
+        ),
+        ring_at=None,
+        not_before=None,
+    )
+    .returning(S.seq, S.event)
+)
 _RECORDED = Statement(
     select(S.seq, S.event).where(
         S.run_id == P("run"), S.name == P("name"), S.owner == P("worker"), S.seq.is_not(None)
@@ -172,11 +202,12 @@ def record_step(
     worker: str,
     child_id: str | None = None,
     seconds: float = 0.0,
+    has_row: bool = False,
 ) -> Unit:
     """Store the outcome of a step the coordinator executed itself.
 
     Answers (seq, number of its event in the tree or None), or nothing when fenced. `seconds` is how long it
-    took.
+    took. `has_row`: it was written before, by `begin_step` or `retry_step_later`.
     """
     params = {
         "run": run_id,
@@ -195,14 +226,63 @@ def record_step(
         "error": outcome.error,
         "failures": outcome.failures,
     }
+    write = _SETTLE if has_row else _INSERT_OUTCOME
     return Unit(
-        (Part(PROGRESS, params), Part(_INSERT_OUTCOME, params)),
+        (Part(PROGRESS, params), Part(write, params)),
         (run_id,),
-        fused=Part(_RECORD_FUSED, params),
+        fused=None if has_row else Part(_RECORD_FUSED, params),
         order=(run_id, name),
         answer=1,
         check=Part(_RECORDED, params),
     )
+
+
+_BEGIN = Statement(insert_step(status=literal(StepStatus.RUNNING.value), tries=literal(0)))
+
+
+def begin_step(run_id: str, attempt: int, name: str, *, position: int) -> Unit:
+    """Write a step's row before its function is called; answers (seq,), or nothing when fenced."""
+    params = {"run": run_id, "attempt": attempt, "name": name, "kind": "run", "position": position}
+    return Unit((Part(FENCE, params), Part(_BEGIN, params, guard=False)), (run_id,), order=(run_id, name))
+
+
+_later = now() + P("delay", type_=Float)
+_RETRY_LATER = Statement(
+    _insert(
+        status=literal(StepStatus.RUNNING.value),
+        tries=param("tries"),
+        failures=param("failures"),
+        ring_at=_later,
+        not_before=_later,
+    ).on_conflict_do_update(
+        index_elements=["run_id", "name"],
+        set_={
+            "tries": param("tries"),
+            "failures": param("failures"),
+            "ring_at": _later,
+            "not_before": _later,
+        },
+        where=and_(STEPS.c.seq.is_(None), _is_fenced),
+    )
+)
+
+
+def retry_step_later(
+    run_id: str, attempt: int, name: str, *, position: int, tries: int, failures: str, delay: float
+) -> Unit:
+    """Put a step's next try off for `delay` seconds, its failures on record; answers (seq,), or nothing."""
+    params = {
+        "run": run_id,
+        "attempt": attempt,
+        "name": name,
+        "kind": "run",
+        "position": position,
+        "tries": tries,
+        "failures": failures,
+        "delay": delay,
+    }
+    parts = (Part(FENCE, params), Part(_RETRY_LATER, params, guard=False))
+    return Unit(parts, (run_id,), order=(run_id, name))
 
 
 _SCHEDULE = {

@@ -7,7 +7,24 @@ from sqlalchemy import Index, Text, text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
-_LANE = ("project", "deployment", "route", "queue", "concurrency_key")
+_DEFERRED_LANE = ("project", "deployment", "route", "priority", "queue", "concurrency_key")
+_WANTED_LANE = ("project", "deployment", "queue", "concurrency_key")
+# States of one row that nothing would ever move; their indexes are empty unless something went wrong.
+ILLEGAL_RUN = (
+    "status = 'queued' AND ring_at IS NULL AND (slot IS NULL OR slot NOT IN ('deferred', 'wanted'))"
+    " OR status = 'queued' AND ring_at IS NOT NULL AND not_before IS NULL AND slot IN ('deferred', 'wanted')"
+    " OR status = 'running' AND owner IS NULL"
+    " OR status <> 'running' AND owner IS NOT NULL"
+    " OR status IN ('cancelled', 'completed', 'failed') AND finished_at IS NULL"
+    " OR status NOT IN ('cancelled', 'completed', 'failed') AND finished_at IS NOT NULL"
+    " OR finished_at IS NOT NULL AND (ring_at IS NOT NULL OR slot = 'held')"
+)
+ILLEGAL_STEP = (
+    "status = 'scheduled' AND ring_at IS NULL"
+    " OR status = 'running' AND kind = 'turn' AND owner IS NULL"
+    " OR status = 'running' AND kind = 'timer' AND ring_at IS NULL"
+)
+OPEN_STEP = "status IN ('running', 'scheduled')"
 
 
 def _partial(name: str, where: str, *columns: str, unique: bool = False) -> Index:
@@ -48,7 +65,7 @@ class Run(JournalTable, table=True):
     user_id: str | None = None
     queue: str
     route: str
-    concurrency_key: str | None = None
+    concurrency_key: str | None = ""  # empty: none
     priority: int = 5  # 0 to 9, higher first
     slot: str | None = None  # a `QueueSlot`; None: needs none
     idempotency_key: str | None = None
@@ -56,6 +73,7 @@ class Run(JournalTable, table=True):
     schedule_id: str | None = None  # the schedule whose tick it is
     hops: int = 0  # event triggers that lie between it and whoever published first
     forked_from: str | None = None  # the run whose journal it began with a copy of
+    retried_seq: int | None = None  # retried by a person: failed outcomes up to here may be taken back
     input: str | None = Field(default=None, sa_type=Text)
     initial_state: str | None = Field(default=None, sa_type=Text)
     final_state: str | None = Field(default=None, sa_type=Text)
@@ -85,15 +103,27 @@ class Run(JournalTable, table=True):
         Index("run_root", "root_id"),
         Index("run_recent", "project", "created_at"),
         Index("run_once", "project", "idempotency_key", unique=True),
-        _partial("run_pending", "slot IN ('deferred', 'wanted')", *_LANE, "priority", "created_at"),
+        _partial("run_deferred", "slot = 'deferred' AND ring_at IS NULL", *_DEFERRED_LANE, "created_at"),
+        Index(
+            "run_wanted",
+            *_WANTED_LANE,
+            text("priority DESC"),
+            "created_at",
+            postgresql_where=text("slot = 'wanted' AND ring_at IS NULL"),
+            sqlite_where=text("slot = 'wanted' AND ring_at IS NULL"),
+        ),
         _partial("run_slots", "slot = 'held'", "project", "deployment", "queue", "concurrency_key"),
         _partial(
             "run_rung",
-            "status = 'queued' AND ring_at IS NOT NULL AND parent_id IS NULL",
+            "status = 'queued' AND ring_at IS NOT NULL AND parent_id IS NULL AND not_before IS NULL",
+            "project",
             "deployment",
             "route",
         ),
         _partial("run_waiting", "status = 'waiting'", "id"),
+        _partial("run_illegal", ILLEGAL_RUN, "id"),
+        _partial("run_live_child", "parent_id IS NOT NULL AND finished_at IS NULL", "parent_id"),
+        _partial("run_old", "parent_id IS NULL AND finished_at IS NOT NULL", "finished_at"),
         _partial("run_scheduled", "schedule_id IS NOT NULL AND finished_at IS NULL", "schedule_id"),
         _partial(
             "run_debounced",
@@ -139,6 +169,9 @@ class Step(JournalTable, table=True):
     __table_args__ = (
         _partial("step_due", "ring_at IS NOT NULL", "ring_at"),
         _partial("step_owner", "status = 'running'", "owner"),
+        _partial("step_open", OPEN_STEP, "run_id"),
+        _partial("step_illegal", ILLEGAL_STEP, "run_id"),
+        _partial("step_waits", "status = 'running' AND ring_at IS NOT NULL", "ring_at"),
         {"postgresql_with": {"fillfactor": "80"}},
     )
 
@@ -166,6 +199,8 @@ class Event(JournalTable, table=True):
     run_id: str | None = None  # the run that published it
     hops: int = 0  # event triggers that lie between it and whoever published first
     created_at: float
+
+    __table_args__ = (Index("event_created", "created_at"),)
 
 
 class EventWait(JournalTable, table=True):
@@ -202,6 +237,7 @@ class Trigger(JournalTable, table=True):
     batch_size: int
     batch_timeout_seconds: float | None = None
     cursor: int  # number of the last event a run was started for
+    last_run_id: str | None = None  # with the cursor: who moves it knows by this that it was them
     is_active: int = 1
     created_at: float
 
@@ -219,11 +255,15 @@ class Schedule(JournalTable, table=True):
     key: str
     cron: str
     timezone: str
-    status: str  # "active" or "paused"
+    status: str  # "active", "paused" by a person, or "inactive": no longer declared
     catch_up: str  # which of the ticks that were missed are made up for: "skip", "one" or "all"
     declared_by: str | None = None  # deployment whose code declares it; None: made by a program
+    deployment: str  # the newest that offers the workflow; its runs go there
+    kind: str
+    route: str
     next_at: float | None = None  # the next tick; None: there is none
     last_at: float | None = None  # the last tick a run was started for
+    last_run_id: str | None = None
     created_at: float
     updated_at: float
 
@@ -247,7 +287,30 @@ class QueueLimits(JournalTable, table=True):
     next_at: float | None = None  # earliest time of the next admission, under a rate limit
     hold_while_waiting: int = 0  # 1: a run keeps its slot while it waits
     is_paused: int = 0
+    declared: str | None = None  # the limits that code declared last; a person's stand until code changes
     created_at: float
+
+
+class Finding(JournalTable, table=True):
+    """A kind of state that nothing would have moved: how often sweepers found it, and where last."""
+
+    __tablename__ = "finding"
+
+    name: str = Field(primary_key=True)
+    count: int
+    run_id: str
+    step: str | None = None
+    found_at: float
+
+
+class Lease(JournalTable, table=True):
+    """A duty that one sweeper at a time does."""
+
+    __tablename__ = "lease"
+
+    duty: str = Field(primary_key=True)
+    holder: str
+    until: float
 
 
 class Worker(JournalTable, table=True):
@@ -287,7 +350,7 @@ class Deployment(JournalTable, table=True):
 
     project: str = Field(primary_key=True)
     name: str = Field(primary_key=True)
-    admissions: int = 0  # the fence of whoever admits runs: grows with every admission
+    admissions: int = 0  # the fence of whoever admits runs: changes with every admission
     first_seen_at: float
 
 

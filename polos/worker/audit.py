@@ -10,7 +10,7 @@ import asyncio
 import logging
 
 from polos.engine.execution import Execution
-from polos.engine.parking import park
+from polos.engine.parking import park, resident_seconds
 from polos.engine.runtime import Runtime
 from polos.engine.tasks import Task, start_apart
 from polos.journal.runs import READ_OWNED, hand_back_run
@@ -120,5 +120,5 @@ class Audit:
         surplus = max(len(waiting) - settings.resident_max, 0)
         for place, execution in enumerate(waiting):
             waited = now - (execution.waiting_since or now)
-            if place < surplus or waited > settings.resident_seconds:
+            if place < surplus or waited > resident_seconds(self._runtime, execution):
                 await park(self._runtime, execution)

@@ -9,6 +9,7 @@ from typing import Any
 from polos import serialization
 from polos.agents.agent import Agent
 from polos.registry import get_workflow
+from polos.routes import Routes
 from polos.tools.tool import Tool
 from polos.workflows import Workflow
 
@@ -17,23 +18,23 @@ logger = logging.getLogger("polos.worker")
 LARGEST_BYTES = 1 << 18  # of one description; a larger one is left out
 
 
-def described(offers: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+def described(offers: Iterable[tuple[str, str]], routes: Routes) -> dict[tuple[str, str], str]:
     """Return the descriptions of these definitions, (kind, name), as JSON text."""
-    found = {offer: _text(definition) for offer in offers if (definition := get_workflow(offer[1]))}
+    found = {offer: _text(definition, routes) for offer in offers if (definition := get_workflow(offer[1]))}
     return {offer: text for offer, text in found.items() if text is not None}
 
 
-def _text(definition: Workflow) -> str | None:
+def _text(definition: Workflow, routes: Routes) -> str | None:
     try:
         return serialization.dumps(
-            _description(definition), limit_bytes=LARGEST_BYTES, what=f"the description of {definition.id!r}"
+            _description(definition, routes), limit_bytes=LARGEST_BYTES, what=f"the description of {definition.id!r}"
         )
     except Exception as error:  # noqa: BLE001 - schemas are the user's, and lists can do without one
         logger.debug("%r is offered without a description: %s", definition, error)
         return None
 
 
-def _description(definition: Workflow) -> dict[str, Any]:
+def _description(definition: Workflow, routes: Routes) -> dict[str, Any]:
     if isinstance(definition, Agent):
         return _of_agent(definition)
     if isinstance(definition, Tool):
@@ -41,7 +42,9 @@ def _description(definition: Workflow) -> dict[str, Any]:
     return {
         "description": definition.description,
         "trigger_on_event": definition.trigger_on_event is not None,
-        "scheduled": bool(definition.schedule),
+        "scheduled": definition.is_schedulable,
+        "schedulable": definition.is_schedulable,
+        "route": routes.of_run(definition.id, definition.route),
     }
 
 

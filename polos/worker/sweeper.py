@@ -23,7 +23,10 @@ from polos.journal.workers import READ_CLOCK, READ_WORKERS, SeenWorker, remove_w
 from polos.routes import Routes
 from polos.settings import Settings
 from polos.worker.duties.desk import Desk, Duty
+from polos.worker.duties.detector import FindStuckRuns
 from polos.worker.duties.ringing import RingWhatIsDue
+from polos.worker.duties.schedules import FireSchedules
+from polos.worker.duties.triggers import FireTriggers
 from polos.worker.duties.waits import EndWaits
 from polos.worker.verdicts import SUSPICION_SECONDS, Coroner
 
@@ -35,7 +38,7 @@ SHORTEST_PAUSE_SECONDS = 0.02
 
 def all_duties(settings: Settings) -> list[Duty]:
     """Return what every sweeper looks after."""
-    return [RingWhatIsDue(), EndWaits()]
+    return [RingWhatIsDue(), EndWaits(), FireTriggers(), FireSchedules(), FindStuckRuns()]
 
 
 class Sweeper:

@@ -17,7 +17,8 @@ from polos.engine.runtime import Runtime
 from polos.engine.tasks import install_task_factory, start_apart
 from polos.journal.database import Database
 from polos.journal.recovery import due_runs, put_back_runs, put_back_turns
-from polos.journal.runs import READ_RUN, NewRun, create_run, run_record
+from polos.journal.creating import create_run
+from polos.journal.runs import READ_RUN, NewRun, run_record
 from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.journal.writer import Backend, Journal, PostgresBackend, SqliteBackend
 from polos.settings import Settings

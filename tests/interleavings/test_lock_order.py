@@ -22,7 +22,8 @@ from scenes import (
     turn_completion,
 )
 
-from polos.journal.children import READ_LIVE_CHILDREN, cancel_run
+from polos.journal.cancelling import READ_AWAITED_CHILDREN
+from polos.journal.children import cancel_run
 from polos.journal.database import Database
 from polos.journal.runs import Claim, NewRun
 from polos.journal.statements import Unit
@@ -163,7 +164,7 @@ def test_a_child_created_while_its_parent_is_cancelled_is_refused(scene: Scene, 
     user.end()
 
     assert result(late) == []
-    assert scene.first.read(READ_LIVE_CHILDREN, run=parent.id) == []
+    assert scene.first.read(READ_AWAITED_CHILDREN, run=parent.id) == []
     assert scene.steps(parent.id) == {}
 
 
@@ -176,7 +177,7 @@ def test_a_child_created_before_the_cancel_is_listed(scene: Scene, together: Tog
     worker.end()
 
     assert result(late)
-    assert [row[0] for row in scene.first.read(READ_LIVE_CHILDREN, run=parent.id)] == [child.id]
+    assert [row[0] for row in scene.first.read(READ_AWAITED_CHILDREN, run=parent.id)] == [child.id]
 
 
 @pytest.mark.parametrize("first", ["completion", "cancel"])

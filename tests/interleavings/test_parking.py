@@ -12,7 +12,7 @@ from scenes import Scene, finishing
 
 from polos import WorkflowContext, workflow
 from polos.engine.parking import park
-from polos.journal.children import READ_LIVE_CHILDREN
+from polos.journal.cancelling import READ_AWAITED_CHILDREN
 from polos.journal.runs import READ_RUN, run_record
 from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.journal.writer import Backend, Journal, PostgresBackend, SqliteBackend
@@ -163,7 +163,7 @@ def queue_run(scene: Scene, body: Body) -> str:
 
 
 def finish_children(scene: Scene, run_id: str) -> None:
-    for child_id, *_ in scene.first.read(READ_LIVE_CHILDREN, run=run_id):
+    for child_id, *_ in scene.first.read(READ_AWAITED_CHILDREN, run=run_id):
         scene.do(finishing(scene.claimed(child_id, "x"), '"child is done"'))
 
 
@@ -188,7 +188,7 @@ async def test_a_run_in_the_middle_of_a_call_is_not_parked(scene: Scene, body: B
     run_id = queue_run(scene, body)
     async with engine(scene.database, "a") as first:
         task = first.start(run_id)
-        await until(lambda: calls and scene.first.read(READ_LIVE_CHILDREN, run=run_id))
+        await until(lambda: calls and scene.first.read(READ_AWAITED_CHILDREN, run=run_id))
         execution = first.runtime.executions[run_id]
         assert not await park(first.runtime, execution)
         assert scene.run(run_id)["status"] == "running"

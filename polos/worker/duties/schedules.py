@@ -1,0 +1,114 @@
+"""Starting what is due by the clock, each tick once, however many sweepers there are."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from dataclasses import dataclass
+
+from polos import serialization
+from polos.cron import last_tick, next_tick
+from polos.dispatch import Doorbell
+from polos.journal.runs import NewRun
+from polos.journal.schedules import (
+    MAX_DUE,
+    PAUSED,
+    READ_DUE_SCHEDULES,
+    READ_NEXT_TICK,
+    DueSchedule,
+    due_schedule,
+    fire_schedule,
+    pass_over,
+    set_schedule_status,
+)
+from polos.journal.statements import Unit
+from polos.journal.workers import READ_OFFERS
+from polos.timetable import payload_of
+from polos.worker.duties.desk import Desk
+
+logger = logging.getLogger("polos.schedules")
+
+LATE_SECONDS = 60.0  # a tick later than this was missed
+
+
+@dataclass(frozen=True)
+class _Move:
+    """What becomes of a due schedule: the run it starts, if any."""
+
+    unit: Unit
+    run: NewRun | None = None
+
+
+class FireSchedules:
+    """Starts the runs of ticks that have come. A tick waits while an earlier run of its schedule goes on."""
+
+    every_seconds = 0.0
+
+    def do(self, desk: Desk) -> float | None:
+        """Start up to MAX_DUE runs; return the seconds until the next tick."""
+        rows = desk.read(READ_DUE_SCHEDULES)
+        moves = [_move(desk, due) for due in map(due_schedule, rows)]
+        if moves:
+            answers = desk.commit([move.unit for move in moves])
+            desk.ring(*(_doorbell(move.run) for move, rows in zip(moves, answers, strict=True) if move.run and rows))
+        if len(moves) == MAX_DUE:
+            return 0.0
+        [(seconds,)] = desk.read(READ_NEXT_TICK)
+        return None if seconds is None else max(float(seconds), 0.0)
+
+
+def _move(desk: Desk, due: DueSchedule) -> _Move:
+    try:
+        tick, starts = _tick(due)
+        following = next_tick(due.cron, due.timezone, tick)
+    except ValueError as error:  # stored by a version of the library that could read it
+        logger.error("Schedule %s of %r is paused, it cannot be read: %s", due.id, due.workflow, error)  # noqa: TRY400
+        return _Move(set_schedule_status(due.project, due.id, PAUSED, next_at=None))
+    if not starts:
+        return _Move(pass_over(due, following=following))
+    new = _new_run(desk, due, tick, following or tick)
+    ring_again = desk.settings.ring_again_seconds
+    return _Move(fire_schedule(due, new, tick=tick, following=following, ring_again=ring_again), new)
+
+
+def _tick(due: DueSchedule) -> tuple[float, bool]:
+    """Return which of the ticks that have come counts, and whether it starts a run."""
+    if due.catch_up == "all":
+        return due.next_at, True
+    tick = last_tick(due.cron, due.timezone, due.next_at, due.now) or due.next_at
+    return tick, due.catch_up == "one" or due.now - tick <= LATE_SECONDS
+
+
+def _new_run(desk: Desk, due: DueSchedule, tick: float, following: float) -> NewRun:
+    run_id = due.run_id(tick)
+    payload = payload_of(vars(due), tick=tick, upcoming=following)
+    return NewRun(
+        id=run_id,
+        project=due.project,
+        deployment=_deployment(desk, due),
+        kind=due.kind,
+        name=due.workflow,
+        queue=due.workflow,
+        route=due.route,
+        root_id=run_id,
+        root_name=due.workflow,
+        session_id=str(uuid.uuid4()),
+        concurrency_key=due.key,
+        schedule_id=due.id,
+        input=serialization.dumps(payload),
+    )
+
+
+def _deployment(desk: Desk, due: DueSchedule) -> str:
+    """Return the deployment that declares a schedule; of one a program made, the newest that serves it."""
+    if due.declared_by is not None:
+        return due.deployment
+    offers = desk.read(
+        READ_OFFERS,
+        {"project": due.project, "name": due.workflow, "silence": desk.settings.silence_limit_seconds},
+    )
+    return str(offers[0][0]) if offers else due.deployment
+
+
+def _doorbell(new: NewRun) -> Doorbell:
+    return Doorbell(new.id, new.name, new.route, new.deployment)

@@ -1,0 +1,18 @@
+"""Starting what events trigger, where the publisher did not, and batches whose time is up."""
+
+from __future__ import annotations
+
+from polos.triggers import fire_triggers
+from polos.worker.duties.desk import Desk
+
+
+class FireTriggers:
+    """Starts the runs of events that triggers have not read."""
+
+    every_seconds = 0.0
+
+    def do(self, desk: Desk) -> float | None:
+        """Start what is due; return the seconds until a batch is."""
+        fired = fire_triggers(desk.connect(), desk.settings)
+        desk.ring(*fired.bells)
+        return fired.again_seconds
