@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from polos.program import Polos
     from polos.queues import Queue, queue
     from polos.registry import get_all_workflows, get_workflow
+    from polos.schedules import SchedulePayload
     from polos.tools.tool import Tool, ToolApproval, tool
     from polos.types import (
         AgentConfig,
@@ -73,6 +74,7 @@ _PLACES = {
     "polos.program": ("Polos",),
     "polos.queues": ("Queue", "queue"),
     "polos.registry": ("get_all_workflows", "get_workflow"),
+    "polos.schedules": ("SchedulePayload",),
     "polos.tools.tool": ("Tool", "ToolApproval", "tool"),
     "polos.types": (
         "AgentConfig",
@@ -111,6 +113,7 @@ __all__ = [
     "Polos",
     "PolosClient",
     "Queue",
+    "SchedulePayload",
     "Step",
     "StepExecutionError",
     "StopConditionContext",

@@ -47,6 +47,20 @@ ALIASES: dict[str, dict[str, str]] = {
             "stream_workflow",
         )
     },
+    "polos.features.schedules": {
+        name: f"polos.schedules:{name}"
+        for name in (
+            "Schedule",
+            "SchedulePayload",
+            "create",
+            "delete",
+            "get",
+            "list",
+            "pause",
+            "resume",
+            "trigger",
+        )
+    },
     "polos.features.wait": {"WaitException": "polos.errors:WaitException"},
     "polos.runtime": {},
     "polos.runtime.batch": {

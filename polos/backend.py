@@ -20,19 +20,27 @@ from polos.connections import Connections, configured_app, installed_app
 from polos.dispatch import Doorbell, Sender, quietly
 from polos.errors import JournalUnavailableError
 from polos.feeds import Feeds
+from polos.forking import ForkPlan
 from polos.forks import Forked
 from polos.journal import schema
 from polos.journal.cancelling import Cancelled, cancelling, carry_out, target_of
 from polos.journal.database import Connection
-from polos.journal.creating import create_run
+from polos.journal.forks import create_fork
 from polos.journal.runs import READ_RUN, READ_RUN_BY_KEY, NewRun, run_record
 from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.journal.states import RunStatus
+from polos.journal.steps import READ_STEP_DETAILS, step_details
+from polos.journal.waits import Woken
 from polos.journal.workers import READ_NEWEST_DEPLOYMENT, READ_OFFERING, READ_OFFERS
+from polos.registry import get_workflow
+from polos.retrying import not_retried, retrying
 from polos.routes import Routes
 from polos.settings import Settings
+from polos.starting import Starter
 from polos.streaming.bus import Bus
-from polos.waits import Answered, Wait, answer_wait, find_wait
+from polos.timetable import Place, Timetable, unschedulable
+from polos.triggers import fire_triggers
+from polos.waits import Answered, Wait, answer_wait, find_wait, hand_over_all
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -83,7 +91,10 @@ class ClientBackend(Forked):
         self._connections: Connections | None = None
         self._journal: Connection | None = None
         self._worker: EmbeddableWorker | None = None
-        self._feeds = Feeds(_Journal(self), self._bus, max_value_bytes=self._settings.max_value_bytes)
+        self._feeds = Feeds(
+            _Journal(self), self._bus, self._hand_over, max_value_bytes=self._settings.max_value_bytes
+        )
+        self._starter = Starter(_Journal(self), self._settings)
         self._buses: WeakKeyDictionary[asyncio.AbstractEventLoop, Bus] = WeakKeyDictionary()
 
     def before_fork(self) -> None:
@@ -167,26 +178,48 @@ class ClientBackend(Forked):
     def create_runs(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Create runs in one transaction and ring; return them as they stand, new or found by their key."""
         routes = Routes(self._app)
-        new = [
-            NewRun(**{**request, "route": routes.of_run(request["name"], request["route"])})
-            for request in requests
+        routed = [
+            {**request, "route": routes.of_run(request["name"], request["route"])} for request in requests
         ]
-        self._commit([create_run(run, ring_again=self._settings.ring_again_seconds) for run in new])
-        runs = [self._created(run) for run in new]
-        self._ring([_doorbell(run) for run in runs if run["status"] == RunStatus.QUEUED])
+        with self._lock:
+            runs, bells = self._starter.start(routed)
+        self._ring(bells)
         return runs
-
-    def _created(self, new: NewRun) -> dict[str, Any]:
-        rows = self._read(READ_RUN, {"run": new.id})
-        if not rows:
-            params = {"project": new.project, "idempotency_key": new.idempotency_key}
-            rows = self._read(READ_RUN_BY_KEY, params)
-        return run_record(rows[0])
 
     def read_run(self, run_id: str) -> dict[str, Any] | None:
         """Return a run by column name."""
         rows = self._read(READ_RUN, {"run": run_id})
         return run_record(rows[0]) if rows else None
+
+    # -- schedules and triggers
+
+    def timetable(self, project: str) -> Timetable:
+        """Return the schedules of a project."""
+        return Timetable(
+            _Journal(self),
+            project,
+            silence_limit_seconds=self._settings.silence_limit_seconds,
+            place_here=lambda workflow: self._place_here(project, workflow),
+        )
+
+    def _place_here(self, project: str, workflow: str) -> Place | None:
+        definition = get_workflow(workflow)
+        if definition is None:
+            return None
+        if not definition.is_schedulable:
+            raise unschedulable(workflow)
+        kind = definition.workflow_type
+        found = self.find_deployment(project, workflow, kind, None)
+        return Place(found.deployment, kind, Routes(self._app).of_run(workflow, definition.route))
+
+    def fire_triggers(self, project: str, topic: str) -> None:
+        """Start what events of a topic trigger. What cannot be started now is left to the sweepers."""
+        try:
+            fired = fire_triggers(_Journal(self), self._settings, (project, topic))
+        except JournalUnavailableError as error:
+            logger.warning("What the events of %r trigger is started later: %s", topic, error)
+            return
+        self._ring(fired.bells)
 
     def cancel(self, run: dict[str, Any]) -> list[Cancelled]:
         """Cancel a run and its descendants, level by level, root first; return what was still going."""
@@ -200,6 +233,35 @@ class ClientBackend(Forked):
         for one in cancelled:
             self._wake_parent(one.parent_id, one.parent_status)
         return cancelled
+
+    def retry(self, run: dict[str, Any]) -> None:
+        """Let a failed or cancelled root go on, and ring.
+
+        Raises:
+            ValueError: It is neither.
+        """
+        [rows] = self._commit([retrying(run, ring_again=self._settings.ring_again_seconds)])
+        if not rows:
+            raise not_retried(self.read_run(run["id"]) or run)
+        if rows[0][1] is not None:
+            self._ring([_doorbell(run, begun=True)])
+
+    def read_steps(self, run_id: str) -> list[dict[str, Any]]:
+        """Return the steps of a run by column name."""
+        return [step_details(row) for row in self._read(READ_STEP_DETAILS, {"run": run_id})]
+
+    def create_fork(self, row: dict[str, Any], plan: ForkPlan) -> dict[str, Any]:
+        """Create a run with the part of another one's journal that `plan` says, and ring; return it."""
+        new = NewRun(**row)
+        unit = create_fork(
+            new, plan.names, plan.replacements, seq=plan.seq, ring_again=self._settings.ring_again_seconds
+        )
+        self._commit([unit])
+        by_key = {"project": new.project, "idempotency_key": new.idempotency_key}
+        run = self.read_run(new.id) or run_record(self._read(READ_RUN_BY_KEY, by_key)[0])
+        if run["status"] == RunStatus.QUEUED and run["ring_at"] is not None:
+            self._ring([_doorbell(run, begun=True)])
+        return run
 
     def _wake_parent(self, parent_id: str | None, status: str | None) -> None:
         if parent_id is None:
@@ -282,10 +344,30 @@ class ClientBackend(Forked):
             ring_again=self._settings.ring_again_seconds,
             run_id=run_id,
         )
-        if answered is not None and answered.status == RunStatus.QUEUED:
-            bell = Doorbell(answered.run_id, answered.name, answered.route, answered.deployment, begun=True)
-            self._ring([bell])
+        if answered is not None and answered.woken is not None:
+            self._ring_woken([answered.woken])
         return answered
+
+    async def _hand_over(self, project: str, topic: str) -> None:
+        """Give runs the events of a topic that they waited for."""
+        journal, ring_again = _Journal(self), self._settings.ring_again_seconds
+        woken = await asyncio.to_thread(hand_over_all, journal, project, topic, ring_again=ring_again)
+        await asyncio.to_thread(self._ring_woken, woken)
+        for run_id, run in woken:
+            self._nudge(run_id, run)
+
+    def _ring_woken(self, woken: Sequence[tuple[str, Woken]]) -> None:
+        self._ring(
+            [
+                Doorbell(run_id, run.name, run.route, run.deployment, begun=True)
+                for run_id, run in woken
+                if run.wants_bell
+            ]
+        )
+
+    def _nudge(self, run_id: str, run: Woken) -> None:
+        if run.owner is not None:
+            self._bus().publish(WORKER_CHANNEL.format(run.owner), run_id)
 
     def find_wait(self, run: dict[str, Any], step_key: str) -> Wait | None:
         """Return what waits, or waited, under a key in the tree of `run`."""
@@ -294,8 +376,8 @@ class ClientBackend(Forked):
     def tell_answered(self, answered: Answered) -> None:
         """Tell readers of the tree, and the worker that keeps the run."""
         self._feeds.tell(answered.root_id, answered.number, answered.event)
-        if answered.owner is not None:
-            self._bus().publish(WORKER_CHANNEL.format(answered.owner), answered.run_id)
+        if answered.woken is not None:
+            self._nudge(*answered.woken)
 
     def tell_cancelled(self, run: Cancelled) -> None:
         """Tell the worker that executes a cancelled run, and whoever waits for it."""

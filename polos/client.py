@@ -6,7 +6,7 @@ import asyncio
 import functools
 import os
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
@@ -20,10 +20,12 @@ from polos.direct import DirectTransport
 from polos.errors import WorkflowTimeoutError
 from polos.handles import ExecutionHandle
 from polos.inputs import check_labels
+from polos.queues import check_limit, check_start
 from polos.records import RESULT_NAMES
 from polos.registry import get_workflow
+from polos.schedules import Schedules, SyncSchedules
 from polos.settings import Settings
-from polos.transport import DEFAULT_API_URL, RunRequest, Transport, server_address
+from polos.transport import DEFAULT_API_URL, ForkRequest, RunRequest, Transport, server_address
 from polos.types import BatchWorkflowInput
 
 if TYPE_CHECKING:
@@ -125,11 +127,32 @@ class PolosClient:
         initial_state: Any = None,
         run_timeout_seconds: float | None = None,
         idempotency_key: str | None = None,
+        *,
+        priority: int | None = None,
+        delay_seconds: float | None = None,
+        debounce_key: str | None = None,
+        debounce_seconds: float | None = None,
     ) -> ExecutionHandle:
         """Start a run by id and return its handle at once; the definition need not be known here.
 
         The run exists once this returns, even if the broker does not answer. With an `idempotency_key` that
         was used before, the earlier run's handle is returned.
+
+        Args:
+            workflow_id: Of a workflow, agent or tool.
+            payload: What it takes.
+            queue_name: By default the one of the definition.
+            queue_concurrency_limit: Of the queue, if it has none yet.
+            concurrency_key: The limit counts runs with equal keys together.
+            session_id: By default a new one.
+            user_id: Whose run it is.
+            initial_state: Of its state.
+            run_timeout_seconds: How long it may run.
+            idempotency_key: Same key, same run.
+            priority: 0 (last) to 9 (first) among what waits to start; 5 by default.
+            delay_seconds: Start no earlier than this from now.
+            debounce_key: Calls with one key collapse into one run with the last payload.
+            debounce_seconds: That run starts when there was no such call for so long.
 
         Raises:
             ServiceUnavailableError: The database or server does not answer; safe to repeat with the same key.
@@ -148,6 +171,10 @@ class PolosClient:
             user_id=user_id,
             run_timeout_seconds=run_timeout_seconds,
             idempotency_key=idempotency_key,
+            priority=priority,
+            delay_seconds=delay_seconds,
+            debounce_key=debounce_key,
+            debounce_seconds=debounce_seconds,
         )
         [handle] = await self.start_runs([request])
         return handle
@@ -184,6 +211,15 @@ class PolosClient:
             concurrency_key=request.concurrency_key,
             session_id=request.session_id,
             user_id=request.user_id,
+            idempotency_key=request.idempotency_key,
+            debounce_key=request.debounce_key,
+        )
+        check_limit(request.queue_concurrency_limit or None)
+        check_start(
+            priority=request.priority,
+            delay_seconds=request.delay_seconds,
+            debounce_key=request.debounce_key,
+            debounce_seconds=request.debounce_seconds,
             idempotency_key=request.idempotency_key,
         )
         context = current_context.get()
@@ -242,6 +278,66 @@ class PolosClient:
     async def cancel_execution(self, execution_id: str) -> bool:
         """Cancel a run and all it started; False when it has ended or does not exist."""
         return await self._transport.cancel_run(execution_id)
+
+    async def retry(self, execution_id: str) -> None:
+        """Let a failed or cancelled run go on from its journal; it has the same id and a new end.
+
+        Completed steps keep their outcomes. A failure that the code did not handle is taken back and its step
+        executed again, children included; so is what was cut off by the end.
+
+        Raises:
+            ValueError: There is no such run, another run started it (retry that tree's root), or it has
+                neither failed nor been cancelled.
+        """
+        refuse_inside_run(f"retry({execution_id!r})")
+        await self._transport.retry_run(execution_id)
+
+    async def fork(
+        self,
+        run_id: str,
+        from_step: str | None = None,
+        *,
+        input: Any = None,
+        patch: Mapping[str, Any] | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        idempotency_key: str | None = None,
+        deployment_id: str | None = None,
+    ) -> ExecutionHandle:
+        """Start a new run that goes on from a copy of another one's journal, and return its handle at once.
+
+        The other run, live or ended, is left alone. What it started is not started again: outcomes of its
+        children are copied like those of other steps.
+
+        Args:
+            run_id: The run to begin from.
+            from_step: Key of the first step that is executed again; what had an outcome when it was first
+                asked for is taken over. None: all outcomes there are.
+            input: Instead of the run's own, if it is not None.
+            patch: Values to go on with instead of recorded outcomes, by keys of steps that are taken over.
+            session_id: By default the run's own.
+            user_id: By default the run's own.
+            idempotency_key: With a key that was used before, the earlier fork is returned.
+            deployment_id: Version of the code; by default the client's, else the run's own.
+
+        Raises:
+            ValueError: There is no such run or step, nothing is recorded, or a patched step is not taken
+                over.
+            TypeError: A value cannot be JSON.
+        """
+        refuse_inside_run(f"fork({run_id!r})")
+        check_labels(session_id=session_id, user_id=user_id, idempotency_key=idempotency_key)
+        request = ForkRequest(
+            execution_id=run_id,
+            from_step=from_step,
+            input=serialization.to_data(input),
+            patch={key: serialization.to_data(value) for key, value in (patch or {}).items()},
+            session_id=session_id,
+            user_id=user_id,
+            idempotency_key=idempotency_key,
+            deployment_id=deployment_id,
+        )
+        return await self._transport.fork_run(request)
 
     async def resume(
         self,
@@ -314,6 +410,13 @@ class PolosClient:
         """Return recorded events of a topic with sequence ids above `after`; `descending`: newest first."""
         return await self._transport.list_events(topic, after=after, limit=limit, descending=descending)
 
+    # -- schedules
+
+    @property
+    def schedules(self) -> Schedules:
+        """Its project's schedules; `polos.schedules` has the same as functions."""
+        return self._transport.schedules
+
     # -- life
 
     async def close(self) -> None:
@@ -379,12 +482,19 @@ class SyncClient:
     get_execution = _waiting(PolosClient.get_execution)
     get_result = _waiting(PolosClient.get_result)
     cancel_execution = _waiting(PolosClient.cancel_execution)
+    retry = _waiting(PolosClient.retry)
+    fork = _waiting(PolosClient.fork)
     resume = _waiting(PolosClient.resume)
     publish_events = _waiting(PolosClient.publish_events)
     list_events = _waiting(PolosClient.list_events)
     start_worker = _waiting(PolosClient.start_worker)
     follow = _iterating(PolosClient.follow)
     follow_topic = _iterating(PolosClient.follow_topic)
+
+    @property
+    def schedules(self) -> SyncSchedules:
+        """Its project's schedules."""
+        return SyncSchedules(self.client.schedules, self.call)
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what any coroutine returns, such as ``client.sync.call(handle.get(client))``."""
@@ -436,7 +546,9 @@ def _batch_request(item: BatchWorkflowInput, session_id: str, user_id: str | Non
         payload=definition.check_payload(item.payload),
         initial_state=definition.check_state(item.initial_state),
         queue_name=item.queue or definition.queue_name,
+        queue_concurrency_limit=definition.queue_concurrency_limit if item.queue is None else None,
         concurrency_key=item.concurrency_key,
+        priority=item.priority,
         session_id=session_id,
         user_id=user_id,
         run_timeout_seconds=item.run_timeout_seconds,

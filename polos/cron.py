@@ -1,7 +1,7 @@
 """When scheduled definitions run: cron lines in time zones, as they are declared and as the clock meets them.
 
-A line that names hours goes by the clock on the wall: a time that is skipped runs at the next one there is, and
-one that comes twice runs once. A line for every hour (``*``) goes by the time that passes.
+A line that names hours goes by the clock on the wall: a time that is skipped runs at the next one there is,
+and one that comes twice runs once. A line for every hour (``*``) goes by the time that passes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class CronSchedule:
         if not isinstance(self.key, str) or not self.key:
             raise ValueError(f"schedule key {self.key!r} cannot be used: give a non-empty string")
         if self.catch_up not in _CATCH_UPS:
-            raise ValueError(f"catch_up={self.catch_up!r} cannot be used: give one of {', '.join(_CATCH_UPS)}")
+            raise ValueError(
+                f"catch_up={self.catch_up!r} cannot be used: give one of {', '.join(_CATCH_UPS)}"
+            )
         _check_timezone(self.timezone)
         _check_cron(self.cron)
         if next_tick(self.cron, self.timezone, datetime.now(UTC).timestamp()) is None:
@@ -55,7 +57,8 @@ def cron_schedule(value: object) -> CronSchedule | None:
     """Return the schedule in what a definition gave as its ``schedule=``, None for True, False and None.
 
     Raises:
-        ValueError: It is neither of those, nor a cron expression, nor ``{"cron", "timezone"?, "key"?, "catch_up"?}``.
+        ValueError: It is neither of those, nor a cron expression, nor
+            ``{"cron", "timezone"?, "key"?, "catch_up"?}``.
     """
     match value:
         case None | True | False:
@@ -68,7 +71,7 @@ def cron_schedule(value: object) -> CronSchedule | None:
 
 
 def next_tick(cron: str, timezone: str, after: float) -> float | None:
-    """Return when a checked expression fires next after a time, in seconds since the epoch; None for never."""
+    """Return when a checked expression fires next after a time, both in epoch seconds; None for never."""
     zone = ZoneInfo(timezone)
     moment = datetime.fromtimestamp(after, UTC)
     first: list[datetime] = []

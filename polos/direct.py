@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from polos import serialization
 from polos.errors import IdempotencyError, InputError
+from polos.forking import forked_row, plan_fork
 from polos.forks import Forked
 from polos.handles import ExecutionHandle
+from polos.queues import DEFAULT_PRIORITY
 from polos.records import api_time, record_of
-from polos.registry import get_workflow
+from polos.registry import get_all_workflows, get_workflow
 from polos.settings import Settings
-from polos.transport import RunRequest
+from polos.transport import ForkRequest, RunRequest
 
 if TYPE_CHECKING:
     from polos.backend import ClientBackend
     from polos.events import EventData, StreamEvent
+    from polos.timetable import DirectSchedules
     from polos.waits import Wait
 
 logger = logging.getLogger("polos.client")
@@ -54,6 +57,7 @@ class DirectTransport(Forked):
         self._deployment = deployment_id
         self._is_shared = backend is not None
         self._backend = backend
+        self._served_topics: set[str] = set()
         self._lock = threading.Lock()
         self.watch_forks()
 
@@ -82,7 +86,13 @@ class DirectTransport(Forked):
             "root_name": request.workflow_id,
             "route": definition.route if definition is not None else None,
             "queue": request.queue_name or request.workflow_id,
+            "queue_limit": request.queue_concurrency_limit
+            or self._settings.default_concurrency_limit
+            or None,
             "concurrency_key": request.concurrency_key,
+            "priority": DEFAULT_PRIORITY if request.priority is None else request.priority,
+            "delay_seconds": request.delay_seconds or request.debounce_seconds or 0.0,
+            "debounce_key": request.debounce_key,
             "session_id": request.session_id or str(uuid.uuid4()),
             "user_id": request.user_id,
             "input": _stored(request.payload, limit, f"payload of {request.workflow_id!r}"),
@@ -148,6 +158,41 @@ class DirectTransport(Forked):
             backend.tell_cancelled(run)
         return bool(cancelled)
 
+    async def retry_run(self, execution_id: str) -> None:
+        """See `Transport`."""
+        backend = await self.backend()
+        run = await self._known(execution_id)
+        await asyncio.to_thread(backend.retry, run)
+        await self._serve(run["name"])
+
+    async def fork_run(self, request: ForkRequest) -> ExecutionHandle:
+        """See `Transport`; its deployment is the one of the run it is forked from, unless another is named."""
+        backend = await self.backend()
+        source = await self._known(request.execution_id)
+        plan = plan_fork(
+            source["id"],
+            await asyncio.to_thread(backend.read_steps, source["id"]),
+            from_step=request.from_step,
+            patch=request.patch,
+            max_value_bytes=self._settings.max_value_bytes,
+        )
+        row = forked_row(
+            source,
+            request,
+            deployment=request.deployment_id or self._deployment or source["deployment"],
+            max_value_bytes=self._settings.max_value_bytes,
+        )
+        run = await asyncio.to_thread(backend.create_fork, row, plan)
+        _check_same(row, run)
+        await self._serve(run["name"])
+        return _handle(run)
+
+    async def _known(self, execution_id: str) -> dict[str, Any]:
+        row = await self._row(execution_id)
+        if row is None:
+            raise InputError(f"There is no run {execution_id!r} in project {self._project!r}")
+        return row
+
     async def resume_run(
         self, execution_id: str, step_key: str, data: Any, *, run_id: str | None = None
     ) -> bool:
@@ -199,9 +244,45 @@ class DirectTransport(Forked):
     ) -> list[int]:
         """See `Transport`."""
         backend = await self.backend()
-        return await backend.feeds.publish_events(
+        await self._serve_triggers(topic)
+        numbers = await backend.feeds.publish_events(
             self._project, topic, events, execution_id=execution_id, root_execution_id=root_execution_id
         )
+        await asyncio.to_thread(backend.fire_triggers, self._project, topic)
+        return numbers
+
+    async def _serve_triggers(self, topic: str) -> None:
+        """See to it that what this process defines to be triggered by a topic is served."""
+        if topic in self._served_topics:
+            return
+        for name, definition in get_all_workflows().items():
+            if definition.trigger_on_event == topic:
+                await self._serve(name)
+        self._served_topics.add(topic)
+
+    # -- schedules
+
+    @property
+    def schedules(self) -> DirectSchedules:
+        """See `Transport`."""
+        from polos.timetable import DirectSchedules  # noqa: PLC0415 - as `backend`, below
+
+        return DirectSchedules(self._project, backend=self.backend, serve=self._serve, start=self._start_row)
+
+    async def _serve(self, name: str) -> None:
+        definition = get_workflow(name)
+        if definition is None:
+            return
+        backend = await self.backend()
+        kind = definition.workflow_type
+        found = await asyncio.to_thread(backend.find_deployment, self._project, name, kind, self._deployment)
+        if not found.is_served:
+            await self._embed_worker(backend)
+
+    async def _start_row(self, row: dict[str, Any]) -> ExecutionHandle:
+        backend = await self.backend()
+        [run] = await asyncio.to_thread(backend.create_runs, [row])
+        return _handle(run)
 
     async def list_events(
         self, topic: str, *, after: int = 0, limit: int = 100, descending: bool = False
@@ -273,6 +354,8 @@ def _stored(value: Any, limit_bytes: int, what: str) -> str | None:
 
 
 def _check_same(request: dict[str, Any], run: dict[str, Any]) -> None:
+    if request.get("debounce_key") is not None:
+        return
     if run["id"] != request["id"] and any(run[name] != request[name] for name in SAME_KEY):
         raise IdempotencyError(
             f"The idempotency key {request['idempotency_key']!r} was used for run {run['id']} of "

@@ -39,6 +39,16 @@ def run_ended(
     return f"{kind}_finish", {**failure, "_metadata": where}
 
 
+def run_retried(kind: str, where: Data, error: str | None) -> tuple[str, Data]:
+    """A person lets a run go on that had ended with `error`; stands in the stream instead of that end."""
+    return f"{kind or 'workflow'}_retry", {"error": error, "_metadata": where}
+
+
+def step_retried(key: str, where: Data, error: str | None) -> tuple[str, Data]:
+    """A step that failed is begun anew, for a person lets its run go on; stands instead of its end."""
+    return "step_retry", {"step_key": key, "step_type": STEP_TYPE, "error": error, "_metadata": where}
+
+
 def ends_run(event_type: str | None, data: Data, run_id: str) -> bool:
     """Whether this event says that run `run_id` has ended."""
     kind, _, what = (event_type or "").rpartition("_")

@@ -62,11 +62,20 @@ class Feeds:
 
     Args:
         bus: Returns the running loop's connection to Redis.
+        on_met: Hands over what was published to a topic to the runs that wait for it.
         max_value_bytes: Longest JSON text of an event's data.
     """
 
-    def __init__(self, journal: Journal, bus: Callable[[], Bus], *, max_value_bytes: int) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        bus: Callable[[], Bus],
+        on_met: Callable[[str, str], Awaitable[None]],
+        *,
+        max_value_bytes: int,
+    ) -> None:
         self._journal = journal
+        self._on_met = on_met
         self._bus = bus
         self._max_value_bytes = max_value_bytes
         self._heads = _Heads(journal)
@@ -195,7 +204,10 @@ class Feeds:
             else publish_in_tree(project, topic, root["root_id"], new)
         )
         [rows] = await asyncio.to_thread(self._journal.commit, [unit])
-        last, seconds = rows[0]
+        last, seconds, met = rows[0]
+        if met:
+            with suppress(ServiceUnavailableError):  # the events are there; sweepers hand them over
+                await self._on_met(project, topic)
         numbers = list(range(last - len(events) + 1, last + 1))
         if root is None:
             self._bus().publish(event_data.topic_channel(project, topic), str(last))

@@ -1,4 +1,4 @@
-"""Queues: a name, and how many runs may use it at once. And routes: words that name fleets of workers."""
+"""Queues: a name, and how many runs may use it at once, or begin in a time. And routes: words that name fleets of workers."""
 
 from __future__ import annotations
 
@@ -8,32 +8,82 @@ from typing import Any
 from polos.errors import ConfigurationError
 
 NEXT = ".next"  # ends the name of the Celery queue for what is under way on a route
+HIGHEST_PRIORITY = 9
+DEFAULT_PRIORITY = 5
+MAX_LIMIT = 2**31 - 1
+MAX_SECONDS = 10 * 366 * 86400.0
+_KEYS = {"name", "concurrency_limit", "rate_limit", "rate_seconds", "hold_while_waiting"}
 _ROUTE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,199}")
 
 
 class Queue:
-    """A queue that definitions may share; at most `concurrency_limit` of its runs go at once."""
-
-    def __init__(self, name: str, concurrency_limit: int | None = None) -> None:
-        _check_name(name)
-        _check_limit(concurrency_limit)
-        self.name = name
-        self.concurrency_limit = concurrency_limit
-
-    def __repr__(self) -> str:
-        return f"Queue(name={self.name!r}, concurrency_limit={self.concurrency_limit!r})"
-
-
-def queue(name: str, concurrency_limit: int | None = None) -> Queue:
-    """Return the queue `name`; `concurrency_limit` None leaves the limit to the default."""
-    return Queue(name, concurrency_limit)
-
-
-def queue_settings(value: object, default_name: str) -> tuple[str, int | None]:
-    """Return name and limit of what a definition gave as its ``queue=``.
+    """A queue that definitions may share.
 
     Args:
-        value: A queue name, a `Queue`, ``{"name"?, "concurrency_limit"?}``, or None.
+        name: Of the queue; definitions that name it share it.
+        concurrency_limit: At most so many of its runs go at once, counted by `concurrency_key`; None leaves it
+            to POLOS_DEFAULT_CONCURRENCY_LIMIT.
+        rate_limit: At most so many of its runs begin in `rate_seconds`, evenly spaced.
+        rate_seconds: What `rate_limit` is counted over.
+        hold_while_waiting: Runs keep their place while they wait for timers, events, children or people, so
+            that a limit of 1 is mutual exclusion; children must not use the same queue then.
+
+    Raises:
+        ValueError: The name is empty, or a limit is not positive.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        concurrency_limit: int | None = None,
+        *,
+        rate_limit: int | None = None,
+        rate_seconds: float = 1.0,
+        hold_while_waiting: bool = False,
+    ) -> None:
+        _check_name(name)
+        _check_limit(concurrency_limit, "concurrency_limit")
+        _check_limit(rate_limit, "rate_limit")
+        _check_seconds(rate_seconds, "rate_seconds")
+        self.name = name
+        self.concurrency_limit = concurrency_limit
+        self.rate_limit = rate_limit
+        self.rate_seconds = float(rate_seconds)
+        self.hold_while_waiting = bool(hold_while_waiting)
+
+    def __repr__(self) -> str:
+        more = {
+            "rate_limit": self.rate_limit,
+            "rate_seconds": self.rate_seconds if self.rate_limit is not None else None,
+            "hold_while_waiting": self.hold_while_waiting or None,
+        }
+        shown = "".join(f", {name}={value!r}" for name, value in more.items() if value is not None)
+        return f"Queue(name={self.name!r}, concurrency_limit={self.concurrency_limit!r}{shown})"
+
+
+def queue(
+    name: str,
+    concurrency_limit: int | None = None,
+    *,
+    rate_limit: int | None = None,
+    rate_seconds: float = 1.0,
+    hold_while_waiting: bool = False,
+) -> Queue:
+    """Return the queue `name`; see `Queue`."""
+    return Queue(
+        name,
+        concurrency_limit,
+        rate_limit=rate_limit,
+        rate_seconds=rate_seconds,
+        hold_while_waiting=hold_while_waiting,
+    )
+
+
+def queue_of(value: object, default_name: str) -> Queue:
+    """Return the queue that a definition gave as its ``queue=``.
+
+    Args:
+        value: A queue name, a `Queue`, a dict of what `Queue` takes (``name`` may be left out), or None.
         default_name: Id of the definition, which names the queue when `value` does not.
 
     Raises:
@@ -41,24 +91,33 @@ def queue_settings(value: object, default_name: str) -> tuple[str, int | None]:
     """
     match value:
         case None:
-            return default_name, None
+            return Queue(default_name)
         case str():
-            _check_name(value)
-            return value, None
+            return Queue(value)
         case Queue():
-            return value.name, value.concurrency_limit
+            return value
         case dict():
             return _from_dict(value, default_name)
     raise ValueError(f"queue={value!r} cannot be used: give a name, a Queue, or a dict of name and limit")
 
 
-def _from_dict(value: dict[str, Any], default_name: str) -> tuple[str, int | None]:
-    if unknown := set(value) - {"name", "concurrency_limit"}:
-        raise ValueError(f"queue={value!r} has unknown keys {unknown!r}: use name and concurrency_limit")
-    name, limit = value.get("name") or default_name, value.get("concurrency_limit")
-    _check_name(name)
-    _check_limit(limit)
-    return name, limit
+def queue_settings(value: object, default_name: str) -> tuple[str, int | None]:
+    """Return name and limit of what a definition gave as its ``queue=``.
+
+    See `queue_of` for the forms it may have.
+
+    Raises:
+        ValueError: It is something else, or has an empty name or a limit below 1.
+    """
+    found = queue_of(value, default_name)
+    return found.name, found.concurrency_limit
+
+
+def _from_dict(value: dict[str, Any], default_name: str) -> Queue:
+    if unknown := set(value) - _KEYS:
+        raise ValueError(f"queue={value!r} has unknown keys {unknown!r}: use {', '.join(sorted(_KEYS))}")
+    given = {name: setting for name, setting in value.items() if name != "name" and setting is not None}
+    return Queue(value.get("name") or default_name, **given)
 
 
 def _check_name(name: object) -> None:
@@ -66,11 +125,54 @@ def _check_name(name: object) -> None:
         raise ValueError(f"queue name {name!r} cannot be used: give a non-empty string")
 
 
-def _check_limit(limit: object) -> None:
+def _check_limit(limit: object, what: str) -> None:
     if limit is None:
         return
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-        raise ValueError(f"concurrency_limit={limit!r} cannot be used: give an int of 1 or more, or None")
+    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
+        raise ValueError(f"{what}={limit!r} cannot be used: give an int of 1 to {MAX_LIMIT}, or None")
+
+
+def _check_seconds(seconds: object, what: str, *, most: float = MAX_SECONDS) -> None:
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not 0 < seconds <= most:  # type: ignore[operator]  # NaN is not either
+        raise ValueError(f"{what}={seconds!r} cannot be used: give more than 0 and at most {most:g} seconds")
+
+
+def check_limit(limit: object, what: str = "queue_concurrency_limit") -> None:
+    """Return if `limit` is None or can be a limit.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    _check_limit(limit, what)
+
+
+def check_start(
+    *,
+    priority: object = None,
+    delay_seconds: object = None,
+    debounce_key: object = None,
+    debounce_seconds: object = None,
+    idempotency_key: object = None,
+) -> None:
+    """Return if these say when a run starts; None is nothing.
+
+    Raises:
+        ValueError: One is of no use, or they contradict each other.
+    """
+    if priority is not None and (
+        not isinstance(priority, int) or isinstance(priority, bool) or not 0 <= priority <= HIGHEST_PRIORITY
+    ):
+        raise ValueError(f"priority={priority!r} cannot be used: give 0 (last) to {HIGHEST_PRIORITY} (first)")
+    if delay_seconds not in {None, 0}:
+        _check_seconds(delay_seconds, "delay_seconds")
+    if (debounce_key is None) != (debounce_seconds is None):
+        raise ValueError("debounce_key and debounce_seconds belong together: give both, or none")
+    if debounce_key is None:
+        return
+    _check_seconds(debounce_seconds, "debounce_seconds")
+    if idempotency_key is not None or delay_seconds:
+        raise ValueError("a debounced run has no idempotency_key and no delay_seconds: leave them out")
 
 
 def check_route(route: object, where: str) -> str:

@@ -13,7 +13,6 @@ _SAME = (
     "error",
     "session_id",
     "user_id",
-    "concurrency_key",
     "cancelled_by",
     "run_timeout_seconds",
 )
@@ -61,6 +60,7 @@ def record_of(row: dict[str, Any]) -> dict[str, Any]:
         **{name: api_time(row[column]) for name, column in _TIMES.items()},
         **{name: _value(row[column]) for name, column in _VALUES.items()},
         "step_key": step.removeprefix("$") if step else None,
+        "concurrency_key": row["concurrency_key"] or None,
         "batch_id": None,
         "cancelled_at": api_time(row["finished_at"]) if cancelled else None,
         "usage": {name: row[name] for name in ("input_tokens", "output_tokens", "total_tokens")},

@@ -1,10 +1,11 @@
-"""Schedules: start a workflow by the clock. What the functions do is done by a client, first of their arguments."""
+"""Schedules: workflows that start by the clock. The client given first does what a function says."""
 
 from __future__ import annotations
 
 import builtins
+from collections.abc import Callable, Coroutine
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
@@ -60,37 +61,82 @@ class Schedule(BaseModel):
     updated_at: datetime
 
 
-class ScheduleClient(Protocol):
-    """What this module needs of a client; see `PolosClient`."""
+class Schedules(Protocol):
+    """The schedules of a project, as a client has them in ``client.schedules``."""
 
-    async def create_schedule(
-        self,
-        workflow: str,
-        cron: str,
-        timezone: str = "UTC",
-        key: str = KEY,
-        *,
-        catch_up: CatchUp = "one",
+    async def create(
+        self, workflow: str, cron: str, timezone: str = "UTC", key: str = KEY, *, catch_up: CatchUp = "one"
     ) -> str:
         """Create a schedule, or change the one with this workflow and key; return its id."""
 
-    async def list_schedules(self, workflow: str | None = None) -> builtins.list[Schedule]:
+    async def list(self, workflow: str | None = None) -> builtins.list[Schedule]:
         """Return the schedules of a workflow, or of all."""
 
-    async def get_schedule(self, schedule_id: str) -> Schedule:
+    async def get(self, schedule_id: str) -> Schedule:
         """Return a schedule."""
 
-    async def pause_schedule(self, schedule_id: str) -> Schedule:
+    async def pause(self, schedule_id: str) -> Schedule:
         """Start nothing more until it is resumed."""
 
-    async def resume_schedule(self, schedule_id: str) -> Schedule:
+    async def resume(self, schedule_id: str) -> Schedule:
         """Go on with the next time; nothing is made up for."""
 
-    async def delete_schedule(self, schedule_id: str) -> None:
+    async def delete(self, schedule_id: str) -> None:
         """Forget a schedule."""
 
-    async def trigger_schedule(self, schedule_id: str) -> ExecutionHandle:
+    async def trigger(self, schedule_id: str) -> ExecutionHandle:
         """Start a run of it now."""
+
+
+class ScheduleClient(Protocol):
+    """What this module needs of a client; see `PolosClient`."""
+
+    @property
+    def schedules(self) -> Schedules:
+        """The schedules of its project."""
+
+
+class SyncSchedules:
+    """The same for code that cannot await; made by ``client.sync.schedules``."""
+
+    def __init__(self, schedules: Schedules, call: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        self._schedules = schedules
+        self._call = call
+
+    def create(
+        self, workflow: str, cron: str, timezone: str = "UTC", key: str = KEY, *, catch_up: CatchUp = "one"
+    ) -> str:
+        """Create a schedule, or change the one with this workflow and key; return its id."""
+        return str(self._call(self._schedules.create(workflow, cron, timezone, key, catch_up=catch_up)))
+
+    def list(self, workflow: str | None = None) -> builtins.list[Schedule]:
+        """Return the schedules of a workflow, or of all."""
+        found: builtins.list[Schedule] = self._call(self._schedules.list(workflow))
+        return found
+
+    def get(self, schedule_id: str) -> Schedule:
+        """Return a schedule."""
+        found: Schedule = self._call(self._schedules.get(schedule_id))
+        return found
+
+    def pause(self, schedule_id: str) -> Schedule:
+        """Start nothing more until it is resumed."""
+        found: Schedule = self._call(self._schedules.pause(schedule_id))
+        return found
+
+    def resume(self, schedule_id: str) -> Schedule:
+        """Go on with the next time; nothing is made up for."""
+        found: Schedule = self._call(self._schedules.resume(schedule_id))
+        return found
+
+    def delete(self, schedule_id: str) -> None:
+        """Forget a schedule."""
+        self._call(self._schedules.delete(schedule_id))
+
+    def trigger(self, schedule_id: str) -> ExecutionHandle:
+        """Start a run of it now."""
+        handle: ExecutionHandle = self._call(self._schedules.trigger(schedule_id))
+        return handle
 
 
 async def create(
@@ -119,12 +165,12 @@ async def create(
             the zone does not exist.
         ServiceUnavailableError: The database or server does not answer.
     """
-    return await client.create_schedule(workflow, cron, timezone, key, catch_up=catch_up)
+    return await client.schedules.create(workflow, cron, timezone, key, catch_up=catch_up)
 
 
 async def list(client: ScheduleClient, workflow: str | None = None) -> builtins.list[Schedule]:
     """Return the schedules of a workflow, or of all."""
-    return await client.list_schedules(workflow)
+    return await client.schedules.list(workflow)
 
 
 async def get(client: ScheduleClient, schedule_id: str) -> Schedule:
@@ -133,7 +179,7 @@ async def get(client: ScheduleClient, schedule_id: str) -> Schedule:
     Raises:
         ValueError: There is none with this id.
     """
-    return await client.get_schedule(schedule_id)
+    return await client.schedules.get(schedule_id)
 
 
 async def pause(client: ScheduleClient, schedule_id: str) -> Schedule:
@@ -142,7 +188,7 @@ async def pause(client: ScheduleClient, schedule_id: str) -> Schedule:
     Raises:
         ValueError: There is no such schedule.
     """
-    return await client.pause_schedule(schedule_id)
+    return await client.schedules.pause(schedule_id)
 
 
 async def resume(client: ScheduleClient, schedule_id: str) -> Schedule:
@@ -151,7 +197,7 @@ async def resume(client: ScheduleClient, schedule_id: str) -> Schedule:
     Raises:
         ValueError: There is no such schedule.
     """
-    return await client.resume_schedule(schedule_id)
+    return await client.schedules.resume(schedule_id)
 
 
 async def delete(client: ScheduleClient, schedule_id: str) -> None:
@@ -160,7 +206,7 @@ async def delete(client: ScheduleClient, schedule_id: str) -> None:
     Raises:
         ValueError: There is no such schedule.
     """
-    await client.delete_schedule(schedule_id)
+    await client.schedules.delete(schedule_id)
 
 
 async def trigger(client: ScheduleClient, schedule_id: str) -> ExecutionHandle:
@@ -169,4 +215,4 @@ async def trigger(client: ScheduleClient, schedule_id: str) -> ExecutionHandle:
     Raises:
         ValueError: There is no such schedule.
     """
-    return await client.trigger_schedule(schedule_id)
+    return await client.schedules.trigger(schedule_id)

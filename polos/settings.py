@@ -98,6 +98,8 @@ class Settings:
     sweep_seconds: float = _setting("POLOS_SWEEP_SECONDS", _seconds, 1.0)
     ring_again_seconds: float = _setting("POLOS_RING_AGAIN_SECONDS", _seconds, 5.0)
     ring_again_max_seconds: float = _setting("POLOS_RING_AGAIN_MAX_SECONDS", _seconds, 60.0)
+    doorbells_per_route: int = _setting("POLOS_DOORBELLS_PER_ROUTE", _positive_int, 100)  # of new runs
+    default_concurrency_limit: int = _setting("POLOS_DEFAULT_CONCURRENCY_LIMIT", _count, 0)  # 0: none
     drain_seconds: float = _setting("POLOS_DRAIN_SECONDS", _seconds, 25.0)
     resident_max: int = _setting("POLOS_RESIDENT_MAX", _positive_int, 5000)
     resident_seconds: float = _setting("POLOS_RESIDENT_SECONDS", _seconds, 600.0)

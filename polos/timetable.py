@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import builtins
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from polos import serialization
-from polos.cron import CatchUp, CronSchedule, next_tick
+from polos.cron import KEY, CatchUp, CronSchedule, next_tick
 from polos.errors import InputError
+from polos.handles import ExecutionHandle
 from polos.inputs import check_labels
 from polos.journal.offers import read_offered
 from polos.journal.schedules import (
@@ -175,7 +178,8 @@ class Timetable:
             row = schedule_record(known[0])
             return Place(row["deployment"], row["kind"], row["route"])
         raise InputError(
-            f"Workflow {workflow!r} is unknown: no live worker offers it. Start one that does, or correct the id"
+            f"Workflow {workflow!r} is unknown: no live worker offers it. Start one that does, "
+            "or correct the id"
         )
 
     def _offered(self, workflow: str) -> Place | None:
@@ -195,11 +199,82 @@ class Timetable:
         return float(now)
 
 
+class TimetableBackend(Protocol):
+    """What a client's schedules need of its connections; see `ClientBackend`."""
+
+    def timetable(self, project: str) -> Timetable:
+        """Return the schedules of a project."""
+
+
+class DirectSchedules:
+    """Schedules of one project, in the journal; see `Schedules` for what each method does.
+
+    Args:
+        project: Whose.
+        backend: Returns connections.
+        serve: Sees to it that a workflow of this process is served.
+        start: Starts a run with these columns.
+    """
+
+    def __init__(
+        self,
+        project: str,
+        *,
+        backend: Callable[[], Awaitable[TimetableBackend]],
+        serve: Callable[[str], Awaitable[None]],
+        start: Callable[[Row], Awaitable[ExecutionHandle]],
+    ) -> None:
+        self._project = project
+        self._backend = backend
+        self._serve = serve
+        self._start = start
+
+    async def create(
+        self, workflow: str, cron: str, timezone: str = "UTC", key: str = KEY, *, catch_up: CatchUp = "one"
+    ) -> str:
+        """See `Schedules`."""
+        times = times_of(cron, timezone, key, catch_up)
+        schedule_id: str = await self._do(Timetable.create, workflow, times)
+        await self._serve(workflow)
+        return schedule_id
+
+    async def list(self, workflow: str | None = None) -> builtins.list[Schedule]:
+        """See `Schedules`."""
+        found: builtins.list[Schedule] = await self._do(Timetable.entries, workflow)
+        return found
+
+    async def get(self, schedule_id: str) -> Schedule:
+        """See `Schedules`."""
+        return shown(await self._do(Timetable.row, schedule_id))
+
+    async def pause(self, schedule_id: str) -> Schedule:
+        """See `Schedules`."""
+        return shown(await self._do(Timetable.pause, schedule_id))
+
+    async def resume(self, schedule_id: str) -> Schedule:
+        """See `Schedules`."""
+        return shown(await self._do(Timetable.resume, schedule_id))
+
+    async def delete(self, schedule_id: str) -> None:
+        """See `Schedules`."""
+        await self._do(Timetable.delete, schedule_id)
+
+    async def trigger(self, schedule_id: str) -> ExecutionHandle:
+        """See `Schedules`."""
+        row = await self._do(Timetable.run_now, schedule_id)
+        await self._serve(row["name"])
+        return await self._start(row)
+
+    async def _do(self, work: Callable[..., Any], *args: Any) -> Any:
+        timetable = (await self._backend()).timetable(self._project)
+        return await asyncio.to_thread(work, timetable, *args)
+
+
 def unschedulable(workflow: str) -> InputError:
     """Return the error of scheduling what was not made for it."""
     return InputError(
-        f"Workflow {workflow!r} cannot be scheduled: declare it with @workflow(schedule=True), or with a cron "
-        "expression"
+        f"Workflow {workflow!r} cannot be scheduled: declare it with @workflow(schedule=True), or with a "
+        "cron expression"
     )
 
 

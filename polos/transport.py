@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from polos.errors import ConfigurationError
 from polos.events import EventClient, EventData, StreamEvent
 from polos.handles import ExecutionHandle
+from polos.schedules import ScheduleClient
 from polos.settings import hide_password
 
 logger = logging.getLogger("polos.client")
@@ -38,10 +39,28 @@ class RunRequest:
     user_id: str | None = None
     run_timeout_seconds: float | None = None
     idempotency_key: str | None = None
+    priority: int | None = None
+    delay_seconds: float | None = None
+    debounce_key: str | None = None
+    debounce_seconds: float | None = None
     deployment_id: str | None = None
 
 
-class Transport(EventClient, Protocol):
+@dataclass(frozen=True, kw_only=True)
+class ForkRequest:
+    """A run to start from a copy of another one's journal; see `PolosClient.fork`. Values are JSON data."""
+
+    execution_id: str
+    from_step: str | None = None
+    input: Any = None
+    patch: Mapping[str, Any] = field(default_factory=dict)
+    session_id: str | None = None
+    user_id: str | None = None
+    idempotency_key: str | None = None
+    deployment_id: str | None = None
+
+
+class Transport(EventClient, ScheduleClient, Protocol):
     """The operations of a client. All coroutines may be called from any event loop of the process."""
 
     async def start_runs(self, requests: Sequence[RunRequest]) -> list[ExecutionHandle]:
@@ -63,6 +82,20 @@ class Transport(EventClient, Protocol):
 
     async def cancel_run(self, execution_id: str) -> bool:
         """Cancel a run and all it started; False when it has ended or does not exist."""
+
+    async def retry_run(self, execution_id: str) -> None:
+        """Let a failed or cancelled root go on from its journal.
+
+        Raises:
+            ValueError: There is no such run, it is no root, or it has neither failed nor been cancelled.
+        """
+
+    async def fork_run(self, request: ForkRequest) -> ExecutionHandle:
+        """Start a run from a copy of another one's journal.
+
+        Raises:
+            ValueError: There is no such run or step, or a patched step is not taken over.
+        """
 
     async def resume_run(
         self, execution_id: str, step_key: str, data: Any, *, run_id: str | None = None

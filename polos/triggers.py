@@ -18,6 +18,7 @@ from polos.journal.triggers import (
     MAX_EVENTS,
     READ_DUE_TRIGGERS,
     READ_DUE_TRIGGERS_OF_TOPIC,
+    READ_RUNG,
     READ_UNREAD,
     DueTrigger,
     TriggeredRun,
@@ -86,7 +87,7 @@ class _Firing:
         self._cursor = due.cursor
 
     def go(self, bells: list[Doorbell]) -> float | None:
-        """Start runs and add their doorbells; return after how many seconds to look again, if that is known."""
+        """Start runs and add their doorbells; return after how many seconds to look again, if known."""
         for _ in range(MAX_TRANSACTIONS):
             unread = self._unread()
             if not unread:
@@ -97,10 +98,16 @@ class _Firing:
             runs = [self._run(batch) for batch in self._batches(unread)]
             if not self._move_on(runs, unread[-1].number):
                 return None  # somebody else is at it
-            bells += [_doorbell(run.new) for run in runs if run.error is None]
+            bells += self._bells(runs)
             if self._cursor >= self._due.head:
                 return None
         return 0.0
+
+    def _bells(self, runs: Sequence[TriggeredRun]) -> list[Doorbell]:
+        """Return the doorbells of those runs that are not pending."""
+        ids = serialization.dumps([run.new.id for run in runs])
+        rung = {row[0] for row in self._journal.read(READ_RUNG, {"runs": ids})}
+        return [_doorbell(run.new) for run in runs if run.new.id in rung]
 
     def _unread(self) -> list[_Unread]:
         due = self._due
@@ -148,7 +155,9 @@ class _Firing:
             return None
         due = self._due
         logger.error(
-            "Workflow %r was not started: events of topic %r trigger one another in a cycle", due.workflow, due.topic
+            "Workflow %r was not started: events of topic %r trigger one another in a cycle",
+            due.workflow,
+            due.topic,
         )
         return (
             f"More than {limit} event triggers lie between this run and the first event: events of topic "
@@ -157,7 +166,14 @@ class _Firing:
 
     def _move_on(self, runs: Sequence[TriggeredRun], to: int) -> bool:
         from_here = DueTrigger(**{**vars(self._due), "cursor": self._cursor})
-        unit = fire_trigger(from_here, runs, to=to, ring_again=self._settings.ring_again_seconds)
+        settings = self._settings
+        unit = fire_trigger(
+            from_here,
+            runs,
+            to=to,
+            ring_again=settings.ring_again_seconds,
+            window=settings.doorbells_per_route,
+        )
         [rows] = self._journal.commit([unit])
         self._cursor = to
         return bool(rows)

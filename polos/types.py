@@ -129,6 +129,7 @@ class BatchWorkflowInput(BaseModel):
     run_timeout_seconds: int | None = None
     queue: str | None = None
     concurrency_key: str | None = None
+    priority: int | None = None
 
 
 class BatchStepResult(BaseModel):

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from polos import event_data, serialization
+from polos.journal.event_waits import READ_MET_OF_TOPIC, Met, hand_over
 from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.journal.suspends import READ_WAIT, READ_WAITS, resume
+from polos.journal.waits import Woken
 from polos.records import api_time
-from polos.step_names import user_key
-from polos.streaming.cursor import Position
+from polos.step_names import shown, user_key
+from polos.streaming.cursor import Cursor, Position
 
 Row = dict[str, Any]
 
@@ -30,16 +32,15 @@ class Journal(Protocol):
 
 @dataclass(frozen=True)
 class Answered:
-    """A wait that was answered: what became of its run, and the event that tells it."""
+    """An answer that counts: the run that waited, and the event that tells it.
 
-    run_id: str
+    Attributes:
+        woken: Id and state of the run; None for an answer that is kept until somebody asks.
+    """
+
     root_id: str
-    status: str
-    owner: str | None
     number: int
-    name: str
-    route: str
-    deployment: str
+    woken: tuple[str, Woken] | None
     event: tuple[str, dict[str, Any]]
 
 
@@ -82,9 +83,10 @@ def answer_wait(
     ring_again: float,
     run_id: str | None = None,
 ) -> Answered | None:
-    """Answer what waits under a key in the tree of `run`; None when nothing does (any more).
+    """Answer what waits under a key in the tree of `run`; None when that comes too late.
 
-    Of several, the one of `run_id`, else of `run` if that is no root, else the oldest.
+    Of several, the one of `run_id`, else of `run` if that is no root, else the oldest. An answer to what
+    nobody has asked yet is kept for the first that asks.
 
     Raises:
         ValueTooLargeError, SerializationError: The data cannot be stored.
@@ -93,29 +95,89 @@ def answer_wait(
     only = run_id or (run["id"] if run["id"] != run["root_id"] else None)
     waits = [row for row in journal.read(READ_WAITS, {"root": run["root_id"]}) if row[1] == name]
     chosen = next((row[0] for row in waits if only in {None, row[0]}), None)
-    if chosen is None:
-        return None
-    given = serialization.to_data(data)
-    answer = given if isinstance(given, dict) else {"value": given}
-    topic = event_data.topic_of(run["root_name"], run["root_id"])
-    kind = event_data.resume_type(step_key)
-    limit: dict[str, Any] = {"limit_bytes": max_value_bytes, "what": f"answer to {step_key!r}"}
-    unit = resume(
-        chosen,
-        name,
-        place={"project": run["project"], "root": run["root_id"], "topic": topic},
-        output=serialization.dumps(_envelope(topic, kind, answer), **limit),
-        event_type=kind,
-        event_data=serialization.dumps(answer, **limit),
-        ring_again=ring_again,
-    )
-    [rows] = journal.commit([unit])
+    answer = Answer.of(run, step_key, data, max_value_bytes=max_value_bytes)
+    [rows] = journal.commit([resume(chosen, name, **answer.columns(), ring_again=ring_again, only=only)])
     if not rows:
         return None
-    status, owner, number, run_name, route, deployment = rows[0]
-    return Answered(
-        chosen, run["root_id"], status, owner, number, run_name, route, deployment, (kind, answer)
-    )
+    number, run_id, *woken = rows[0]
+    return Answered(run["root_id"], number, (run_id, Woken(*woken)) if run_id else None, answer.event)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer as it is stored: the event that tells it, and what the step returns."""
+
+    place: dict[str, str]
+    event: tuple[str, dict[str, Any]]
+    event_text: str
+    output: str
+
+    @classmethod
+    def of(cls, run: Row, step_key: str, data: Any, *, max_value_bytes: int) -> Answer:
+        """Return the answer to a key in the tree of `run`.
+
+        Raises:
+            ValueTooLargeError, SerializationError: The data cannot be stored.
+        """
+        given = serialization.to_data(data)
+        answer = given if isinstance(given, dict) else {"value": given}
+        topic = event_data.topic_of(run["root_name"], run["root_id"])
+        kind = event_data.resume_type(shown(user_key(step_key)))
+        limit: dict[str, Any] = {"limit_bytes": max_value_bytes, "what": f"answer to {step_key!r}"}
+        return cls(
+            {"project": run["project"], "root": run["root_id"], "topic": topic},
+            (kind, answer),
+            serialization.dumps(answer, **limit),
+            serialization.dumps(_envelope(topic, kind, answer), **limit),
+        )
+
+    def columns(self) -> dict[str, Any]:
+        """Return what the units that answer take of it."""
+        return {
+            "place": self.place,
+            "output": self.output,
+            "event_type": self.event[0],
+            "event_data": self.event_text,
+        }
+
+
+def root_in_topic(topic: str) -> str | None:
+    """Return the id in a topic that may be that of a run tree, None for any other topic."""
+    root_id = topic.rpartition("/")[2]
+    if not topic.startswith("workflow/"):
+        return None
+    try:
+        uuid.UUID(root_id)
+    except ValueError:
+        return None
+    return root_id
+
+
+def handing_over(met: Met, *, ring_again: float) -> Unit:
+    """Return the unit that gives a waiting step the event it has met, as `EventPayload` has it."""
+    position = Position.at(met.created_at)
+    is_tree = root_in_topic(met.topic) is not None
+    payload = {
+        "id": str(Cursor(met.number, position)) if is_tree else str(met.number),
+        "sequence_id": position.sequence_id if is_tree else met.number,
+        "topic": met.topic,
+        "event_type": met.type,
+        "data": serialization.loads(met.data),
+        "created_at": api_time(met.created_at),
+    }
+    return hand_over(met, serialization.dumps(payload), ring_again=ring_again)
+
+
+def hand_over_all(
+    journal: Journal, project: str, topic: str, *, ring_again: float
+) -> list[tuple[str, Woken]]:
+    """Give runs the events of a topic that they waited for, up to MAX_MET; return the runs it woke."""
+    met = [Met(*row) for row in journal.read(READ_MET_OF_TOPIC, {"project": project, "topic": topic})]
+    met.sort(key=lambda each: (each.root_id or "", each.run_id))
+    answers = journal.commit([handing_over(each, ring_again=ring_again) for each in met])
+    return [
+        (each.run_id, Woken(*rows[0])) for each, rows in zip(met, answers, strict=True) if rows
+    ]
 
 
 def _envelope(topic: str, kind: str, answer: dict[str, Any]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 from polos.cron import CronSchedule, cron_schedule
 from polos.current import refuse_inside_run
-from polos.events import TREE_TOPICS, check_topic
 from polos.errors import ConfigurationError, RunFailedError, WorkflowTimeoutError
+from polos.events import TREE_TOPICS, check_topic
 from polos.functions import (
     UserFunction,
     call_function,
@@ -29,7 +29,7 @@ from polos.functions import (
 )
 from polos.handles import ExecutionHandle
 from polos.inputs import PayloadParameter, WorkflowState, build_state, check_state, checked_state_schema
-from polos.queues import Queue, check_route, queue_settings
+from polos.queues import Queue, check_route, queue_of, queue_settings
 from polos.registry import checked_id, defined_at, get_all_workflows, get_workflow, id_or_name, register
 from polos.serialization import class_name, find_model, rebuild
 
@@ -92,8 +92,14 @@ class Workflow:
         from_beginning: bool = False,
     ) -> None:
         self.id = checked_id(id)
+        self.declared_queue = (
+            queue_of(queue, id) if queue is not None else Queue(queue_name or id, queue_concurrency_limit)
+        )
         if queue is not None:
-            queue_name, queue_concurrency_limit = queue_settings(queue, id)
+            queue_name, queue_concurrency_limit = (
+                self.declared_queue.name,
+                self.declared_queue.concurrency_limit,
+            )
         self.workflow_type: WorkflowType = workflow_type
         self.description = description
         self.func = func
@@ -105,7 +111,7 @@ class Workflow:
         self.queue_concurrency_limit = queue_concurrency_limit
         self.trigger_on_event = trigger_on_event
         self.from_beginning = from_beginning
-        _check_trigger(trigger_on_event, batch_size, batch_timeout_seconds, from_beginning=from_beginning)
+        _check_trigger(trigger_on_event, batch_size, batch_timeout_seconds)
         self.batch_size = batch_size
         self.batch_timeout_seconds = batch_timeout_seconds
         self.schedule = schedule
@@ -118,16 +124,12 @@ class Workflow:
         self._mind_what_is_not_there_yet()
 
     def _mind_what_is_not_there_yet(self) -> None:
-        """Refuse what would change results if it were left out; warn of what only limits or starts runs."""
+        """Refuse what would change results if it were left out."""
         if self.on_start or self.on_end:
             raise ConfigurationError(
                 f"{self.what} has hooks (on_start, on_end), which this version of polos cannot run; "
                 "leave them out"
             )
-        without_effect = {"a concurrency limit": self.queue_concurrency_limit}
-        for option, value in without_effect.items():
-            if value:
-                logger.warning("%s: %s has no effect in this version of polos", self.what, option)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id!r}>"
@@ -246,11 +248,18 @@ class Workflow:
         user_id: str | None = None,
         initial_state: BaseModel | dict[str, Any] | None = None,
         run_timeout_seconds: int | None = None,
+        *,
+        priority: int | None = None,
+        idempotency_key: str | None = None,
+        delay_seconds: float | None = None,
+        debounce_key: str | None = None,
+        debounce_seconds: float | None = None,
     ) -> ExecutionHandle:
         """Start a run and return its handle at once.
 
         `client` may be left out: `invoke(payload)`. `queue` replaces the queue of the definition; its limit
-        counts runs with equal `concurrency_key` together.
+        counts runs with equal `concurrency_key` together. The arguments from `priority` on are those of
+        `PolosClient.invoke`.
 
         Raises:
             RuntimeError: Called inside a run, where `ctx.step.invoke` must be used.
@@ -270,6 +279,11 @@ class Workflow:
             user_id=user_id,
             initial_state=self.check_state(initial_state),
             run_timeout_seconds=run_timeout_seconds,
+            priority=priority,
+            idempotency_key=idempotency_key,
+            delay_seconds=delay_seconds,
+            debounce_key=debounce_key,
+            debounce_seconds=debounce_seconds,
         )
 
     async def run(
@@ -282,6 +296,9 @@ class Workflow:
         user_id: str | None = None,
         timeout: float | None = 600.0,
         initial_state: BaseModel | dict[str, Any] | None = None,
+        *,
+        priority: int | None = None,
+        idempotency_key: str | None = None,
     ) -> Any:
         """Start a run, wait until it has ended, and return its result.
 
@@ -306,6 +323,8 @@ class Workflow:
             user_id=user_id,
             initial_state=initial_state,
             run_timeout_seconds=None if timeout is None else max(1, math.ceil(timeout)),
+            priority=priority,
+            idempotency_key=idempotency_key,
         )
         record = await starter.wait(handle.id, timeout_seconds=timeout)
         return self._result_of(record, handle.id, timeout)
@@ -333,26 +352,17 @@ class Workflow:
                 )
 
 
-def _check_trigger(
-    topic: object, size: object, timeout_seconds: float | None, *, from_beginning: bool
-) -> None:
+def _check_trigger(topic: object, size: object, timeout_seconds: float | None) -> None:
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ValueError(f"batch_size={size!r} cannot be used: give a whole number of 1 or more")
     if timeout_seconds is not None and not 0 < timeout_seconds < math.inf:
         raise ValueError(
             f"batch_timeout_seconds={timeout_seconds!r} cannot be used: give more than 0, or None"
         )
-    if topic is None:
-        if size > 1 or timeout_seconds is not None or from_beginning:
-            raise ValueError(
-                "batch_size, batch_timeout_seconds and from_beginning are of an event trigger: give "
-                "trigger_on_event=, or leave them out"
-            )
-        return
-    if check_topic(topic).startswith(TREE_TOPICS):
+    if topic is not None and check_topic(topic).startswith(TREE_TOPICS):
         raise ValueError(
-            f"trigger_on_event={topic!r} cannot be used: topics that begin with {TREE_TOPICS!r} are of single "
-            "runs. Publish to a topic of your own, as 'orders/created'"
+            f"trigger_on_event={topic!r} cannot be used: topics that begin with {TREE_TOPICS!r} are of "
+            "single runs. Publish to a topic of your own, as 'orders/created'"
         )
 
 

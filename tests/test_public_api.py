@@ -31,6 +31,7 @@ NAMES = {
     "Polos",
     "PolosClient",
     "Queue",
+    "SchedulePayload",
     "Step",
     "StepExecutionError",
     "StopConditionContext",

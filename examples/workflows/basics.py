@@ -30,7 +30,11 @@ async def collect(ctx: WorkflowContext, payload: Names) -> Collected:
     """Each step is recorded: a run that goes on elsewhere does none of them again."""
     upper = await ctx.step.run("upper", lambda: [name.upper() for name in payload.names])
     collected = await ctx.step.run(
-        "collect", lambda items: Collected(count=len(items), items=items), upper, max_retries=3, base_delay=0.2
+        "collect",
+        lambda items: Collected(count=len(items), items=items),
+        upper,
+        max_retries=3,
+        base_delay=0.2,
     )
     print(f"order {await ctx.step.uuid('order id')}, collected at {await ctx.step.now('time')}")
     coin = await ctx.step.random("coin")

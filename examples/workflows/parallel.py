@@ -39,7 +39,8 @@ async def review_paper(ctx: WorkflowContext, payload: dict) -> dict:
 @workflow
 async def start_many(ctx: WorkflowContext) -> int:
     handles = await ctx.step.batch_invoke(
-        "start", [BatchWorkflowInput(id="review", payload=Paper(title="x", reviewer=str(n))) for n in range(5)]
+        "start",
+        [BatchWorkflowInput(id="review", payload=Paper(title="x", reviewer=str(n))) for n in range(5)],
     )
     return len({handle.id for handle in handles})
 

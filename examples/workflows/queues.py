@@ -36,7 +36,10 @@ async def main() -> None:
         # A queue made on the fly, by its first run:
         starting = [
             polos.invoke(
-                workflow_id="print_page", payload={"page": page}, queue_name="plotter", queue_concurrency_limit=2
+                workflow_id="print_page",
+                payload={"page": page},
+                queue_name="plotter",
+                queue_concurrency_limit=2,
             )
             for page in range(2)
         ]

@@ -2,12 +2,14 @@
 
 import asyncio
 
+from pydantic import Field
+
 from polos import Polos, WorkflowContext, WorkflowState, workflow
 
 
 class Counter(WorkflowState):
     count: int = 0
-    history: list[str] = []
+    history: list[str] = Field(default_factory=list)
 
 
 @workflow(state_schema=Counter)

@@ -35,6 +35,7 @@ class ChildRequest:
     rebuilt: Callable[[Any, str | None], Any]
     initial_state: Any = None
     concurrency_key: str | None = None
+    priority: int | None = None  # None: the parent's
     run_timeout_seconds: float | None = None
     session_id: str | None = None
     user_id: str | None = None
@@ -120,6 +121,7 @@ def _new_runs(
             queue=request.queue,
             route=runtime.routes.of_run(request.name, request.route),
             concurrency_key=request.concurrency_key,
+            priority=claim.priority if request.priority is None else request.priority,
             root_id=claim.root_id,
             root_name=claim.root_name,
             session_id=request.session_id or claim.session_id,

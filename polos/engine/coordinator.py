@@ -69,6 +69,8 @@ async def coordinate(runtime: Runtime, run_id: str, slot: Slot) -> str:
     finally:
         execution.alarms.clear()
         runtime.executions.pop(run_id, None)
+        if claim.slot is not None:  # ended or parked: another may have it
+            runtime.doorman.look_at(claim.queue, claim.concurrency_key)
 
 
 async def _claim(runtime: Runtime, run_id: str) -> Claim | None:
@@ -85,6 +87,8 @@ async def _claim(runtime: Runtime, run_id: str) -> Claim | None:
     if not rows:
         return None
     claim = claim_from(rows[0])
+    if claim.leaves_backlog or claim.slot is not None:
+        runtime.doorman.claimed(claim.route, claim.queue)
     faultpoint("after_claim", f"{claim.kind} {claim.name}")
     return claim
 

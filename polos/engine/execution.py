@@ -15,15 +15,15 @@ from typing import Any
 from polos.engine.alarms import Alarms
 from polos.engine.running_time import RunningTime
 from polos.engine.signals import Fenced
+from polos.engine.taking_back import taken_back
 from polos.engine.tasks import DurableFuture, Task, only_waits, run_tasks, settled, waits_indirectly
 from polos.errors import NonDeterminismError, StepExecutionError
 from polos.journal.runs import READ_FENCE, Claim
 from polos.journal.statements import Row, Unit
-from polos.journal.states import RunStatus
+from polos.journal.states import RunStatus, StepStatus
 from polos.journal.steps import READ_OUTCOMES_SINCE, READ_STEPS, StepRow, step_from
 from polos.journal.writer import Journal
 from polos.step_names import shown
-
 
 EXECUTED_HERE = frozenset({"run"})  # kinds whose rows may be there before they are executed
 
@@ -52,6 +52,7 @@ class Execution:
         ] = {}  # rows without delivered outcome, and all recorded ones on replay
         self._asked: dict[str, DurableFuture] = {}
         self._under_way: set[str] = set()  # names of rows without an outcome
+        self._cut_off: set[str] = set()  # names of rows that the end of the run closed, which is taken back
         self._unasked: set[str] = set()  # recorded names the code has not asked for yet
         self._undelivered: list[tuple[int, str]] = []
         self._complete_until = claim.seq  # every outcome up to here is known
@@ -74,7 +75,9 @@ class Execution:
             self._known[step.name] = step
             self._unasked.add(step.name)
             self._position = max(self._position, step.position + 1)
-            if step.seq is None:
+            if step.seq is None and step.status == StepStatus.FAILED:
+                self._cut_off.add(step.name)
+            elif step.seq is None:
                 self._under_way.add(step.name)
             else:
                 heapq.heappush(self._undelivered, (step.seq, step.name))
@@ -119,15 +122,19 @@ class Execution:
             NonDeterminismError: The journal has another kind of step under this name.
         """
         self.check_open()
-        waiter = self._ask(name, kind)
-        if self._begins_here(name):
-            await self._caught_up()
-        if self._begins_here(name):
-            if self.hold_back:
-                await self.held_back()
-            await begin(self._position_of(name))
-        step: StepRow = await waiter
-        return step
+        while True:
+            waiter = self._ask(name, kind)
+            await self._let_go_on(name)
+            if self._begins_here(name):
+                await self._caught_up()
+            if self._begins_here(name):
+                if self.hold_back:
+                    await self.held_back()
+                await begin(self._position_of(name))
+            step: StepRow | None = await waiter
+            if step is not None:
+                return step
+            del self._asked[name]  # it was taken back: asked for again, it is begun anew
 
     async def outcomes(
         self, kinds: Mapping[str, str], begin: Callable[[dict[str, int]], Awaitable[None]]
@@ -142,6 +149,8 @@ class Execution:
         """
         self.check_open()
         waiters = [self._ask(name, kind) for name, kind in kinds.items()]
+        for name in kinds:
+            await self._let_go_on(name)
         if any(name not in self._known for name in kinds):
             await self._caught_up()
         if missing := [name for name in kinds if name not in self._known]:
@@ -149,6 +158,32 @@ class Execution:
                 await self.held_back()
             await begin({name: self._next_position() for name in missing})
         return [await waiter for waiter in waiters]
+
+    async def _let_go_on(self, name: str) -> None:
+        """Let a step go on that was cut off when its run ended, which somebody has taken back."""
+        if name in self._cut_off:
+            self._cut_off.discard(name)
+            await self._take_back(self._known[name])
+
+    async def _take_back(self, step: StepRow) -> None:
+        again = await taken_back(self, step)
+        if again is not None:
+            self._known[step.name] = again
+            self._under_way.add(step.name)
+        else:
+            del self._known[step.name]
+            waiter = self._asked[step.name]
+            if step.has_outcome and not waiter.done():
+                waiter.set_result(None)
+
+    def _was_unhandled(self, step: StepRow) -> bool:
+        """Whether this recorded failure ended the run that a person retries: nothing was begun after it.
+
+        Its outcome is about to be delivered, and the code has asked for all that is recorded.
+        """
+        until = self.claim.retried_seq
+        is_old = until is not None and step.seq is not None and step.seq <= until
+        return is_old and step.status == StepStatus.FAILED and not self._unasked
 
     def _begins_here(self, name: str) -> bool:
         """Whether this process is to bring a step about: new, or one that only a coordinator goes on with."""
@@ -296,7 +331,9 @@ class Execution:
             self._check_deviation()
             return False
         heapq.heappop(self._undelivered)
-        if not waiter.done():
+        if self._was_unhandled(self._known[name]):
+            await self._take_back(self._known[name])
+        elif not waiter.done():
             waiter.set_result(self._known[name])
         return True
 

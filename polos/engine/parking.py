@@ -16,7 +16,12 @@ CLOCKS = frozenset({"timer", "run"})  # what ends at a known time and never soon
 
 
 def parks_at_once(runtime: Runtime, execution: Execution) -> bool:
-    """Whether a run that only waits does so for nothing but clocks, and those for long."""
+    """Whether a run that only waits does so for nothing but clocks, and those for long; or keeps others out.
+
+    A slot of a limited queue is for what executes, or has a model called.
+    """
+    if execution.claim.slot is not None and not execution.claim.keeps_slot:
+        return not execution.has_turns_under_way()
     seconds = execution.next_alarm_seconds()
     if seconds is None or seconds <= runtime.settings.wait_threshold_seconds:
         return False

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from polos import serialization
+from polos.engine.event_waiting import hand_over_events
 from polos.engine.execution import Execution
 from polos.engine.outcomes import completed
 from polos.engine.runtime import Runtime
+from polos.engine.tasks import start_apart
 from polos.event_data import topic_channel, topic_of
 from polos.journal.events import NewEvent, publish_by_step
 from polos.journal.steps import StepRow, record_step
@@ -50,14 +52,17 @@ async def publish_once(
             root_id=claim.root_id,
             is_tree=topic in {None, own},
         )
-        seq, number = await execution.answer(unit)
+        seq, number, met = await execution.answer(unit)
         status = outcome.status.value
         execution.record(StepRow(name, "publish", position, seq, status, 1, None, None, None, None))
         _tell(number)
+        if met:
+            start_apart(hand_over_events(runtime, claim.project, topic or own), name="polos-hand-over")
 
     def _tell(number: int) -> None:
         if topic not in {None, own}:
             runtime.nudges.publish(topic_channel(claim.project, topic or ""), str(number))
+            runtime.published()
         elif number:
             event = (event_type or "", serialization.loads(text))
             runtime.feed.numbered(claim.root_id, number, event, keep=execution.streams)

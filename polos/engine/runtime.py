@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from polos.dispatch import Dispatcher, Doorbell
 from polos.engine.execution import Execution
-from polos.journal.runs import READ_RUN, run_record
+from polos.journal.runs import READ_RUN, is_pending, run_record
 from polos.journal.states import RunStatus
 from polos.journal.writer import Journal
 from polos.routes import Routes, turn_label
@@ -79,6 +79,26 @@ class Definition(Protocol):
         """Run the body."""
 
 
+class Doorman(Protocol):
+    """Admits pending runs; these calls only tell it where to look, and never block."""
+
+    def claimed(self, route: str, queue: str) -> None:
+        """A run was claimed here, and others of its route or queue wait for admission."""
+
+    def look_at(self, queue: str, concurrency_key: str | None) -> None:
+        """A slot may be free, or newly wanted."""
+
+
+class NoDoorman:
+    """Where workers elsewhere admit runs."""
+
+    def claimed(self, route: str, queue: str) -> None:
+        """Do nothing."""
+
+    def look_at(self, queue: str, concurrency_key: str | None) -> None:
+        """Do nothing."""
+
+
 Resolve = Callable[[str, str, str | None], Definition | None]
 
 
@@ -104,6 +124,10 @@ def worker_channel(worker_id: str) -> str:
     return f"worker:{worker_id}"
 
 
+def _nobody_cares() -> None:
+    return None
+
+
 @dataclass
 class Runtime:
     """One worker process's hold on its surroundings.
@@ -113,6 +137,7 @@ class Runtime:
         serves: The routes this worker consumes.
         resolve: Finds a definition by kind, name and the name of the caller.
         may_start: Returns once this worker may start a side effect: it has been heard of lately.
+        published: Called after an event was published to a topic of the program's own.
         executions: The runs this process owns, by id.
         turns: The turns it executes, by (run id, step name).
         claiming: Runs and turns whose claim is under way: a doubled doorbell must not claim twice.
@@ -130,10 +155,12 @@ class Runtime:
     project: str
     deployment: str
     may_start: Callable[[], Awaitable[None]]
+    published: Callable[[], None] = _nobody_cares
     executions: dict[str, Execution] = field(default_factory=dict)
     turns: dict[tuple[str, str], asyncio.Task[Any] | None] = field(default_factory=dict)
     claiming: set[tuple[str, str]] = field(default_factory=set)
     draining: bool = False
+    doorman: Doorman = field(default_factory=NoDoorman)
 
     async def wake(self, run_id: str, status: str | None, owner: str | None) -> None:
         """Tell whoever continues a run that something was completed for it."""
@@ -149,6 +176,9 @@ class Runtime:
         rows = await self.journal.read(READ_RUN, run=run_id)
         if rows:
             run = run_record(rows[0])
+            if is_pending(run):
+                self.doorman.look_at(run["queue"], run["concurrency_key"])
+                return
             begun = run["attempt"] > 0 or bool(run["parent_id"])
             self.dispatcher.ring(Doorbell(run_id, run["name"], run["route"], run["deployment"], begun=begun))
 

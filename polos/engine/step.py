@@ -8,19 +8,31 @@ import random
 import time
 import uuid
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from polos.engine.children import ChildRequest, await_children, start_children
+from polos.engine.event_waiting import EventQuestion, await_event
 from polos.engine.execution import Execution
 from polos.engine.inline import run_inline, value_of
 from polos.engine.publishing import publish_once
 from polos.engine.runtime import Runtime
-from polos.engine.suspending import wait_for_answer
+from polos.engine.suspending import answer_once, wait_for_answer
+from polos.engine.timers import wait_until_due
+from polos.engine.wait_arguments import (
+    checked_event_type,
+    checked_since,
+    checked_timeout,
+    problem_of_wait,
+    seconds_of,
+    seconds_since_epoch,
+)
 from polos.errors import StepExecutionError
-from polos.events import check_topic
+from polos.events import EventPayload, check_topic
 from polos.handles import ExecutionHandle
 from polos.inputs import check_labels
 from polos.journal.runs import READ_RUN, run_record
+from polos.queues import check_start
 from polos.records import api_time
 from polos.step_names import user_key
 from polos.workflows import Workflow, get_workflow
@@ -49,20 +61,22 @@ class StepRunner:
         max_retries: int = 2,
         base_delay: float = 1.0,
         max_delay: float = 10.0,
+        at_most_once: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Call ``func(*args, **kwargs)`` and record what it returns; a replay returns the record.
 
         The function runs at least once: a crash between its end and the record runs it again. Sync functions
         run in a thread. An `Exception` is retried up to `max_retries` times, after `base_delay` seconds,
-        doubling up to `max_delay`, with 20 % jitter.
+        doubling up to `max_delay`, with 20 % jitter; a long pause holds no worker. With `at_most_once` it is
+        never called twice: a step that was interrupted fails, and says that it may have happened.
 
         Raises:
             StepExecutionError: All attempts failed, now or on record.
         """
         if not callable(func):
             raise StepExecutionError(f"Step {step_key!r}: {func!r} is not callable")
-        retries = _Retries(max_retries, base_delay, max_delay)
+        retries = _Retries(0 if at_most_once else max_retries, base_delay, max_delay)
         return await run_inline(
             self._runtime,
             self._execution,
@@ -70,7 +84,12 @@ class StepRunner:
             "run",
             lambda: _called(func, args, kwargs),
             retries=retries,
+            at_most_once=at_most_once,
         )
+
+    def idempotency_key(self, step_key: str) -> str:
+        """Return a key for the effects of a step, the same in every attempt, for services that take one."""
+        return f"{self._execution.run_id}:{step_key}"
 
     async def uuid(self, step_key: str) -> str:
         """Return a random UUID4, the same on every replay."""
@@ -87,6 +106,106 @@ class StepRunner:
         value: float = await self._value(step_key, "random", random.random)
         return value
 
+    async def wait_for(
+        self,
+        step_key: str,
+        seconds: float | None = None,
+        minutes: float | None = None,
+        hours: float | None = None,
+        days: float | None = None,
+        weeks: float | None = None,
+    ) -> None:
+        """Wait for the sum of the given times, however long: a run that waits holds no worker.
+
+        Raises:
+            StepExecutionError: The sum is not positive, or ends after the year 9999.
+            TypeError: One of them is no number.
+        """
+        given = {"seconds": seconds, "minutes": minutes, "hours": hours, "days": days, "weeks": weeks}
+        total = seconds_of(given)
+        await wait_until_due(
+            self._runtime,
+            self._execution,
+            _checked(step_key),
+            seconds=total,
+            problem=problem_of_wait(total),
+        )
+
+    async def wait_until(self, step_key: str, timestamp: datetime) -> None:
+        """Wait until a moment; one without time zone is UTC. A replay after the moment goes on at once.
+
+        Raises:
+            StepExecutionError: The moment was past when the step was first asked for.
+            TypeError: It is no datetime.
+        """
+        moment = seconds_since_epoch(timestamp)
+        await wait_until_due(
+            self._runtime,
+            self._execution,
+            _checked(step_key),
+            at=moment,
+            problem=None if moment > time.time() else f"wait_until: {timestamp.isoformat()} is in the past",
+        )
+
+    async def wait_for_event(
+        self,
+        step_key: str,
+        topic: str,
+        timeout: float | None = None,
+        event_type: str | None = None,
+        since: int | datetime | None = None,
+    ) -> EventPayload:
+        """Wait for the next event of a topic and return it; every run that waits for it gets it.
+
+        Args:
+            step_key: Of this wait.
+            topic: Of your own, or of a run tree, ``workflow/{root workflow}/{root run}``.
+            timeout: In seconds, None for no limit.
+            event_type: Wait for an event of this type; None for any.
+            since: Take the earliest event after this sequence id or moment, even if it is there already.
+
+        Raises:
+            StepExecutionError: No event came in time.
+            ValueError, TypeError: There can be no such topic, or an argument is of no use.
+        """
+        question = EventQuestion(
+            check_topic(topic),
+            checked_event_type(event_type),
+            checked_since(since),
+            checked_timeout(timeout),
+        )
+        return await await_event(self._runtime, self._execution, _checked(step_key), question)
+
+    async def resume(
+        self,
+        step_key: str,
+        suspend_step_key: str,
+        suspend_execution_id: str,
+        suspend_workflow_id: str,
+        data: dict[str, Any] | BaseModel,
+    ) -> None:
+        """Answer the suspend of another run, exactly once; nothing happens when the answer comes too late.
+
+        Args:
+            step_key: Of this step.
+            suspend_step_key: What the other waits under.
+            suspend_execution_id: The root run of the one that waits.
+            suspend_workflow_id: Of that root run.
+            data: The answer.
+
+        Raises:
+            StepExecutionError: There is no such run.
+            ValueTooLargeError, TypeError: `data` cannot be stored.
+        """
+        await answer_once(
+            self._runtime,
+            self._execution,
+            _checked(step_key),
+            root_id=suspend_execution_id,
+            step_key=suspend_step_key,
+            data=data,
+        )
+
     async def suspend(
         self, step_key: str, data: dict[str, Any] | BaseModel, timeout: float | None = None
     ) -> dict[str, Any]:
@@ -99,8 +218,9 @@ class StepRunner:
             StepExecutionError: Nobody answered in time.
             ValueTooLargeError, TypeError: `data` cannot be stored.
         """
+        seconds = checked_timeout(timeout)
         name = _checked(step_key)
-        return await wait_for_answer(self._runtime, self._execution, name, data=data, timeout_seconds=timeout)
+        return await wait_for_answer(self._runtime, self._execution, name, data=data, timeout_seconds=seconds)
 
     async def publish_event(
         self, step_key: str, topic: str, data: dict[str, Any], event_type: str | None = None
@@ -135,6 +255,8 @@ class StepRunner:
         queue: str | None = None,
         concurrency_key: str | None = None,
         run_timeout_seconds: int | None = None,
+        *,
+        priority: int | None = None,
     ) -> ExecutionHandle:
         """Start a child run and go on without it; the same key always means the same child.
 
@@ -142,7 +264,9 @@ class StepRunner:
             StepExecutionError: The workflow is not known in this process.
             ValueError: The payload does not fit.
         """
-        request = _request(workflow, payload, initial_state, queue, concurrency_key, run_timeout_seconds)
+        request = _request(
+            workflow, payload, initial_state, queue, concurrency_key, run_timeout_seconds, priority=priority
+        )
         return await self._start(step_key, request)
 
     async def invoke_and_wait(
@@ -154,6 +278,8 @@ class StepRunner:
         queue: str | None = None,
         concurrency_key: str | None = None,
         run_timeout_seconds: int | None = None,
+        *,
+        priority: int | None = None,
     ) -> Any:
         """Start a child run, wait for it without holding a slot, and return its result.
 
@@ -161,7 +287,9 @@ class StepRunner:
             StepExecutionError: The child failed or was cancelled, or its workflow is not known here.
             ValueError: The payload does not fit.
         """
-        request = _request(workflow, payload, initial_state, queue, concurrency_key, run_timeout_seconds)
+        request = _request(
+            workflow, payload, initial_state, queue, concurrency_key, run_timeout_seconds, priority=priority
+        )
         return await self._wait(step_key, request)
 
     async def agent_invoke(self, step_key: str, config: Any) -> ExecutionHandle:
@@ -239,8 +367,11 @@ def _request(
     queue: str | None,
     concurrency_key: str | None,
     run_timeout_seconds: float | None,
+    *,
+    priority: int | None = None,
 ) -> ChildRequest:
     check_labels(queue=queue, concurrency_key=concurrency_key)
+    check_start(priority=priority)
     definition = get_workflow(workflow) if isinstance(workflow, str) else workflow
     if not isinstance(definition, Workflow):
         raise StepExecutionError(
@@ -254,6 +385,7 @@ def _request(
         payload=definition.check_payload(payload),
         initial_state=definition.check_state(initial_state),
         concurrency_key=concurrency_key,
+        priority=priority,
         run_timeout_seconds=run_timeout_seconds,
         rebuilt=definition.rebuild_result,
     )

@@ -10,15 +10,20 @@ from pydantic import BaseModel
 
 from polos import event_data, serialization
 from polos.approval_links import ApprovalRight
+from polos.engine.event_waiting import hand_over_to_step
 from polos.engine.execution import Execution
-from polos.engine.inline import value_of
+from polos.engine.inline import record_failure, value_of
+from polos.engine.outcomes import completed
 from polos.engine.runtime import Runtime
+from polos.engine.timers import set_alarm
 from polos.faultpoints import faultpoint
-from polos.journal.runs import Claim
+from polos.journal.runs import READ_FENCE, READ_RUN, Claim, run_record
 from polos.journal.states import StepStatus
-from polos.journal.steps import StepRow
-from polos.journal.suspends import suspend
-from polos.step_names import shown
+from polos.journal.steps import StepRow, record_step
+from polos.journal.suspends import READ_WAITS, resume_by_step, suspend
+from polos.journal.waits import DueWait
+from polos.step_names import shown, user_key
+from polos.waits import Answer
 
 
 async def wait_for_answer(
@@ -50,18 +55,74 @@ async def wait_for_answer(
             place=place,
             event_type=event_data.suspend_type(shown(name)),
             event_data=text,
+            answer_type=event_data.resume_type(shown(name)),
             timeout_seconds=timeout_seconds,
         )
-        seq, number = await execution.answer(unit)
+        seq, number, kept, due_at, remaining = await execution.answer(unit)
         faultpoint("after_record", f"suspend {name}")
         status = StepStatus.RUNNING.value
         execution.under_way(StepRow(name, "suspend", position, None, status, 0, None, None, None, None))
         execution.scheduled(seq)
         event = (event_data.suspend_type(shown(name)), question)
         runtime.feed.numbered(claim.root_id, number, event, keep=execution.streams)
+        if remaining is not None:
+            began_at = due_at - (timeout_seconds or 0.0)
+            wait = DueWait(
+                claim.id, name, "suspend", began_at, due_at, claim.root_id, claim.project, is_live=True
+            )
+            set_alarm(runtime, execution, wait, remaining)
+        if kept is not None:
+            await hand_over_to_step(runtime, claim.id, name)
 
     answer: dict[str, Any] = value_of(await execution.outcome(name, "suspend", begin))
     return answer
+
+
+async def answer_once(
+    runtime: Runtime, execution: Execution, name: str, *, root_id: str, step_key: str, data: Any
+) -> None:
+    """Answer what waits under a key in another tree; the answer and this step are recorded together.
+
+    Raises:
+        StepExecutionError: There is no such run, now or on record.
+        ValueTooLargeError, SerializationError: The data cannot be stored.
+    """
+    claim = execution.claim
+    given = data.model_dump(mode="json") if isinstance(data, BaseModel) else data
+
+    async def begin(position: int) -> None:
+        rows = await runtime.journal.read(READ_RUN, run=root_id)
+        run = run_record(rows[0]) if rows else None
+        if run is None or run["project"] != claim.project:
+            problem = f"resume: there is no run {root_id!r} in project {claim.project!r}"
+            await record_failure(runtime, execution, name, "resume", problem, position=position)
+            return
+        answer = Answer.of(run, step_key, given, max_value_bytes=runtime.settings.max_value_bytes)
+        waits = await runtime.journal.read(READ_WAITS, root=run["root_id"])
+        waiting = next((row[0] for row in waits if row[1] == user_key(step_key)), None)
+        outcome = completed(None, runtime.settings, what="")
+        record = record_step(
+            claim.id,
+            claim.attempt,
+            name,
+            "resume",
+            outcome,
+            position=position,
+            tries=1,
+            worker=execution.worker_id,
+        )
+        ring_again = runtime.settings.ring_again_seconds
+        unit = resume_by_step(record, waiting, user_key(step_key), **answer.columns(), ring_again=ring_again)
+        seq, number = await execution.answer(unit)
+        row = StepRow(name, "resume", position, seq, outcome.status.value, 1, None, None, None, None)
+        execution.record(row)
+        if number is not None:
+            runtime.feed.numbered(run["root_id"], number, answer.event)
+        if waiting is not None:
+            [(_, _, _, status, owner)] = await runtime.journal.read(READ_FENCE, run=waiting)
+            await runtime.wake(waiting, status, owner)
+
+    value_of(await execution.outcome(name, "resume", begin))
 
 
 def _question(

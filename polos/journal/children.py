@@ -36,7 +36,7 @@ from polos.journal.steps import STEPS, S, param
 
 P = bindparam
 
-_INHERITED = ("project", "deployment", "root_id", "root_name", "priority", "hops")
+_INHERITED = ("project", "deployment", "root_id", "root_name", "hops")
 _GIVEN = (
     "kind",
     "name",
@@ -46,6 +46,7 @@ _GIVEN = (
     "queue",
     "route",
     "concurrency_key",
+    "priority",
     "input",
     "initial_state",
     "run_timeout_seconds",

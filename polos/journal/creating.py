@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, Integer, bindparam, case, exists, literal, literal_column, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    Integer,
+    bindparam,
+    case,
+    exists,
+    literal,
+    literal_column,
+    or_,
+    select,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert  # ON CONFLICT; SQLite compiles it too
 
 from polos.journal.runs import RUNS, NewRun, Q, R, ringing_from_now
@@ -86,7 +97,7 @@ _decision = (
     .subquery("decision")
 )
 _due = now() + P("delay", type_=Float)
-_columns: dict[str, Any] = {
+NEW_RUN_COLUMNS: dict[str, Any] = {
     **{spec.name: P(spec.name, type_=R[spec.name].type) for spec in fields(NewRun)},
     **{name: literal(0) for name in _ZERO},
     "status": literal(RunStatus.QUEUED.value),
@@ -96,7 +107,8 @@ _columns: dict[str, Any] = {
     "ring_at": case((_is_delayed, _due), (_decision.c.slot.is_(None), ringing_from_now()), else_=None),
 }
 _insert = upsert(RUNS).from_select(
-    list(_columns), select(*_columns.values()).where(literal_column("1 = 1"))  # SQLite needs it before ON
+    list(NEW_RUN_COLUMNS),
+    select(*NEW_RUN_COLUMNS.values()).where(literal_column("1 = 1")),  # SQLite needs it before ON
 )
 _CREATE = Statement(_insert.on_conflict_do_nothing().returning(R.id, R.created_at))
 _is_quiet = R.not_before.is_not(None)

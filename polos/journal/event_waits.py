@@ -9,13 +9,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Float, and_, bindparam, delete, exists, func, literal, literal_column, or_, select, update
+from sqlalchemy import (
+    Float,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.runs import FENCE, RUNS, R, fence
 from polos.journal.statements import Part, Statement, Unit, now
 from polos.journal.states import RunStatus, StepStatus
-from polos.journal.steps import STEPS, S, insert_step, param
+from polos.journal.steps import STEPS, S, insert_step
 from polos.journal.tables import Event, EventWait, Topic
 from polos.journal.waits import complete_waiting, due_in, end_params, still_waits, wake
 

@@ -124,7 +124,7 @@ def _publication(
 _step = STEPS.alias("published")
 _publisher = RUNS.alias("publisher")
 # When a unit is repeated because its answer was lost, the step has an older seq: nothing is published.
-_is_recorded_now = exists().where(
+is_recorded_now = exists().where(
     _step.c.run_id == P("run"),
     _step.c.name == P("name"),
     _publisher.c.id == P("run"),
@@ -136,7 +136,7 @@ _COUNT_TOPIC_BY_STEP = Statement(
     .from_select(
         ["project", "name", "event_seq"],
         select(P("project", type_=T.project.type), P("topic", type_=T.name.type), literal_column("1")).where(
-            _is_recorded_now
+            is_recorded_now
         ),
     )
     .on_conflict_do_update(
@@ -144,12 +144,12 @@ _COUNT_TOPIC_BY_STEP = Statement(
     )
 )
 _COUNT_TREE_BY_STEP = Statement(
-    update(RUNS).where(R.id == P("root"), _is_recorded_now).values(event_seq=R.event_seq + 1)
+    update(RUNS).where(R.id == P("root"), is_recorded_now).values(event_seq=R.event_seq + 1)
 )
 
 
 def _insert_by_step(counter: Any, seq: Any) -> Statement:
-    values = counter.where(_is_recorded_now).with_only_columns(
+    values = counter.where(is_recorded_now).with_only_columns(
         P("project", type_=E.project.type),
         P("topic", type_=E.topic.type),
         seq,
@@ -165,7 +165,7 @@ def _insert_by_step(counter: Any, seq: Any) -> Statement:
 def _published_by_step(seq: Any) -> Statement:
     return Statement(
         select(_publisher.c.seq, seq.scalar_subquery(), count_met()).where(
-            _publisher.c.id == P("run"), _is_recorded_now
+            _publisher.c.id == P("run"), is_recorded_now
         )
     )
 

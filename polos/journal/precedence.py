@@ -29,7 +29,8 @@ def left_behind(table: str) -> ColumnElement[bool]:
 
 def _is_newer(table: str) -> ColumnElement[bool]:
     """Return the condition that :deployment was first seen after the one of the row."""
-    return _seen(table, P("deployment")) > _seen(table, _column(table, "deployment"))
+    newer: ColumnElement[bool] = _seen(table, P("deployment")) > _seen(table, _column(table, "deployment"))
+    return newer
 
 
 def _is_offered(table: str) -> ColumnElement[bool]:

@@ -42,9 +42,13 @@ class Limits:
     def smallest(self, other: Limits) -> Limits:
         """Return the limits that keep within both."""
         rates = [limits for limits in (self, other) if limits.rate_limit]
-        slowest = min(rates, key=lambda limits: (limits.rate_limit or 1) / (limits.rate_seconds or 1), default=self)
+        slowest = min(
+            rates, key=lambda limits: (limits.rate_limit or 1) / (limits.rate_seconds or 1), default=self
+        )
         return Limits(
-            min((n for n in (self.concurrency_limit, other.concurrency_limit) if n is not None), default=None),
+            min(
+                (n for n in (self.concurrency_limit, other.concurrency_limit) if n is not None), default=None
+            ),
             slowest.rate_limit,
             slowest.rate_seconds,
             self.hold_while_waiting or other.hold_while_waiting,
@@ -134,9 +138,7 @@ def _taken_in(slot: QueueSlot, *conditions: ColumnElement[bool]) -> Statement:
 # Each by an index over few rows: what runs, what is rung, what is parked, what is pending.
 _TAKE_IN = (
     _taken_in(QueueSlot.HELD, R.slot.is_(None), R.owner.is_not(None)),
-    _taken_in(
-        QueueSlot.HELD, R.slot.is_(None), R.ring_at.is_not(None), one_of(R.status, [RunStatus.QUEUED])
-    ),
+    _taken_in(QueueSlot.HELD, R.slot.is_(None), R.ring_at.is_not(None), one_of(R.status, [RunStatus.QUEUED])),
     _taken_in(QueueSlot.RELEASED, R.slot.is_(None), one_of(R.status, [RunStatus.WAITING])),
     _taken_in(QueueSlot.WANTED, R.slot == SLOT("'deferred'"), R.ring_at.is_(None)),
     _taken_in(QueueSlot.WANTED, R.slot == SLOT("'deferred'"), R.ring_at.is_not(None)),

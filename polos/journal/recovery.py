@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Float, and_, bindparam, case, exists, func, literal, select, tuple_, update
+from sqlalchemy import Float, and_, bindparam, case, exists, func, literal, or_, select, tuple_, update
 
 from polos.journal.runs import RUNS, R, spent_running
 from polos.journal.statements import Part, Statement, Unit, now, one_of
-from polos.journal.states import RunStatus, StepStatus
+from polos.journal.states import QueueSlot, RunStatus, StepStatus
 from polos.journal.steps import STEPS, S
 from polos.journal.workers import D, W
 
@@ -180,7 +180,11 @@ def _backed_off(rings: Any) -> Any:
 _DUE_RUNS = Statement(
     update(RUNS)
     .where(
-        _some_runs(lambda c: c.ring_at <= _MOMENT, lambda c: c.status == RunStatus.QUEUED.value),
+        _some_runs(
+            lambda c: c.ring_at <= _MOMENT,
+            lambda c: c.status == RunStatus.QUEUED.value,
+            lambda c: or_(c.slot.is_(None), c.slot == QueueSlot.HELD.value),  # others are delayed, then pending
+        ),
         R.status == RunStatus.QUEUED.value,
     )
     .values(ring_at=_backed_off(R.rings), rings=R.rings + 1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import (
+    Boolean,
     ColumnElement,
     Float,
     and_,
@@ -14,6 +15,7 @@ from sqlalchemy import (
     exists,
     func,
     literal_column,
+    not_,
     or_,
     select,
     update,
@@ -47,7 +49,6 @@ class NewRun:
     caller: str | None = None
     concurrency_key: str | None = None
     priority: int = 5
-    slot: str | None = None
     idempotency_key: str | None = None
     debounce_key: str | None = None
     schedule_id: str | None = None
@@ -102,8 +103,10 @@ class Claim:
     retries: int
     created_at: float
     started_event: int | None
+    retried_seq: int | None
     queue: str
     concurrency_key: str | None
+    priority: int
     slot: str | None
     keeps_slot: bool
     leaves_backlog: bool
@@ -114,29 +117,24 @@ class Claim:
         return self.attempt > 1
 
 
-_deferred = RUNS.alias("deferred")
-_COMPUTED = {
-    "keeps_slot": exists()
-    .where(
-        R.slot == QueueSlot.HELD.value,
-        Q.project == R.project,
-        Q.deployment == R.deployment,
-        Q.name == R.queue,
-        Q.hold_while_waiting == 1,
-    )
-    .correlate(RUNS),
-    "leaves_backlog": exists()
-    .where(
-        _deferred.c.slot == literal_column("'deferred'"),
-        _deferred.c.ring_at.is_(None),
-        _deferred.c.project == R.project,
-        _deferred.c.deployment == R.deployment,
-        _deferred.c.route == R.route,
-    )
-    .correlate(RUNS),
+# As text, for SQLAlchemy leaves table names out of what SQLite returns: a row would be compared with itself.
+_COMPUTED: dict[str, ColumnElement[bool]] = {
+    "keeps_slot": literal_column(
+        "(run.slot = 'held' AND EXISTS (SELECT 1 FROM queue WHERE queue.project = run.project"
+        " AND queue.deployment = run.deployment AND queue.name = run.queue"
+        " AND queue.hold_while_waiting = 1))",
+        Boolean,
+    ),
+    "leaves_backlog": literal_column(
+        "EXISTS (SELECT 1 FROM run AS pending WHERE pending.slot = 'deferred' AND pending.ring_at IS NULL"
+        " AND pending.project = run.project AND pending.deployment = run.deployment"
+        " AND pending.route = run.route)",
+        Boolean,
+    ),
 }
 CLAIM_COLUMNS = [
-    _COMPUTED[spec.name].label(spec.name) if spec.name in _COMPUTED else R[spec.name] for spec in fields(Claim)
+    _COMPUTED[spec.name].label(spec.name) if spec.name in _COMPUTED else R[spec.name]
+    for spec in fields(Claim)
 ]
 RUN_COLUMNS = list(RUNS.c)
 
@@ -160,23 +158,6 @@ def spent_running() -> Any:
     return R.running_seconds + func.coalesce(P("spent", type_=Float), now() - R.claimed_at, 0.0)
 
 
-NEW_RUN_VALUES: dict[str, Any] = {
-    **{spec.name: P(spec.name, type_=R[spec.name].type) for spec in fields(NewRun)},
-    "status": RunStatus.QUEUED.value,
-    "created_at": now(),
-    "ring_at": ringing_from_now(),
-    "attempt": 0,
-    "event_seq": 0,
-    "seq": 0,
-    "wakes": 0,
-    "crashes": 0,
-    "retries": 0,
-    "rings": 0,
-    "running_seconds": 0.0,
-    "input_tokens": 0,
-    "output_tokens": 0,
-    "total_tokens": 0,
-}
 _starts_tree = and_(R.root_id == R.id, R.started_event.is_(None))
 _CLAIM = Statement(
     update(RUNS)
@@ -231,7 +212,7 @@ PROGRESS = Statement(
     .returning(R.seq, case((_numbers, R.event_seq), else_=None).label("event"))
 )
 
-_frees_slot = and_(R.slot == QueueSlot.HELD.value, ~_COMPUTED["keeps_slot"])
+_frees_slot = and_(R.slot == QueueSlot.HELD.value, not_(_COMPUTED["keeps_slot"]))
 _PARK = Statement(
     update(RUNS)
     .where(*fence(), R.wakes == P("seen"))
@@ -510,3 +491,8 @@ READ_OWNED = Statement(
 def run_record(row: Row) -> dict[str, Any]:
     """Return a row of READ_RUN by column name."""
     return {column.name: value for column, value in zip(RUN_COLUMNS, row, strict=True)}
+
+
+def is_pending(run: dict[str, Any]) -> bool:
+    """Whether a run, given by column name, waits to be admitted: a doorbell would be of no use."""
+    return run["status"] == RunStatus.QUEUED and run["slot"] in {QueueSlot.DEFERRED, QueueSlot.WANTED}

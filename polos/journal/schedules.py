@@ -6,12 +6,25 @@ import uuid
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Float, Integer, and_, bindparam, case, delete, exists, func, literal, or_, select, update
+from sqlalchemy import (
+    Float,
+    Integer,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.precedence import left_behind, may_take
 from polos.journal.runs import RUNS, NewRun
-from polos.journal.starts import start_if
+from polos.journal.starts import start_if, start_params
 from polos.journal.statements import Part, Row, Statement, Unit, now, texts_of
 from polos.journal.tables import Schedule
 
@@ -106,7 +119,7 @@ _DECLARE = _put(may_take("schedule"))
 
 
 def put_schedule(new: NewSchedule) -> Unit:
-    """Create a schedule, or change the one with its workflow and key; answers (id,). A paused one stays so."""
+    """Create a schedule, or change the one with its workflow and key, paused if it is so; answers (id,)."""
     params = {"id": new.id, **vars(new)}
     return Unit((Part(_PUT, params),), (), order=(new.id,))
 
@@ -146,7 +159,7 @@ def adopt_schedules(
 
 _is_no_longer_declared = and_(
     S.workflow.op("IN")(texts_of(P("offered", type_=S.workflow.type))),
-    ~S.id.op("IN")(texts_of(P("declared", type_=S.id.type))),
+    S.id.op("NOT IN")(texts_of(P("declared", type_=S.id.type))),
     may_take("schedule"),
 )
 _WITHDRAW = Statement(
@@ -162,9 +175,7 @@ _WITHDRAW = Statement(
 )
 
 
-def withdraw_schedules(
-    project: str, *, deployment: str, offered: str, declared: str, silence: float
-) -> Unit:
+def withdraw_schedules(project: str, *, deployment: str, offered: str, declared: str, silence: float) -> Unit:
     """Deactivate what code declared once and does not any more; answers (workflow, key) of each.
 
     Args:
@@ -190,9 +201,7 @@ _SET_STATUS = Statement(
     .values(status=P("status"), next_at=P("next_at", type_=Float), updated_at=now())
     .returning(S.id)
 )
-_DELETE = Statement(
-    delete(SCHEDULES).where(S.project == P("project"), S.id == P("id")).returning(S.id)
-)
+_DELETE = Statement(delete(SCHEDULES).where(S.project == P("project"), S.id == P("id")).returning(S.id))
 
 
 def set_schedule_status(project: str, schedule_id: str, status: str, *, next_at: float | None) -> Unit:
@@ -239,10 +248,24 @@ _START = start_if(exists().where(S.id == P("schedule_id"), S.last_run_id == P("i
 
 
 def fire_schedule(
-    due: DueSchedule, new: NewRun, *, tick: float, following: float | None, ring_again: float
+    due: DueSchedule,
+    new: NewRun,
+    *,
+    tick: float,
+    following: float | None,
+    ring_again: float,
+    window: int,
 ) -> Unit:
-    """Start the run of a tick and move on to the following one; answers (run id,), nothing if others did."""
-    params = {**_move(due, following), **new.columns(), "tick": tick, "starts": 1, "ring_again": ring_again}
+    """Start the run of a tick and move on to the following one.
+
+    Answers (run id, slot), nothing if others did.
+    """
+    params = {
+        **_move(due, following),
+        **start_params(new, ring_again=ring_again, window=window),
+        "tick": tick,
+        "starts": 1,
+    }
     return Unit((Part(_MOVE_ON, params), Part(_START, params)), (new.id,), order=(new.id,), answer=1)
 
 
@@ -272,7 +295,10 @@ def due_schedule(row: Row) -> DueSchedule:
 _SHOWN = list(SCHEDULES.c)
 READ_SCHEDULES = Statement(
     select(*_SHOWN)
-    .where(S.project == P("project"), or_(P("workflow", type_=S.workflow.type).is_(None), S.workflow == P("workflow")))
+    .where(
+        S.project == P("project"),
+        or_(P("workflow", type_=S.workflow.type).is_(None), S.workflow == P("workflow")),
+    )
     .order_by(S.workflow, S.key)
 )
 READ_SCHEDULE = Statement(select(*_SHOWN).where(S.project == P("project"), S.id == P("id")))

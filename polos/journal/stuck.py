@@ -63,7 +63,8 @@ class Check:
     Attributes:
         name: What is wrong, as people read it.
         find: Answers rows of `Found`.
-        mend: Makes the unit that puts it right; answers nothing when it is right already. None: a person must.
+        mend: Makes the unit that puts it right, which answers nothing when it is right already. None: a
+            person has to.
     """
 
     name: str
@@ -114,7 +115,14 @@ _RUN_CHECKS = (
     _check_run(
         "queued run that nobody rings", _is_queued, R.ring_at.is_(None), ~_is_pending, ring_at=now(), rings=0
     ),
-    _check_run("pending run that is rung", _is_queued, R.ring_at.is_not(None), _is_pending, ring_at=None),
+    _check_run(
+        "pending run that is rung",
+        _is_queued,
+        R.ring_at.is_not(None),
+        R.not_before.is_(None),
+        _is_pending,
+        ring_at=None,
+    ),
     _check_run("ended run that is rung", _has_ended, R.ring_at.is_not(None), ring_at=None),
     _check_run("slot held by an ended run", _has_ended, R.slot == QueueSlot.HELD.value, slot=None),
 )

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Float, bindparam, case, exists, literal, literal_column, select, update
+from sqlalchemy import Float, and_, bindparam, case, exists, literal, literal_column, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from polos.journal.events import EVENTS, E, hops_of
+from polos.journal.event_waits import EVENT_WAITS, W
+from polos.journal.events import EVENTS, E, hops_of, is_recorded_now
 from polos.journal.runs import FENCE, RUNS, WAKE_VALUES, R, fence, last_event
 from polos.journal.statements import Part, Statement, Unit, now, one_of
-from polos.journal.states import LIVE, RunStatus, StepStatus
+from polos.journal.states import LIVE, QueueSlot, RunStatus, StepStatus
 from polos.journal.steps import STEPS, S, insert_step, param
+from polos.journal.waits import WOKEN, complete_waiting, due_in, end_params, still_waits, wake
 
 P = bindparam
-MAX_EXPIRED = 200  # at a time
 
 _run = RUNS.alias("asking")
 _is_fenced = exists().where(
@@ -32,32 +33,27 @@ _ASK = Statement(
         tries=literal(0),
         input=param("input"),
         event=last_event(P("root", type_=R.id.type)),
-        ring_at=case(
-            (P("timeout", type_=Float) >= 0, now() + P("timeout", type_=Float)),
-            else_=literal_column("NULL"),
-        ),
+        ring_at=due_in(P("timeout", type_=Float)),
+        not_before=due_in(P("timeout", type_=Float)),
     )
 )
 _columns = ["project", "topic", "number", "type", "data", "run_id", "hops", "created_at"]
 
 
 def _event(number: Any, *conditions: Any) -> Any:
+    by = P("by", type_=E.run_id.type)
+    values = (
+        P("project", type_=E.project.type),
+        P("topic", type_=E.topic.type),
+        number,
+        P("event_type", type_=E.type.type),
+        P("event_data", type_=E.data.type),
+        by,
+        hops_of(by),
+        now(),
+    )
     return (
-        upsert(EVENTS)
-        .from_select(
-            _columns,
-            select(
-                P("project", type_=E.project.type),
-                P("topic", type_=E.topic.type),
-                number,
-                P("event_type", type_=E.type.type),
-                P("event_data", type_=E.data.type),
-                P("run", type_=E.run_id.type),
-                hops_of(P("run", type_=E.run_id.type)),
-                now(),
-            ).where(*conditions),
-        )
-        .on_conflict_do_nothing()
+        upsert(EVENTS).from_select(_columns, select(*values).where(*conditions)).on_conflict_do_nothing()
     )
 
 
@@ -69,11 +65,52 @@ _TELL_QUESTION = Statement(
         _question.c.name == P("name"),
         _question.c.event.is_not(None),
         _is_fenced,
-    ).returning(select(R.seq).where(R.id == P("run")).scalar_subquery(), E.number)
+    )
+)
+# An answer that came before its question is kept as an event of the tree, for the first that asks.
+_is_answer = literal_column("substr(event.type, 1, 7) = 'resume_'")  # as the index of answers says it
+_others = STEPS.alias("others")
+_their_run = RUNS.alias("their_run")
+_has_asked = exists().where(
+    _others.c.name == P("asked", type_=S.name.type),
+    _others.c.kind == "suspend",
+    _their_run.c.id == _others.c.run_id,
+    _their_run.c.root_id == P("root"),
+)
+_kept = {
+    "run_id": S.run_id,
+    "step": S.name,
+    "project": E.project,
+    "topic": E.topic,
+    "type": E.type,
+    "after": E.number - literal_column("1"),
+    "number": E.number,
+}
+_TAKE_KEPT_ANSWER = Statement(
+    upsert(EVENT_WAITS)
+    .from_select(
+        list(_kept),
+        select(*_kept.values())
+        .select_from(STEPS)
+        .join(EVENTS, and_(E.project == P("project"), E.topic == P("topic"), E.type == P("answer_type")))
+        .where(
+            S.run_id == P("run"),
+            S.name == P("name"),
+            S.seq.is_(None),
+            _is_answer,
+            _is_fenced,
+            ~_has_asked.where(_others.c.run_id != P("run")),
+        )
+        .order_by(E.number)
+        .limit(1),
+    )
+    .on_conflict_do_nothing()
 )
 _WAS_ASKED = Statement(
-    select(R.seq, S.event)
-    .join_from(STEPS, RUNS, S.run_id == R.id)
+    select(R.seq, S.event, W.number, S.not_before, S.not_before - now())
+    .select_from(STEPS)
+    .join(RUNS, S.run_id == R.id)
+    .outerjoin(EVENT_WAITS, and_(W.run_id == S.run_id, W.step == S.name))
     .where(S.run_id == P("run"), S.name == P("name"), *fence())
 )
 
@@ -87,78 +124,206 @@ def suspend(
     place: dict[str, str],
     event_type: str,
     event_data: str,
+    answer_type: str,
     timeout_seconds: float | None,
 ) -> Unit:
-    """Wait for an answer, and tell that one is wanted; answers (seq, number of the event), or nothing.
+    """Wait for an answer, and tell that one is wanted.
 
-    `place` has ``project``, ``root`` and ``topic``.
+    Answers (seq, number of the event, number of an answer that is there already, when the wait expires,
+    seconds until then), or nothing when fenced. `place` has ``project``, ``root`` and ``topic``.
     """
     params = {
         **place,
         "run": run_id,
+        "by": run_id,
         "attempt": attempt,
         "name": name,
+        "asked": name,
         "kind": "suspend",
         "position": position,
         "input": event_data,
         "event_type": event_type,
         "event_data": event_data,
+        "answer_type": answer_type,
         "timeout": -1.0 if timeout_seconds is None else timeout_seconds,
     }
-    parts = (
-        Part(FENCE, params),
-        Part(_NUMBER_QUESTION, params, guard=False),
-        Part(_ASK, params, guard=False),
-        Part(_TELL_QUESTION, params, guard=False),
-    )
+    statements = (_NUMBER_QUESTION, _ASK, _TELL_QUESTION, _TAKE_KEPT_ANSWER, _WAS_ASKED)
+    parts = (Part(FENCE, params), *(Part(statement, params, guard=False) for statement in statements))
     locks = tuple(dict.fromkeys((place["root"], run_id)))
-    return Unit(parts, locks, order=(place["root"], run_id), answer=3, check=Part(_WAS_ASKED, params))
+    return Unit(parts, locks, order=(place["root"], run_id), answer=5, check=Part(_WAS_ASKED, params))
 
 
 # -- answering
 
-_waiting_step = STEPS.alias("waiting_step")
-_waiting_run = RUNS.alias("waiting_run")
-_still_waits = exists().where(
-    _waiting_step.c.run_id == P("run"),
-    _waiting_step.c.name == P("name"),
-    _waiting_step.c.kind == "suspend",
-    _waiting_step.c.status == StepStatus.RUNNING.value,
-    _waiting_run.c.id == P("run"),
-    one_of(_waiting_run.c.status, LIVE),
+_open = STEPS.alias("open_wait")
+_open_run = RUNS.alias("open_run")
+_only = P("only", type_=S.run_id.type)
+_has_kept_answer = exists().where(
+    W.run_id == _open.c.run_id, W.step == _open.c.name, W.number.is_not(None)
 )
-_NUMBER_ANSWER = Statement(
-    update(RUNS).where(R.id == P("root"), _still_waits).values(event_seq=R.event_seq + 1)
-)
-_TELL_ANSWER = Statement(_event(last_event(P("root", type_=R.id.type)), _still_waits))
-_WAKE = Statement(
-    update(RUNS)
-    .where(R.id == P("run"), _still_waits)
-    .values(**WAKE_VALUES)
-    .returning(R.status, R.owner, last_event(P("root", type_=R.id.type)), R.name, R.route, R.deployment)
-)
-_ANSWER = Statement(
-    update(STEPS)
+_chosen = (
+    select(_open.c.run_id)
+    .join_from(_open, _open_run, _open_run.c.id == _open.c.run_id)
     .where(
-        S.run_id == P("run"),
-        S.name == P("name"),
-        S.kind == "suspend",
-        S.status == StepStatus.RUNNING.value,
-        exists().where(_waiting_run.c.id == P("run"), one_of(_waiting_run.c.status, LIVE)),
+        _open_run.c.root_id == P("root"),
+        _open.c.name == P("asked", type_=S.name.type),
+        _open.c.kind == "suspend",
+        _open.c.status == StepStatus.RUNNING.value,
+        one_of(_open_run.c.status, LIVE),
+        or_(_only.is_(None), _open.c.run_id == _only),
+        ~_has_kept_answer,
     )
-    .values(
-        status=P("outcome"),
-        output=P("output"),
-        error=P("error"),
-        seq=select(R.seq).where(R.id == P("run")).scalar_subquery(),
-        ring_at=None,
-        finished_at=now(),
-    )
+    .order_by(_open.c.event)
+    .limit(1)
+    .correlate(None)
 )
+_chosen_id = _chosen.scalar_subquery()
+_tree_root = RUNS.alias("tree_root")
+_live_root = RUNS.alias("live_root")
+_is_early = and_(
+    _only.is_(None),
+    exists().where(_live_root.c.id == P("root"), one_of(_live_root.c.status, LIVE)),
+    ~_has_asked,
+    ~exists().where(
+        E.project == P("project"), E.topic == P("topic"), E.type == P("event_type"), _is_answer
+    ),
+)
+
+
+_is_wanted = or_(_chosen.exists(), _is_early)
+_answered = RUNS.alias("answered")
+_is_parked = _answered.c.status == RunStatus.WAITING.value
+_gave_slot_up = and_(_is_parked, _answered.c.slot == QueueSlot.RELEASED.value)
+_as_woken = {
+    "status": case((_is_parked, RunStatus.QUEUED.value), else_=_answered.c.status),
+    "slot": case((_gave_slot_up, QueueSlot.WANTED.value), else_=_answered.c.slot),
+}
+_WANTED = Statement(
+    select(
+        _tree_root.c.event_seq + 1,
+        _answered.c.id,
+        *(_as_woken.get(column.name, _answered.c[column.name]) for column in WOKEN),
+    )
+    .select_from(_tree_root)
+    .outerjoin(_answered, _answered.c.id == _chosen_id)
+    .where(_tree_root.c.id == P("root"), _is_wanted)
+)
+
+
+def _answering(*conditions: Any) -> tuple[Statement, ...]:
+    """Return the statements that answer the oldest open wait under a key, or keep the answer if it is early.
+
+    The first takes the event's number, the second wakes, the third tells, the fourth ends the wait.
+    """
+    root = last_event(P("root", type_=R.id.type))
+    return (
+        Statement(
+            update(RUNS).where(R.id == P("root"), _is_wanted, *conditions).values(event_seq=R.event_seq + 1)
+        ),
+        Statement(update(RUNS).where(R.id == _chosen_id, *conditions).values(**WAKE_VALUES)),
+        Statement(_event(root, _is_wanted, *conditions)),
+        Statement(
+            update(STEPS)
+            .where(S.run_id == _chosen_id, S.name == P("asked"), *conditions)
+            .values(
+                status=StepStatus.COMPLETED.value,
+                output=P("answer"),
+                seq=select(R.seq).where(R.id == S.run_id).scalar_subquery(),
+                ring_at=None,
+                finished_at=now(),
+            )
+        ),
+    )
+
+
+_ANSWER = _answering()
+_ANSWER_BY_STEP = _answering(is_recorded_now)
+
+
+def _answer_params(
+    name: str,
+    place: dict[str, str],
+    *,
+    only: str | None,
+    answer: str,
+    event_type: str,
+    event_data: str,
+    ring_again: float,
+) -> dict[str, Any]:
+    return {
+        **place,
+        "asked": name,
+        "only": only,
+        "answer": answer,
+        "event_type": event_type,
+        "event_data": event_data,
+        "ring_again": ring_again,
+    }
 
 
 def resume(
-    run_id: str,
+    run_id: str | None,
+    name: str,
+    *,
+    place: dict[str, str],
+    output: str,
+    event_type: str,
+    event_data: str,
+    ring_again: float,
+    only: str | None = None,
+) -> Unit:
+    """Answer the oldest open wait under a name in a tree, or keep the answer if nobody has asked yet.
+
+    Answers (event number, run id, run status, owner, name, route, deployment), where all but the number is
+    null for an answer that is kept; or nothing: it comes too late.
+
+    Args:
+        run_id: The run that seems to be answered, to lock it in its place; None if there seems to be none.
+        name: Of the step.
+        place: ``project``, ``root`` and ``topic``.
+        output: Of the step, JSON text.
+        event_type: Of the event that tells it.
+        event_data: JSON text.
+        ring_again: After how many seconds a sweeper rings for the run.
+        only: Answer this run, nothing else.
+    """
+    params = {
+        **_answer_params(
+            name,
+            place,
+            only=only,
+            answer=output,
+            event_type=event_type,
+            event_data=event_data,
+            ring_again=ring_again,
+        ),
+        "by": run_id,
+    }
+    locks = tuple(dict.fromkeys((place["root"], run_id or place["root"])))
+    parts = (Part(_WANTED, params), *(Part(statement, params, guard=False) for statement in _ANSWER))
+    return Unit(parts, locks, order=(place["root"], run_id or ""), locks_first=True)
+
+
+_ANSWERED_BY_STEP = Statement(
+    select(S.seq, E.number)
+    .select_from(STEPS)
+    .outerjoin(
+        EVENTS,
+        and_(
+            E.project == P("project"),
+            E.topic == P("topic"),
+            E.number == last_event(P("root", type_=R.id.type)),
+            E.type == P("event_type"),
+            E.run_id == P("run"),
+        ),
+    )
+    .where(S.run_id == P("run"), S.name == P("name"), S.owner == P("worker"), S.seq.is_not(None))
+)
+
+
+def resume_by_step(
+    record: Unit,
+    run_id: str | None,
     name: str,
     *,
     place: dict[str, str],
@@ -167,44 +332,51 @@ def resume(
     event_data: str,
     ring_again: float,
 ) -> Unit:
-    """Answer a wait; answers (run status, owner, event number, run name, route, deployment), or nothing.
+    """Record a step, which `record` does, and answer as `resume`, or do neither.
 
-    Nothing means that it waits no more: somebody else has answered, it has expired, or its run has ended.
+    Answers (seq, number of the event if the answer was wanted), or nothing when fenced.
     """
+    own = record.parts[0].params
     params = {
-        **place,
-        "run": run_id,
-        "name": name,
-        "outcome": StepStatus.COMPLETED.value,
-        "output": output,
-        "error": None,
-        "event_type": event_type,
-        "event_data": event_data,
-        "ring_again": ring_again,
+        **own,
+        **_answer_params(
+            name,
+            place,
+            only=None,
+            answer=output,
+            event_type=event_type,
+            event_data=event_data,
+            ring_again=ring_again,
+        ),
+        "by": own["run"],
     }
     parts = (
-        Part(_NUMBER_ANSWER, params),
-        Part(_TELL_ANSWER, params, guard=False),
-        Part(_WAKE, params),
-        Part(_ANSWER, params, guard=False),
+        *record.parts,
+        *(Part(statement, params, guard=False) for statement in (*_ANSWER_BY_STEP, _ANSWERED_BY_STEP)),
     )
-    locks = tuple(dict.fromkeys((place["root"], run_id)))
-    return Unit(parts, locks, order=(place["root"], run_id), answer=2, locks_first=True)
+    return Unit(
+        parts,
+        tuple(dict.fromkeys((place["root"], run_id or place["root"], own["run"]))),
+        order=(place["root"], run_id or ""),
+        answer=len(parts) - 1,
+        check=Part(_ANSWERED_BY_STEP, params),
+        locks_first=True,
+    )
+
+
+# -- expiring
+
+_no_answer = ~exists().where(W.run_id == P("run"), W.step == P("name"), W.number.is_not(None))
+_WAKE_EXPIRED = wake(still_waits, _no_answer)
+_EXPIRE = complete_waiting(_no_answer)
 
 
 def expire(run_id: str, name: str, *, root_id: str, error: str, ring_again: float) -> Unit:
-    """End a wait without an answer; answers as `resume`, without an event."""
-    params = {
-        "run": run_id,
-        "root": root_id,
-        "name": name,
-        "outcome": StepStatus.FAILED.value,
-        "output": None,
-        "error": error,
-        "ring_again": ring_again,
-    }
-    parts = (Part(_WAKE, params), Part(_ANSWER, params, guard=False))
-    return Unit(parts, (run_id,), order=(root_id, run_id), locks_first=True)
+    """End a wait without an answer; answers the columns of `Woken`, or nothing when it waits no more."""
+    params = end_params(run_id, name, output=None, error=error, ring_again=ring_again)
+    parts = (Part(_WAKE_EXPIRED, params), Part(_EXPIRE, params, guard=False))
+    locks = tuple(dict.fromkeys((root_id, run_id)))
+    return Unit(parts, locks, order=(root_id, run_id), locks_first=True)
 
 
 _WAITS = (
@@ -225,25 +397,3 @@ READ_WAIT = Statement(
     .where(R.root_id == P("root"), S.name == P("name"), S.kind == "suspend")
     .order_by(case((S.status == StepStatus.RUNNING.value, 0), else_=1), S.event.desc())
 )
-_moment = select(now()).scalar_subquery()
-READ_EXPIRED = Statement(
-    select(S.run_id, S.name, R.root_id, S.started_at, S.ring_at)
-    .join_from(STEPS, RUNS, S.run_id == R.id)
-    .where(S.ring_at <= _moment, *_WAITS)
-    .limit(MAX_EXPIRED)
-)
-_CLOSE_WAITS = Statement(
-    update(STEPS)
-    .where(
-        S.ring_at <= _moment,
-        S.kind == "suspend",
-        S.status == StepStatus.RUNNING.value,
-        exists().where(R.id == S.run_id, R.finished_at.is_not(None)),
-    )
-    .values(status=StepStatus.FAILED.value, error="the run had ended", ring_at=None, finished_at=now())
-)
-
-
-def close_waits_of_ended_runs() -> Unit:
-    """Close waits that nobody needs any more."""
-    return Unit((Part(_CLOSE_WAITS, {}, guard=False),), ())

@@ -200,7 +200,10 @@ class Event(JournalTable, table=True):
     hops: int = 0  # event triggers that lie between it and whoever published first
     created_at: float
 
-    __table_args__ = (Index("event_created", "created_at"),)
+    __table_args__ = (
+        Index("event_created", "created_at"),
+        _partial("event_answers", "substr(type, 1, 7) = 'resume_'", "project", "topic", "type"),
+    )
 
 
 class EventWait(JournalTable, table=True):

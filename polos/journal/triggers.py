@@ -1,4 +1,4 @@
-"""Units and reads on event triggers: declare, fire. The cursor and the runs of its events move in one transaction."""
+"""Units and reads on event triggers: declare, fire. A cursor moves in one transaction with what it starts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.events import TOPICS, E, T
 from polos.journal.precedence import left_behind, may_take
-from polos.journal.runs import NewRun
-from polos.journal.starts import fail_if, start_if
+from polos.journal.runs import NewRun, R
+from polos.journal.starts import fail_if, start_if, start_params
 from polos.journal.statements import Part, Row, Statement, Unit, now, texts_of
 from polos.journal.tables import Trigger
 
@@ -64,9 +64,7 @@ class DueTrigger:
 
     def run_id(self, first: int, last: int) -> str:
         """Return the id of the run of these events: whoever starts it, it is the same run."""
-        return str(
-            uuid.uuid5(_SPACE, f"{self.project}\0{self.workflow}\0{self.topic}\0{first}\0{last}")
-        )
+        return str(uuid.uuid5(_SPACE, f"{self.project}\0{self.workflow}\0{self.topic}\0{first}\0{last}"))
 
 
 # -- declared
@@ -100,7 +98,7 @@ _WITHDRAW = Statement(
         or_(
             and_(
                 G.workflow.op("IN")(texts_of(P("offered", type_=G.workflow.type))),
-                ~(G.workflow + literal_column("'\n'") + G.topic).op("IN")(
+                (G.workflow + literal_column("'\n'") + G.topic).op("NOT IN")(
                     texts_of(P("declared", type_=G.workflow.type))
                 ),
                 may_take("event_trigger"),
@@ -196,7 +194,9 @@ class TriggeredRun:
     error: str | None = None
 
 
-def fire_trigger(due: DueTrigger, runs: Sequence[TriggeredRun], *, to: int, ring_again: float) -> Unit:
+def fire_trigger(
+    due: DueTrigger, runs: Sequence[TriggeredRun], *, to: int, ring_again: float, window: int
+) -> Unit:
     """Start runs and move the cursor on; answers nothing if others did. Without runs it only moves on."""
     params = {
         "project": due.project,
@@ -207,11 +207,22 @@ def fire_trigger(due: DueTrigger, runs: Sequence[TriggeredRun], *, to: int, ring
         "last_run": runs[-1].new.id if runs else None,
     }
     parts = [Part(_MOVE_ON, params)]
-    for run in runs:
-        values = {**run.new.columns(), **params, "ring_again": ring_again, "error": run.error}
+    for place, run in enumerate(runs):
+        values = {
+            **start_params(run.new, ring_again=ring_again, window=window, place=place),
+            **params,
+            "error": run.error,
+        }
         parts.append(Part(_FAIL if run.error else _START, values, guard=False))
     ids = tuple(run.new.id for run in runs)
     return Unit(tuple(parts), ids[:1], order=(due.workflow, due.topic))
+
+
+READ_RUNG = Statement(
+    select(R.id).where(
+        R.id.op("IN")(texts_of(P("runs", type_=R.id.type))), R.slot.is_(None), R.finished_at.is_(None)
+    )
+)
 
 
 def due_trigger(row: Row) -> DueTrigger:

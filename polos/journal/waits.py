@@ -24,8 +24,8 @@ from sqlalchemy import (
 
 from polos.journal.runs import FENCE, RUNS, WAKE_VALUES, R, fence
 from polos.journal.statements import Part, Statement, Unit, now, one_of
-from polos.journal.states import LIVE, StepStatus
-from polos.journal.steps import STEPS, S, insert_step, param
+from polos.journal.states import LIVE, QueueSlot, RunStatus, StepStatus
+from polos.journal.steps import STEPS, S, insert_step
 
 P = bindparam
 MAX_DUE = 500  # at a time
@@ -91,7 +91,7 @@ still_waits = and_(
     ),
     run_lives,
 )
-WOKEN = (R.status, R.owner, R.name, R.route, R.deployment)
+WOKEN = (R.status, R.owner, R.name, R.route, R.deployment, R.slot)
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,12 @@ class Woken:
     name: str
     route: str
     deployment: str
+    slot: str | None
+
+    @property
+    def wants_bell(self) -> bool:
+        """Whether it was parked, and need not wait for its queue to admit it again."""
+        return self.status == RunStatus.QUEUED and self.slot != QueueSlot.WANTED
 
 
 def wake(*conditions: Any) -> Statement:
@@ -244,5 +250,7 @@ def due_from(row: Any) -> DueWait:
 
 
 READ_REMAINING = Statement(
-    select(S.name, S.ring_at - now()).where(S.run_id == P("run"), S.status == WAITS, S.ring_at.is_not(None))
+    select(S.name, S.kind, S.started_at, func.coalesce(S.not_before, S.ring_at), S.ring_at - now()).where(
+        S.run_id == P("run"), S.status == WAITS, S.ring_at.is_not(None)
+    )
 )

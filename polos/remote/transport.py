@@ -17,8 +17,9 @@ from polos.events import EventData, StreamEvent
 from polos.handles import ExecutionHandle
 from polos.remote.connection import PATIENCE_SECONDS, ServerConnection
 from polos.remote.refusals import data_of
+from polos.remote.schedules import RemoteSchedules
 from polos.remote.streams import subscribed
-from polos.transport import RunRequest, ServerAddress
+from polos.transport import ForkRequest, RunRequest, ServerAddress
 
 logger = logging.getLogger("polos.client")
 
@@ -76,7 +77,8 @@ class RemoteTransport:
             )
         return replace(
             request,
-            idempotency_key=request.idempotency_key or str(uuid.uuid4()),
+            idempotency_key=request.idempotency_key
+            or (str(uuid.uuid4()) if request.debounce_key is None else None),
             deployment_id=request.deployment_id or self._deployment,
         )
 
@@ -148,6 +150,31 @@ class RemoteTransport:
             record = await self.read_run(execution_id)
             return record is not None and record["status"] == "cancelled"
         return response is not None
+
+    async def retry_run(self, execution_id: str) -> None:
+        """See `Transport`."""
+        response = None
+        if _is_possible(execution_id):
+            path = f"{_path(execution_id)}/retry"
+            response = await self._server.ask("POST", path, body={}, is_repeatable=False)
+        if response is None:
+            raise _no_run(execution_id)
+
+    async def fork_run(self, request: ForkRequest) -> ExecutionHandle:
+        """See `Transport`; it has a key, so that nothing is started twice however often it is asked for."""
+        keyed = replace(
+            request,
+            idempotency_key=request.idempotency_key or str(uuid.uuid4()),
+            deployment_id=request.deployment_id or self._deployment,
+        )
+        body = {name: value for name, value in vars(keyed).items() if value is not None}
+        path = f"{_path(body.pop('execution_id'))}/fork"
+        response = (
+            await self._server.ask("POST", path, body=body) if _is_possible(keyed.execution_id) else None
+        )
+        if response is None:
+            raise _no_run(request.execution_id)
+        return _handle(data_of(response, self._server.url, key="execution_id"))
 
     async def resume_run(
         self, execution_id: str, step_key: str, data: Any, *, run_id: str | None = None
@@ -234,6 +261,13 @@ class RemoteTransport:
         response = await self._server.ask("GET", "/events", params=params)
         found = data_of(_there(response), self._server.url, key="events")["events"]
         return [StreamEvent.model_validate(event) for event in found]
+
+    # -- schedules
+
+    @property
+    def schedules(self) -> RemoteSchedules:
+        """See `Transport`."""
+        return RemoteSchedules(self._server)
 
     # -- life
 

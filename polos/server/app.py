@@ -12,7 +12,19 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 import polos
-from polos.server import approvals, definitions, events, fleet, health, keys, run_lists, runs, sessions
+from polos.server import (
+    approvals,
+    definitions,
+    events,
+    fleet,
+    health,
+    keys,
+    run_lists,
+    runs,
+    schedules,
+    sessions,
+    triggers,
+)
 from polos.server.body_limit import BodyLimit
 from polos.server.errors import answer_errors
 from polos.server.gate import API, Gate
@@ -75,7 +87,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _api() -> APIRouter:
     # Of two paths that fit, the first is taken: those that end in any id come last.
     api = APIRouter(dependencies=[Depends(_bearer)])
-    for room in (run_lists, approvals, runs, events, sessions, fleet, keys, definitions):
+    for room in (run_lists, approvals, runs, events, sessions, fleet, keys, schedules, triggers, definitions):
         api.include_router(room.router)
     return api
 

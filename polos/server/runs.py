@@ -32,6 +32,12 @@ class RunWanted(BaseModel):
     idempotency_key: Label | None = Field(
         None, description="With a key that was used before, the earlier run is returned."
     )
+    priority: Annotated[int, Field(ge=0, le=9)] | None = Field(None, description="9 is first, 5 the default.")
+    delay_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    debounce_key: Label | None = Field(
+        None, description="Calls with one key collapse into one run, with the last payload."
+    )
+    debounce_seconds: Seconds | None = None
 
 
 class Belonging(BaseModel):
@@ -158,6 +164,10 @@ def _request(workflow_id: str, wanted: RunWanted, to: Belonging) -> RunRequest:
         user_id=to.user_id,
         run_timeout_seconds=wanted.run_timeout_seconds,
         idempotency_key=wanted.idempotency_key,
+        priority=wanted.priority,
+        delay_seconds=wanted.delay_seconds,
+        debounce_key=wanted.debounce_key,
+        debounce_seconds=wanted.debounce_seconds,
         deployment_id=to.deployment_id,
     )
 
@@ -173,10 +183,11 @@ async def _start(services: Services, caller: Caller, requests: Sequence[RunReque
         raise ApiError(413, str(error)) from error
     except (TypeError, ValueError, RecursionError) as error:  # what cannot be stored
         raise ApiError(400, str(error)) from error
-    return [_started(handle) for handle in handles]
+    return [started_run(handle) for handle in handles]
 
 
-def _started(handle: ExecutionHandle) -> StartedRun:
+def started_run(handle: ExecutionHandle) -> StartedRun:
+    """Return the answer that tells of a run that was started."""
     return StartedRun(execution_id=handle.id, **handle.model_dump(include=set(StartedRun.model_fields)))
 
 

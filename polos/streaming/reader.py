@@ -131,6 +131,7 @@ class TreeReader:
         self._inbox = _Inbox()
         self._heard_until = cursor.position if cursor is not None else Position()
         self._watched_at = 0.0
+        self._is_catching_up = False
 
     @property
     def number(self) -> int:
@@ -162,8 +163,11 @@ class TreeReader:
                 return
             await self._hear()
             async for told in self._all():
+                is_end = ends_run(told.type, told.data, self._run_id)
+                if is_end and self._is_catching_up and await self._was_retried(told.cursor.number):
+                    continue
                 yield told
-                if ends_run(told.type, told.data, self._run_id):
+                if is_end:
                     return
 
     async def _has_end(self) -> bool:
@@ -172,6 +176,14 @@ class TreeReader:
             return False
         head = await self._history.head()
         return head.ended_event is not None and self._progress.number >= head.ended_event
+
+    async def _was_retried(self, number: int) -> bool:
+        """Whether an end that is still kept was taken back: the journal has another event in its place."""
+        try:
+            head = await self._history.head()
+        except ServiceUnavailableError:
+            return False
+        return head.number > 0 and head.ended_event != number
 
     async def _hear(self) -> None:
         try:
@@ -198,8 +210,10 @@ class TreeReader:
             if inbox.has_missed:
                 inbox.has_missed = False
                 self._watch()
+                self._is_catching_up = True
                 async for told in self._catch_up():
                     yield told
+                self._is_catching_up = False
             heard = await inbox.wait(SILENCE_SECONDS)
             for told in await self._take_all(inbox.take()):
                 yield told

@@ -126,6 +126,9 @@ class Tool(Workflow):
         user_id: str | None = None,
         timeout: float | None = 600.0,
         initial_state: BaseModel | dict[str, Any] | None = None,
+        *,
+        priority: int | None = None,
+        idempotency_key: str | None = None,
     ) -> Any:
         """Run the tool by hand, as `Workflow.run` does, after checking its input.
 
@@ -146,6 +149,8 @@ class Tool(Workflow):
             user_id=user_id,
             timeout=timeout,
             initial_state=initial_state,
+            priority=priority,
+            idempotency_key=idempotency_key,
         )
 
     def _check_input(self, payload: object) -> None:

@@ -1,4 +1,4 @@
-"""What the code of this worker declares: schedules, and triggers of events."""
+"""What the code of this worker declares: limits of queues, schedules, and triggers of events."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from polos import serialization
 from polos.cron import next_tick
+from polos.journal.queues import Limits, declare_queue, smallest_limits
 from polos.journal.schedules import NewSchedule, adopt_schedules, declare_schedule, withdraw_schedules
 from polos.journal.statements import Unit
 from polos.journal.triggers import NewTrigger, declare_trigger, declared_name, withdraw_triggers
@@ -23,7 +24,8 @@ def declarations(settings: Settings, routes: Routes, offered: Iterable[Offer], *
     """
     definitions = [found for _, name in sorted(offered) if (found := get_workflow(name)) is not None]
     declared = Declared(settings, routes, now)
-    units = [unit for definition in definitions for unit in declared.of(definition)]
+    units = [*declared.queues(definitions)]
+    units += [unit for definition in definitions for unit in declared.of(definition)]
     return [*units, *declared.withdrawals([definition.id for definition in definitions])]
 
 
@@ -45,6 +47,22 @@ class Declared:
             yield self._schedule(definition)
         if definition.trigger_on_event is not None:
             yield self._trigger(definition, definition.trigger_on_event)
+
+    def queues(self, definitions: Iterable[Workflow]) -> Iterable[Unit]:
+        """Yield the units of the queues that have limits."""
+        limits = [(definition.queue_name, self._limits(definition)) for definition in definitions]
+        settings = self._settings
+        for name, smallest in smallest_limits(limits).items():
+            if smallest != Limits():
+                yield declare_queue(settings.project_id, settings.deployment_id, name, smallest)
+
+    def _limits(self, definition: Workflow) -> Limits:
+        queue = definition.declared_queue
+        limit = queue.concurrency_limit or self._settings.default_concurrency_limit or None
+        if definition.is_schedulable:
+            limit = 1  # of one schedule: its runs do not overlap
+        rate_seconds = None if queue.rate_limit is None else queue.rate_seconds
+        return Limits(limit, queue.rate_limit, rate_seconds, queue.hold_while_waiting)
 
     def withdrawals(self, offered: list[str]) -> list[Unit]:
         """Return the units that deactivate what is not declared any more."""

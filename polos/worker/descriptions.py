@@ -27,7 +27,9 @@ def described(offers: Iterable[tuple[str, str]], routes: Routes) -> dict[tuple[s
 def _text(definition: Workflow, routes: Routes) -> str | None:
     try:
         return serialization.dumps(
-            _description(definition, routes), limit_bytes=LARGEST_BYTES, what=f"the description of {definition.id!r}"
+            _description(definition, routes),
+            limit_bytes=LARGEST_BYTES,
+            what=f"the description of {definition.id!r}",
         )
     except Exception as error:  # noqa: BLE001 - schemas are the user's, and lists can do without one
         logger.debug("%r is offered without a description: %s", definition, error)

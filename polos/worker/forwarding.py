@@ -6,7 +6,7 @@ import logging
 
 from polos.dispatch import Doorbell
 from polos.engine.runtime import Runtime
-from polos.journal.runs import READ_RUN, run_record
+from polos.journal.runs import READ_RUN, is_pending, run_record
 from polos.journal.states import RunStatus
 from polos.journal.workers import READ_OFFERING
 from polos.registry import get_workflow
@@ -31,6 +31,9 @@ async def forward(runtime: Runtime, run_id: str, step: str | None = None) -> str
     if not rows:
         return "unknown run"
     run = run_record(rows[0])
+    if step is None and is_pending(run):
+        runtime.doorman.look_at(run["queue"], run["concurrency_key"])
+        return "waits for its queue"
     wanted = run["status"] == RunStatus.QUEUED if step is None else run["finished_at"] is None
     if not wanted or _is_ours(runtime, run, step):
         return "held elsewhere"

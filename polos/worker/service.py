@@ -19,10 +19,14 @@ from polos.engine.runtime import Runtime, worker_channel
 from polos.engine.signals import Fenced
 from polos.engine.tasks import install_task_factory, start_apart
 from polos.journal import schema
+from polos.journal.database import Connection
 from polos.journal.liveness import liveness_for
+from polos.journal.postgres import TransientConflictError
 from polos.journal.recovery import ring_offered
 from polos.journal.statements import Unit
 from polos.journal.workers import (
+    READ_CLOCK,
+    Offer,
     WorkerRow,
     offer_definitions,
     register_worker,
@@ -38,8 +42,10 @@ from polos.streaming.feed import Feed
 from polos.threads import DaemonThreads
 from polos.worker.audit import Audit
 from polos.worker.consuming import Consumed
+from polos.worker.declarations import declarations
 from polos.worker.definitions import offers, resolve
 from polos.worker.descriptions import described
+from polos.worker.doorman import Doorman
 from polos.worker.drain import drain
 from polos.worker.heartbeat import LOOK_AGAIN_SECONDS, Heartbeat
 from polos.worker.sweeper import Sweeper
@@ -89,7 +95,9 @@ class WorkerService:
             self._routing,
             settings,
             revive=connections.revive,
+            nudge=self._nudge,
         )
+        self._doorman = Doorman(connections.database, self._dispatcher, settings)
         self._run_coroutine: Callable[..., Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bus: Bus | None = None
@@ -111,6 +119,7 @@ class WorkerService:
         run_coroutine(self._start_on_loop(), timeout_seconds=30.0)
         self._heartbeat.start(self._heartbeat.worker_id)
         self._sweeper.start()
+        self._doorman.start()
         if self._settings.preload_models == "1" and any(kind == "agent" for kind, _ in self._offers()):
             # No daemon: see `models.call`.
             threading.Thread(target=_preload_models, name="polos-preload", daemon=False).start()
@@ -129,6 +138,7 @@ class WorkerService:
         self._within(STOP_SECONDS, runtime.journal.do(start_draining(worker_id)))
         grace = self._drain_seconds if grace_seconds is None else grace_seconds
         self._within(grace + STOP_SECONDS, drain(runtime, grace_seconds=grace))
+        self._doorman.stop()
         self._sweeper.stop()
         self._heartbeat.stop()
         self._within(STOP_SECONDS, self._stop_on_loop(runtime, worker_id))
@@ -148,9 +158,12 @@ class WorkerService:
         """Offer what was defined since this worker started."""
         if self._run_coroutine is not None and self.runtime is not None:
             offered = self._offers()
-            offer = offer_definitions(self.runtime.worker_id, offered, details=described(offered))
+            details = described(offered, self._routing)
+            offer = offer_definitions(self.runtime.worker_id, offered, details=details)
             self._run_coroutine(self.runtime.journal.do(offer))
+            self._run_coroutine(self._declare_again(offered))
             self._run_coroutine(self.runtime.journal.do(self._waited_for()))
+            self._doorman.look()
 
     async def _start_on_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -185,6 +198,8 @@ class WorkerService:
             project=self._settings.project_id,
             deployment=self._settings.deployment_id,
             may_start=self._may_start,
+            doorman=self._doorman,
+            published=self._sweeper.poke,
         )
         self._bus.listen(worker_channel(self.runtime.worker_id), self._nudged)
         self._audit = Audit(self.runtime)
@@ -214,13 +229,28 @@ class WorkerService:
             concurrency=self._concurrency,
         )
         offered = self._offers()
-        connection.commit([register_worker(row, offered, details=described(offered))])
+        details = described(offered, self._routing)
+        connection.commit([register_worker(row, offered, details=details)])
+        self._declare(connection, offered)
         connection.commit([self._waited_for()])
         if not offered:
             logger.warning(
                 "This worker offers nothing: no agent, tool or workflow is imported. Name the modules that "
                 "define them in POLOS_IMPORTS, or as arguments of 'polos worker'."
             )
+
+    def _declare(self, connection: Connection, offered: Collection[Offer]) -> None:
+        """Enter the schedules and triggers of what this worker offers, one by one."""
+        [(now, _)] = connection.read(READ_CLOCK, {})
+        for unit in declarations(self._settings, self._routing, offered, now=now):
+            _certainly(connection, unit)
+
+    async def _declare_again(self, offered: Collection[Offer]) -> None:
+        assert self.runtime is not None
+        journal = self.runtime.journal
+        [(now, _)] = await journal.read(READ_CLOCK)
+        for unit in declarations(self._settings, self._routing, offered, now=now):
+            await journal.do(unit)
 
     def _offers(self) -> list[tuple[str, str]]:
         return offers(self._routing, self._routes)
@@ -236,6 +266,12 @@ class WorkerService:
     def _nudged(self, run_id: str) -> None:
         if self._audit is not None:
             self._audit.look_at(run_id)
+
+    def _nudge(self, owner: str, run_id: str) -> None:
+        """Tell the worker that keeps a run that something happened for it; on any thread."""
+        loop, bus = self._loop, self._bus
+        if loop is not None and bus is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(bus.publish, worker_channel(owner), run_id)
 
     def _on_declared_dead(self) -> None:
         """Go on as a new worker, on the heartbeat's thread: what the old one owned is executed elsewhere.
@@ -274,6 +310,16 @@ class WorkerService:
             if call is not None:
                 call.cancel()
         await asyncio.gather(*(_dropped(execution) for execution in list(runtime.executions.values())))
+
+
+def _certainly(connection: Connection, unit: Unit) -> None:
+    """Commit a unit, again while it gets into the way of another worker's."""
+    while True:
+        try:
+            connection.commit([unit])
+            return
+        except TransientConflictError:
+            continue  # the database chose us to give way; the other is done
 
 
 async def _dropped(execution: Execution) -> None:

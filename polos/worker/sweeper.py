@@ -22,7 +22,7 @@ from polos.journal.recovery import (
 from polos.journal.workers import READ_CLOCK, READ_WORKERS, SeenWorker, remove_worker, seen_from
 from polos.routes import Routes
 from polos.settings import Settings
-from polos.worker.duties.desk import Desk, Duty
+from polos.worker.duties.desk import Desk, Duty, Nudge, no_nudge
 from polos.worker.duties.detector import FindStuckRuns
 from polos.worker.duties.ringing import RingWhatIsDue
 from polos.worker.duties.schedules import FireSchedules
@@ -53,11 +53,12 @@ class Sweeper:
         settings: Settings,
         *,
         revive: Callable[[], None],
+        nudge: Nudge = no_nudge,
         duties: Sequence[Duty] | None = None,
     ) -> None:
         self._database = database
         self._liveness = liveness
-        self._desk = Desk(self._connect, dispatcher, routes, settings)
+        self._desk = Desk(self._connect, dispatcher, routes, settings, nudge)
         self._duties = all_duties(settings) if duties is None else list(duties)
         self._next_look: dict[Duty, float] = {}
         self._wanted_after = settings.sweep_seconds
@@ -97,7 +98,8 @@ class Sweeper:
             except Exception:
                 logger.exception("A sweep failed; the next one tries again")
                 self._disconnect()
-            self._poked.wait(self._pause())
+            if self._poked.wait(self._pause()):
+                self._next_look.clear()
             self._poked.clear()
 
     def _pause(self) -> float:
@@ -147,7 +149,8 @@ class Sweeper:
         self._wanted_after = self._settings.sweep_seconds
         now = time.monotonic()
         for duty in self._duties:
-            if now < self._next_look.get(duty, 0.0):
+            if (pause := self._next_look.get(duty, 0.0) - now) > 0:
+                self._wanted_after = min(self._wanted_after, max(pause, SHORTEST_PAUSE_SECONDS))
                 continue
             self._next_look[duty] = now + duty.every_seconds
             again = self._done(duty)

@@ -26,9 +26,14 @@ def python_blocks(markdown: str) -> list[str]:
 
 def environment(server: ModelServer, home: Path) -> dict[str, str]:
     """Return the variables of a reader who has configured nothing but a provider."""
+    return {**bare_environment(home), **server.environment}
+
+
+def bare_environment(home: Path) -> dict[str, str]:
+    """Return the variables of a reader who has configured nothing."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("POLOS_")}
     path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
-    return {**kept, **server.environment, "PATH": path, "PYTHONPATH": str(ROOT), "POLOS_HOME": str(home)}
+    return {**kept, "PATH": path, "PYTHONPATH": str(ROOT), "POLOS_HOME": str(home)}
 
 
 def run(file: str, folder: Path, variables: Mapping[str, str]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from models.servers import ModelServer
-from programs import ROOT, celery, environment, run
+from programs import ROOT, bare_environment, celery, environment, run
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -33,6 +33,15 @@ def test_the_workflow_mails_the_agents_answer(server: ModelServer, home: Path) -
     assert "mail-ada@example.com" in printed
 
 
+def test_the_story_is_streamed(server: ModelServer, home: Path) -> None:
+    server.says("The sea was calm.")
+
+    printed = run("story.py", EXAMPLES / "streaming", environment(server, home))
+
+    assert printed.startswith("The sea was calm.\n")
+    assert len(server.requests) == 1
+
+
 def test_plain_celery_workers_serve_a_program_of_its_own(server: ModelServer, home: Path) -> None:
     """The worker executes the runs; the program that asks has no worker in it."""
     server.says("It is explained in the library.", times=2)
@@ -45,6 +54,36 @@ def test_plain_celery_workers_serve_a_program_of_its_own(server: ModelServer, ho
     assert "tides: It is explained in the library." in printed
     assert "rainbows: It is explained in the library." in printed
     assert sum("Task research-agent[" in line and "succeeded" in line for line in lines) == 2
+
+
+WORKFLOWS = {
+    "basics.py": ["count=2 items=['HELLO', 'WORLD']", "count=2 items=['tea', 'milk']"],
+    "questions.py": ["asked: person", "asked: contact", "asked: review by bob", "completed {'name': 'Ada'"],
+    "state.py": ["from 0: 5", "from 100: 105", "kept: {'count': 2, 'history': ['+2']}"],
+    "errors.py": ["the answer", "'way': 'second'", "'booked'", "cancelled hotel", "['hotel', 'flight']"],
+    "queues.py": ["one after the other: True", "three at once: True", "two at once: True"],
+    "parallel.py": [
+        "{'reviewers': ['Ada', 'Grace', 'Edsger'], 'average': 9.666666666666666}",
+        "5 runs started",
+    ],
+    "topics.py": [
+        "packing order 7",
+        "3 views in one run",
+        "counted: 3",
+        "event_type='packed' data={'number': 7}",
+    ],
+    "clock.py": ["remind ada 0 9 * * * Europe/London active", "{'removed': 25}"],
+}
+
+
+@pytest.mark.parametrize("program", WORKFLOWS)
+def test_what_a_workflow_does(program: str, tmp_path: Path) -> None:
+    folder = EXAMPLES / "workflows"
+    (tmp_path / program).write_text((folder / program).read_text())  # what it leaves behind is not ours
+
+    printed = run(program, tmp_path, bare_environment(tmp_path / ".polos"))
+
+    assert [line for line in WORKFLOWS[program] if line not in printed] == [], printed
 
 
 @pytest.mark.parametrize(

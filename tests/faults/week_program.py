@@ -14,11 +14,14 @@ from typing import Any
 from ledger import WORKER, Ledger
 from pydantic import BaseModel
 
-from polos import Agent, WorkflowContext, tool, workflow
+from polos import Agent, WorkflowContext, queue, tool, workflow
 
 PACE_SECONDS = float(os.environ.get("FAULT_PACE", "0.05"))  # of an average side effect
 MODEL_URL = os.environ.get("FAULT_MODEL_URL", "")
 FLAKY_FAILURES = 2
+PAUSE_SECONDS = 0.4  # of a timer: beyond WAIT_THRESHOLD_SECONDS, so that the run is parked meanwhile
+WAIT_THRESHOLD_SECONDS = 0.2
+LIMIT = 3  # of the queue that all runs of "week-waits" share
 
 # Chains of side effects: each begins after the one before it has ended.
 CHAINS: dict[str, list[list[str]]] = {
@@ -27,11 +30,12 @@ CHAINS: dict[str, list[list[str]]] = {
     "week-nested": [["before", f"{side}.inside", f"{side}.leaf", "after"] for side in ("left", "right")],
     "week-clerk": [["charge.1", "charge.2"], ["stamp.1", "charge.2"]],
     "week-desk": [["greet", f"{name}.1", "charge.2", "close"] for name in ("charge", "stamp")],
+    "week-waits": [["before", f"{side}.limited", "after"] for side in ("left", "right")],
     "week-flaky": [["once", "try"]],
     "week-patient": [],
 }
 TURNS = {"week-clerk": 3, "week-desk": 3, "week-patient": 1}
-MIXED = ("week-plain", "week-sync", "week-nested", "week-clerk", "week-desk")
+MIXED = ("week-plain", "week-sync", "week-nested", "week-clerk", "week-desk", "week-waits")
 
 
 class Order(BaseModel):
@@ -55,6 +59,7 @@ def expected_output(program: str, number: int) -> Any:
         "week-nested": ["before", {"side": "left", "sum": number + 2}, {"side": "right", "sum": number + 2}],
         "week-clerk": f"Done for {number}",
         "week-desk": f"Done for {number}",
+        "week-waits": [number, "left.limited", "right.limited"],
         "week-flaky": "at last",
         "week-patient": f"Done for {number}",
     }[program]
@@ -131,6 +136,32 @@ async def nested(ctx: WorkflowContext, order: Order) -> list[Any]:
     )
     await ctx.step.run("after", sync_effect, root, "after")
     return [before, *sides]
+
+
+@workflow(id="week-limited", queue=queue("week-limited", concurrency_limit=LIMIT))
+async def limited(ctx: WorkflowContext, order: Order) -> str:
+    name = f"{order.side}.limited"
+    return str(await ctx.step.run(name, effect, ctx.root_execution_id, name))
+
+
+@workflow(id="week-waits")
+async def waits(ctx: WorkflowContext, order: Order) -> list[Any]:
+    """Waits for an event of its own and for a timer, then for two runs of a queue that all share."""
+    root, topic = ctx.root_execution_id, f"week/{ctx.root_execution_id}"
+    await ctx.step.run("before", effect, root, "before")
+    heard, _, _ = await asyncio.gather(
+        ctx.step.wait_for_event("heard", topic, timeout=600, event_type="word", since=0),
+        ctx.step.publish_event("said", topic, {"number": order.number}, "word"),
+        ctx.step.wait_for("pause", seconds=PAUSE_SECONDS),
+    )
+    sides = await asyncio.gather(
+        *(
+            ctx.step.invoke_and_wait(side, limited, Order(number=order.number, side=side))
+            for side in ("left", "right")
+        )
+    )
+    await ctx.step.run("after", sync_effect, root, "after")
+    return [heard.data["number"], *sides]
 
 
 @tool(id="charge", description="Charge for an item")

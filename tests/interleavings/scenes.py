@@ -8,6 +8,7 @@ from typing import Any
 from hands import Hand, close_all, hand
 
 from polos.journal.children import create_children, finish_child
+from polos.journal.creating import create_run
 from polos.journal.database import Database
 from polos.journal.recovery import put_back_runs, put_back_turns
 from polos.journal.runs import (
@@ -17,7 +18,6 @@ from polos.journal.runs import (
     NewRun,
     claim_from,
     claim_run,
-    create_run,
     finish_run,
     park_run,
     run_record,

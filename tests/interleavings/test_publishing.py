@@ -39,7 +39,7 @@ def _count(scene: Scene, run: Claim, *, is_tree: bool) -> int:
 def test_a_unit_repeated_after_a_lost_answer_publishes_nothing_more(scene: Scene, is_tree: bool) -> None:
     run = scene.running("a")
     unit = publishing(run, is_tree=is_tree)
-    [(seq, number)] = scene.do(unit)
+    [(seq, number, _)] = scene.do(unit)
     assert scene.do(unit) == []  # it counts an outcome, for the fence holds, but records none
     assert unit.check is not None
     assert scene.first.read(unit.check.statement, **unit.check.params) == [(seq, 0)]
@@ -59,10 +59,10 @@ def test_a_fenced_run_publishes_nothing(scene: Scene, is_tree: bool) -> None:
 def test_events_of_programs_and_of_steps_share_their_numbers(scene: Scene) -> None:
     run = scene.running("a")
     topic = _topic(run, is_tree=True)
-    [(first, _)] = scene.do(publish_in_tree(run.project, topic, run.root_id, [EVENT, EVENT]))
-    [(_, second)] = scene.do(publishing(run, is_tree=True))
-    [(own, _)] = scene.do(publish(run.project, "parts", [EVENT, EVENT]))
-    [(_, next_own)] = scene.do(publishing(run, is_tree=False, name="another"))
+    [(first, *_)] = scene.do(publish_in_tree(run.project, topic, run.root_id, [EVENT, EVENT]))
+    [(_, second, _)] = scene.do(publishing(run, is_tree=True))
+    [(own, *_)] = scene.do(publish(run.project, "parts", [EVENT, EVENT]))
+    [(_, next_own, _)] = scene.do(publishing(run, is_tree=False, name="another"))
     assert (second, own, next_own) == (first + 1, 2, 3)
 
 

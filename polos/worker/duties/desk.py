@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from polos.dispatch import Dispatcher, Doorbell
 from polos.journal.database import Connection
+from polos.journal.postgres import TransientConflictError
 from polos.journal.recovery import MAX_ROWS
 from polos.journal.statements import Rows, Statement, Unit
 from polos.routes import Routes
@@ -23,13 +24,26 @@ class Duty(Protocol):
         ...
 
 
+Nudge = Callable[[str, str], None]  # tells the worker that owns a run: (worker id, run id)
+
+
+def no_nudge(owner: str, run_id: str) -> None:
+    """Tell nobody: the owner's audit sees it within a second."""
+
+
 class Desk:
     """The sweeper's connection and what it rings with. Used by one thread."""
 
     def __init__(
-        self, connect: Callable[[], Connection], dispatcher: Dispatcher, routes: Routes, settings: Settings
+        self,
+        connect: Callable[[], Connection],
+        dispatcher: Dispatcher,
+        routes: Routes,
+        settings: Settings,
+        nudge: Nudge = no_nudge,
     ) -> None:
         self.connect = connect
+        self.nudge = nudge
         self.routes = routes
         self.settings = settings
         self._dispatcher = dispatcher
@@ -44,7 +58,11 @@ class Desk:
 
     def commit(self, units: Sequence[Unit]) -> list[Rows]:
         """Commit units together; return their answers."""
-        return self.connect().commit(list(units))
+        while True:
+            try:
+                return self.connect().commit(list(units))
+            except TransientConflictError:
+                continue  # nobody's fault
 
     def do_all(self, unit: Unit) -> int:
         """Repeat a unit that takes up to MAX_ROWS rows until it finds no more; return how many it moved."""

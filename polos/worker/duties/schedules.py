@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from polos import serialization
@@ -21,7 +22,7 @@ from polos.journal.schedules import (
     pass_over,
     set_schedule_status,
 )
-from polos.journal.statements import Unit
+from polos.journal.statements import Rows, Unit
 from polos.journal.workers import READ_OFFERS
 from polos.timetable import payload_of
 from polos.worker.duties.desk import Desk
@@ -50,7 +51,7 @@ class FireSchedules:
         moves = [_move(desk, due) for due in map(due_schedule, rows)]
         if moves:
             answers = desk.commit([move.unit for move in moves])
-            desk.ring(*(_doorbell(move.run) for move, rows in zip(moves, answers, strict=True) if move.run and rows))
+            desk.ring(*_doorbells(moves, answers))
         if len(moves) == MAX_DUE:
             return 0.0
         [(seconds,)] = desk.read(READ_NEXT_TICK)
@@ -62,13 +63,20 @@ def _move(desk: Desk, due: DueSchedule) -> _Move:
         tick, starts = _tick(due)
         following = next_tick(due.cron, due.timezone, tick)
     except ValueError as error:  # stored by a version of the library that could read it
-        logger.error("Schedule %s of %r is paused, it cannot be read: %s", due.id, due.workflow, error)  # noqa: TRY400
+        logger.error("Schedule %s of %r is paused, it cannot be read: %s", due.id, due.workflow, error)
         return _Move(set_schedule_status(due.project, due.id, PAUSED, next_at=None))
     if not starts:
         return _Move(pass_over(due, following=following))
     new = _new_run(desk, due, tick, following or tick)
-    ring_again = desk.settings.ring_again_seconds
-    return _Move(fire_schedule(due, new, tick=tick, following=following, ring_again=ring_again), new)
+    unit = fire_schedule(
+        due,
+        new,
+        tick=tick,
+        following=following,
+        ring_again=desk.settings.ring_again_seconds,
+        window=desk.settings.doorbells_per_route,
+    )
+    return _Move(unit, new)
 
 
 def _tick(due: DueSchedule) -> tuple[float, bool]:
@@ -110,5 +118,8 @@ def _deployment(desk: Desk, due: DueSchedule) -> str:
     return str(offers[0][0]) if offers else due.deployment
 
 
-def _doorbell(new: NewRun) -> Doorbell:
-    return Doorbell(new.id, new.name, new.route, new.deployment)
+def _doorbells(moves: Sequence[_Move], answers: Sequence[Rows]) -> Iterator[Doorbell]:
+    """Yield those of runs that were started and are not pending."""
+    for move, rows in zip(moves, answers, strict=True):
+        if (new := move.run) is not None and rows and rows[0][1] is None:
+            yield Doorbell(new.id, new.name, new.route, new.deployment)

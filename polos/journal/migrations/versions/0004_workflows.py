@@ -77,6 +77,7 @@ def _add_indexes() -> None:
     _partial("step_open", "step", "status IN ('running', 'scheduled')", "run_id")
     _partial("step_illegal", "step", _ILLEGAL_STEP, "run_id")
     op.create_index("event_created", "event", ["created_at"])
+    _partial("event_answers", "event", "substr(type, 1, 7) = 'resume_'", "project", "topic", "type")
     _partial("step_waits", "step", "status = 'running' AND ring_at IS NOT NULL", "ring_at")
 
 
