@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from polos.errors import ExecutionCancelledError, StepExecutionError, WorkflowTimeoutError
     from polos.events import BatchEventPayload, EventData, EventPayload, StreamEvent
     from polos.handles import ExecutionHandle
+    from polos.hooks import HookAction, HookContext, HookResult, hook
     from polos.inputs import WorkflowState
     from polos.program import Polos
     from polos.queues import Queue, queue
@@ -70,6 +71,7 @@ _PLACES = {
     "polos.errors": ("ExecutionCancelledError", "StepExecutionError", "WorkflowTimeoutError"),
     "polos.events": ("BatchEventPayload", "EventData", "EventPayload", "StreamEvent"),
     "polos.handles": ("ExecutionHandle",),
+    "polos.hooks": ("HookAction", "HookContext", "HookResult", "hook"),
     "polos.inputs": ("WorkflowState",),
     "polos.program": ("Polos",),
     "polos.queues": ("Queue", "queue"),
@@ -108,6 +110,9 @@ __all__ = [
     "ExecutionCancelledError",
     "ExecutionHandle",
     "HasTextConfig",
+    "HookAction",
+    "HookContext",
+    "HookResult",
     "MaxStepsConfig",
     "MaxTokensConfig",
     "Polos",
@@ -136,6 +141,7 @@ __all__ = [
     "get_all_workflows",
     "get_workflow",
     "has_text",
+    "hook",
     "install",
     "max_steps",
     "max_tokens",

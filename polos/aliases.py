@@ -62,6 +62,10 @@ ALIASES: dict[str, dict[str, str]] = {
         )
     },
     "polos.features.wait": {"WaitException": "polos.errors:WaitException"},
+    "polos.middleware": {},
+    "polos.middleware.hook": {
+        name: f"polos.hooks:{name}" for name in ("HookAction", "HookContext", "HookResult", "hook")
+    },
     "polos.runtime": {},
     "polos.runtime.batch": {
         "batch_invoke": "polos.client:batch_invoke",

@@ -26,6 +26,7 @@ from polos.journal import schema
 from polos.journal.cancelling import Cancelled, cancelling, carry_out, target_of
 from polos.journal.database import Connection
 from polos.journal.forks import create_fork
+from polos.journal.queue_lists import list_queues
 from polos.journal.runs import READ_RUN, READ_RUN_BY_KEY, NewRun, run_record
 from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.journal.states import RunStatus
@@ -34,6 +35,7 @@ from polos.journal.waits import Woken
 from polos.journal.workers import READ_NEWEST_DEPLOYMENT, READ_OFFERING, READ_OFFERS
 from polos.registry import get_workflow
 from polos.retrying import not_retried, retrying
+from polos.queues import QueueInfo
 from polos.routes import Routes
 from polos.settings import Settings
 from polos.starting import Starter
@@ -191,6 +193,10 @@ class ClientBackend(Forked):
         rows = self._read(READ_RUN, {"run": run_id})
         return run_record(rows[0]) if rows else None
 
+    def list_queues(self, project: str) -> list[QueueInfo]:
+        """Return the queues of a project that have limits, or runs that wait to be admitted."""
+        return self._again(lambda journal: list_queues(journal, project))
+
     # -- schedules and triggers
 
     def timetable(self, project: str) -> Timetable:
@@ -293,7 +299,10 @@ class ClientBackend(Forked):
         return newest[0][0] if newest else self._settings.deployment_id
 
     def why_unserved(self, record: dict[str, Any]) -> str | None:
-        """Return what is missing for a run that nobody takes, None when a live worker offers it."""
+        """Return what is missing for a run that nobody takes, None when a live worker offers it.
+
+        One that waits for its queue will be taken; `polos queues` says how long the line is.
+        """
         kind, name = record["workflow_type"], record["workflow_id"]
         deployment = record["deployment_id"]
         if self._offering(record["project_id"], deployment, kind, name):

@@ -20,7 +20,7 @@ from polos.direct import DirectTransport
 from polos.errors import WorkflowTimeoutError
 from polos.handles import ExecutionHandle
 from polos.inputs import check_labels
-from polos.queues import check_limit, check_start
+from polos.queues import QueueInfo, check_limit, check_start
 from polos.records import RESULT_NAMES
 from polos.registry import get_workflow
 from polos.schedules import Schedules, SyncSchedules
@@ -410,6 +410,12 @@ class PolosClient:
         """Return recorded events of a topic with sequence ids above `after`; `descending`: newest first."""
         return await self._transport.list_events(topic, after=after, limit=limit, descending=descending)
 
+    # -- queues
+
+    async def list_queues(self) -> list[QueueInfo]:
+        """Return the queues of the project that have limits, or runs that wait to be admitted."""
+        return await self._transport.list_queues()
+
     # -- schedules
 
     @property
@@ -487,6 +493,7 @@ class SyncClient:
     resume = _waiting(PolosClient.resume)
     publish_events = _waiting(PolosClient.publish_events)
     list_events = _waiting(PolosClient.list_events)
+    list_queues = _waiting(PolosClient.list_queues)
     start_worker = _waiting(PolosClient.start_worker)
     follow = _iterating(PolosClient.follow)
     follow_topic = _iterating(PolosClient.follow_topic)

@@ -15,7 +15,7 @@ from polos.errors import IdempotencyError, InputError
 from polos.forking import forked_row, plan_fork
 from polos.forks import Forked
 from polos.handles import ExecutionHandle
-from polos.queues import DEFAULT_PRIORITY
+from polos.queues import DEFAULT_PRIORITY, QueueInfo
 from polos.records import api_time, record_of
 from polos.registry import get_all_workflows, get_workflow
 from polos.settings import Settings
@@ -166,7 +166,7 @@ class DirectTransport(Forked):
         await self._serve(run["name"])
 
     async def fork_run(self, request: ForkRequest) -> ExecutionHandle:
-        """See `Transport`; its deployment is the one of the run it is forked from, unless another is named."""
+        """See `Transport`; its deployment is the one of the run it is forked from, if none is named."""
         backend = await self.backend()
         source = await self._known(request.execution_id)
         plan = plan_fork(
@@ -259,6 +259,13 @@ class DirectTransport(Forked):
             if definition.trigger_on_event == topic:
                 await self._serve(name)
         self._served_topics.add(topic)
+
+    # -- queues
+
+    async def list_queues(self) -> list[QueueInfo]:
+        """See `Transport`."""
+        backend = await self.backend()
+        return await asyncio.to_thread(backend.list_queues, self._project)
 
     # -- schedules
 

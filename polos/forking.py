@@ -15,6 +15,7 @@ from polos.step_names import shown, user_key
 from polos.transport import ForkRequest
 
 Row = Mapping[str, Any]
+CLOCK_SECONDS = 0.005  # databases round times; an outcome too many is harmless, one too few is made again
 KEPT = (  # columns that a fork has from its source
     "project",
     "kind",
@@ -116,7 +117,7 @@ def _before(first: Row, recorded: Sequence[Row]) -> list[Row]:
         for step in recorded
         if step["position"] < first["position"]
         and (first["seq"] is None or step["seq"] < first["seq"])
-        and _ended_at(step) <= (first["started_at"] or _ended_at(step))
+        and _ended_at(step) <= (first["started_at"] or _ended_at(step)) + CLOCK_SECONDS
     ]
 
 

@@ -153,6 +153,18 @@ def _takes_payload(member: Any) -> bool:
     return isinstance(kind, typing.TypeVar)
 
 
+def check_hook_signature(func: UserFunction) -> UserFunction:
+    """Return the function if it takes ``(ctx, hook_context)``.
+
+    Raises:
+        TypeError: It takes fewer arguments, or more.
+    """
+    parameters = positional_parameters(func, most=2, what=f"the hook {func!r}")
+    if len(parameters) != 2:
+        raise TypeError(f"the hook {func!r} must take (ctx, hook_context), not {_listed(parameters)}")
+    return func
+
+
 def check_signature(func: UserFunction, what: str) -> list[inspect.Parameter]:
     """Return the parameters of a workflow's function: a context and perhaps a payload.
 

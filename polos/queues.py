@@ -1,9 +1,11 @@
-"""Queues: a name, and how many runs may use it at once, or begin in a time. And routes: words that name fleets of workers."""
+"""Queues, which limit how many runs go at once, or begin in a time; and routes, which name fleets of workers."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
+
+from pydantic import BaseModel
 
 from polos.errors import ConfigurationError
 
@@ -59,6 +61,34 @@ class Queue:
         }
         shown = "".join(f", {name}={value!r}" for name, value in more.items() if value is not None)
         return f"Queue(name={self.name!r}, concurrency_limit={self.concurrency_limit!r}{shown})"
+
+
+class LaneInfo(BaseModel):
+    """Runs of a queue with one concurrency key, None for those without: how many have a slot, how many wait."""
+
+    concurrency_key: str | None
+    held: int
+    pending: int
+
+
+class QueueInfo(BaseModel):
+    """A queue as it stands.
+
+    `held` counts runs that have a slot, `pending` those that wait for one, or for room among the doorbells of
+    their route; `keys` lists both for the busiest concurrency keys.
+    """
+
+    name: str
+    deployment_id: str
+    concurrency_limit: int | None = None
+    rate_limit: int | None = None
+    rate_seconds: float | None = None
+    hold_while_waiting: bool = False
+    is_paused: bool = False
+    held: int = 0
+    pending: int = 0
+    oldest_pending_seconds: float | None = None
+    keys: list[LaneInfo] = []
 
 
 def queue(

@@ -19,9 +19,13 @@ DEFAULT_DEPLOYMENT = "default"
 _DEPLOYMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:+/-]{0,99}")
 
 
-def _setting(variable: str, parse: Callable[[str], T], default: T) -> T:
-    """Declare a field filled from `variable`; the default is used when it is unset or empty."""
-    return field(default=default, metadata={"variable": variable, "parse": parse})
+def _setting(variable: str, parse: Callable[[str], T], default: T, *, other_name: str = "") -> T:
+    """Declare a field filled from `variable`; the default is used when it is unset or empty.
+
+    `other_name`: a variable that is read where that one is not set.
+    """
+    names = {"variable": variable, "other_name": other_name}
+    return field(default=default, metadata={**names, "parse": parse})
 
 
 def _positive_int(text: str) -> int:
@@ -46,6 +50,10 @@ def _count(text: str) -> int:
     if (number := int(text)) < 0:
         raise ValueError("must be 0 or more")
     return number
+
+
+def _days(text: str) -> float | None:
+    return _seconds(text)
 
 
 def _deployment(text: str) -> str:
@@ -115,6 +123,12 @@ class Settings:
     preload_models: str = _setting("POLOS_PRELOAD_MODELS", _one_of("0", "1"), "1")  # LiteLLM, at the start
     sync_threads: int = _setting("POLOS_SYNC_THREADS", _positive_int, 64)
     log_format: str = _setting("POLOS_LOG_FORMAT", _one_of("text", "json"), "text")
+    retention_days: float = _setting(
+        "POLOS_RETENTION_DAYS", _seconds, 7.0, other_name="EXECUTION_RETENTION_DAYS"
+    )  # after the end of a tree of runs; 0: for ever
+    retention_days_completed: float | None = _setting("POLOS_RETENTION_DAYS_COMPLETED", _days, None)
+    retention_days_failed: float | None = _setting("POLOS_RETENTION_DAYS_FAILED", _days, None)
+    retention_days_cancelled: float | None = _setting("POLOS_RETENTION_DAYS_CANCELLED", _days, None)
     local_mode: str = _setting("POLOS_LOCAL_MODE", _one_of("true", "false"), "false")  # no keys
     cors_origins: tuple[str, ...] = _setting("POLOS_CORS_ORIGINS", _names, ())
     max_request_bytes: int = _setting("POLOS_MAX_REQUEST_BYTES", _positive_int, 10 << 20)
@@ -133,9 +147,10 @@ class Settings:
         environment = os.environ if environment is None else environment
         values = {}
         for name, spec in cls.__dataclass_fields__.items():
-            variable = spec.metadata["variable"]
-            if text := environment.get(variable, "").strip():
-                values[name] = _parsed(variable, text, spec.metadata["parse"])
+            for variable in (spec.metadata["variable"], spec.metadata["other_name"]):
+                if text := environment.get(variable, "").strip():
+                    values[name] = _parsed(variable, text, spec.metadata["parse"])
+                    break
         return cls(**values)
 
     def with_values(self, **values: Any) -> Settings:

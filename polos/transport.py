@@ -17,6 +17,7 @@ from polos.errors import ConfigurationError
 from polos.events import EventClient, EventData, StreamEvent
 from polos.handles import ExecutionHandle
 from polos.schedules import ScheduleClient
+from polos.queues import QueueInfo
 from polos.settings import hide_password
 
 logger = logging.getLogger("polos.client")
@@ -110,6 +111,9 @@ class Transport(EventClient, ScheduleClient, Protocol):
         self, topic: str, *, after: int = 0, limit: int = 100, descending: bool = False
     ) -> list[StreamEvent]:
         """Return events that are recorded."""
+
+    async def list_queues(self) -> list[QueueInfo]:
+        """Return the queues that have limits, or runs that wait to be admitted."""
 
     async def start_worker(self) -> None:
         """Serve this process's definitions from a thread of it."""

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from polos.cron import CronSchedule, cron_schedule
 from polos.current import refuse_inside_run
-from polos.errors import ConfigurationError, RunFailedError, WorkflowTimeoutError
+from polos.errors import RunFailedError, WorkflowTimeoutError
 from polos.events import TREE_TOPICS, check_topic
 from polos.functions import (
     UserFunction,
@@ -121,15 +121,6 @@ class Workflow:
         self.on_end = hook_list(on_end, "on_end")
         self.route = route if route is None else check_route(route, f"{workflow_type} {id!r}")
         self.defined_at = defined_at()
-        self._mind_what_is_not_there_yet()
-
-    def _mind_what_is_not_there_yet(self) -> None:
-        """Refuse what would change results if it were left out."""
-        if self.on_start or self.on_end:
-            raise ConfigurationError(
-                f"{self.what} has hooks (on_start, on_end), which this version of polos cannot run; "
-                "leave them out"
-            )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id!r}>"

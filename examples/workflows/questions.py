@@ -1,4 +1,4 @@
-"""People in the loop: a run that asks, page after page, and holds no worker while it waits for the answers."""
+"""People in the loop: a run that asks, page after page, and holds no worker while it waits."""
 
 import asyncio
 

@@ -11,7 +11,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import polos
-from polos.cli import db, demo, flower, keys, runs, server, worker, workers
+from polos.cli import db, demo, flower, gc, keys, queues, runs, schedules, server, triggers, worker, workers
 from polos.cli.doctor import command as doctor
 from polos.errors import ConfigurationError, ServiceUnavailableError
 
@@ -41,7 +41,11 @@ app.command("server")(server.run_server)
 app.add_typer(keys.app, name="keys")
 app.add_typer(db.app, name="db")
 app.add_typer(runs.app, name="runs")
+app.add_typer(queues.app, name="queues")
+app.add_typer(schedules.app, name="schedules")
+app.command("triggers")(triggers.list_triggers)
 app.command("workers")(workers.list_workers)
+app.command("gc")(gc.remove_old)
 app.command("doctor")(doctor.run_doctor)
 app.command("flower")(flower.run_flower)
 app.command("demo")(demo.run_demo)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,11 +13,12 @@ from polos.engine.execution import Execution
 from polos.engine.runtime import Runtime
 from polos.errors import StepExecutionError
 from polos.faultpoints import faultpoint
+from polos.journal.batches import in_batch
 from polos.journal.children import create_children
 from polos.journal.runs import NewRun
 from polos.journal.states import StepStatus
 from polos.journal.steps import StepRow
-from polos.step_names import shown
+from polos.step_names import internal, shown
 
 CHILD_IDS = uuid.UUID("6f2f0a7e-6a1d-4b43-9a35-0b7f9d2a6c11")  # namespace of ids derived from parent and step
 
@@ -50,20 +50,9 @@ def child_id_of(parent_id: str, name: str) -> str:
     return str(uuid.uuid5(CHILD_IDS, f"{parent_id}\n{name}"))
 
 
-async def start_children(runtime: Runtime, execution: Execution, name: str, request: ChildRequest) -> str:
+async def start_child(runtime: Runtime, execution: Execution, name: str, request: ChildRequest) -> str:
     """Start a child nobody waits for; return its id."""
-
-    async def begin(position: int) -> None:
-        [child] = _new_runs(runtime, execution, [(name, request)], awaited=False)
-        seq = await _create(runtime, execution, [child], [position])
-        output = serialization.dumps(child.id)
-        execution.record(
-            StepRow(
-                name, "invoke", position, seq, StepStatus.COMPLETED.value, 0, output, None, None, child.id
-            )
-        )
-
-    await execution.outcome(name, "invoke", begin)
+    await _outcomes(runtime, execution, {name: request}, awaited=False)
     return child_id_of(execution.run_id, name)
 
 
@@ -74,32 +63,51 @@ async def await_children(
 
     A failed child is an outcome like any other here.
     """
-    gathered = _Together(runtime, execution, requests)
-    return list(await asyncio.gather(*(gathered.outcome(name) for name, _ in requests)))
+    return await _outcomes(runtime, execution, dict(requests), awaited=True)
 
 
-class _Together:
-    """Children that are asked for at once and created in one transaction, as far as they do not exist yet."""
+async def start_batch(
+    runtime: Runtime, execution: Execution, name: str, requests: Sequence[ChildRequest]
+) -> list[str]:
+    """Start children of one step nobody waits for, all in one transaction; return their ids in order."""
+    wanted = _named(name, requests)
+    await _outcomes(runtime, execution, wanted, awaited=False, batch=name)
+    return [child_id_of(execution.run_id, child) for child in wanted]
 
-    def __init__(
-        self, runtime: Runtime, execution: Execution, requests: Sequence[tuple[str, ChildRequest]]
-    ) -> None:
-        self._runtime = runtime
-        self._execution = execution
-        self._requests = dict(requests)
-        self._missing = {name for name in self._requests if not execution.is_recorded(name)}
-        self._begun: dict[str, int] = {}
 
-    async def outcome(self, name: str) -> StepRow:
-        return await self._execution.outcome(name, "child", lambda position: self._begin(name, position))
+async def await_batch(
+    runtime: Runtime, execution: Execution, name: str, requests: Sequence[ChildRequest]
+) -> list[StepRow]:
+    """Start children of one step, all in one transaction, and return the outcome of each, in order."""
+    rows = await _outcomes(runtime, execution, _named(name, requests), awaited=True, batch=name)
+    return rows[1:]
 
-    async def _begin(self, name: str, position: int) -> None:
-        self._begun[name] = position
-        if set(self._begun) != self._missing:
-            return  # the last one creates them all
-        wanted = [(name, self._requests[name]) for name in self._begun]
-        children = _new_runs(self._runtime, self._execution, wanted, awaited=True)
-        await _create(self._runtime, self._execution, children, list(self._begun.values()))
+
+def _named(name: str, requests: Sequence[ChildRequest]) -> dict[str, ChildRequest]:
+    return {internal(f"{name}[{place}]"): request for place, request in enumerate(requests)}
+
+
+async def _outcomes(
+    runtime: Runtime,
+    execution: Execution,
+    requests: Mapping[str, ChildRequest],
+    *,
+    awaited: bool,
+    batch: str | None = None,
+) -> list[StepRow]:
+    """Return the outcomes of children, created together as far as they do not exist; first that of a batch."""
+    for name, request in requests.items():
+        execution.check_child(name, request.name)
+
+    async def begin(positions: dict[str, int]) -> None:
+        place_of_batch = positions.pop(batch, None) if batch is not None else None
+        chosen = [(name, requests[name]) for name in positions]
+        children = _new_runs(runtime, execution, chosen, awaited=awaited)
+        await _create(runtime, execution, children, positions, batch=batch, place_of_batch=place_of_batch)
+
+    kind = "child" if awaited else "invoke"
+    kinds = dict.fromkeys(requests, kind)
+    return await execution.outcomes(kinds if batch is None else {batch: "batch", **kinds}, begin)
 
 
 def _new_runs(
@@ -145,31 +153,45 @@ def _text(runtime: Runtime, value: Any, what: str) -> str | None:
 
 
 async def _create(
-    runtime: Runtime, execution: Execution, children: list[NewRun], positions: list[int]
-) -> int:
+    runtime: Runtime,
+    execution: Execution,
+    children: list[NewRun],
+    positions: Mapping[str, int],
+    *,
+    batch: str | None,
+    place_of_batch: int | None,
+) -> None:
     await runtime.may_start()
-    faultpoint("before_child_start", f"{children[0].kind} {children[0].name}")
+    first = children[0]
+    faultpoint("before_child_start", f"{first.kind} {first.name}")
     claim = execution.claim
-    seq = await execution.commit(
-        create_children(
-            claim.id,
-            claim.attempt,
-            children,
-            positions=positions,
-            ring_again=runtime.settings.ring_again_seconds,
-        )
+    unit = create_children(
+        claim.id,
+        claim.attempt,
+        children,
+        positions=list(positions.values()),
+        ring_again=runtime.settings.ring_again_seconds,
     )
-    faultpoint("after_child_start", f"{children[0].kind} {children[0].name}")
-    for child, position in zip(children, positions, strict=True):
-        if child.awaited:
-            execution.under_way(_row_of(child, position))
+    if batch is not None and place_of_batch is not None:
+        unit = in_batch(unit, batch, position=place_of_batch)
+    seq = await execution.commit(unit)
+    faultpoint("after_child_start", f"{first.kind} {first.name}")
+    if batch is not None and place_of_batch is not None:
+        status = StepStatus.COMPLETED.value
+        execution.record(StepRow(batch, "batch", place_of_batch, seq, status, 0, None, None, None, None))
+    for child in children:
+        _take_note(execution, child, positions[child.parent_step or ""], seq)
     execution.scheduled(seq)
-    faultpoint("before_ring", f"{children[0].kind} {children[0].name}")
+    faultpoint("before_ring", f"{first.kind} {first.name}")
     bells = (Doorbell(child.id, child.name, child.route, child.deployment, begun=True) for child in children)
     runtime.dispatcher.ring(*bells)
-    return seq
 
 
-def _row_of(child: NewRun, position: int) -> StepRow:
+def _take_note(execution: Execution, child: NewRun, position: int, seq: int) -> None:
     name = child.parent_step or ""
-    return StepRow(name, "child", position, None, StepStatus.RUNNING.value, 0, None, None, None, child.id)
+    if child.awaited:
+        status = StepStatus.RUNNING.value
+        execution.under_way(StepRow(name, "child", position, None, status, 0, None, None, None, child.id))
+    else:
+        status, output = StepStatus.COMPLETED.value, serialization.dumps(child.id)
+        execution.record(StepRow(name, "invoke", position, seq, status, 0, output, None, None, child.id))

@@ -13,6 +13,7 @@ from polos.engine import telling
 from polos.engine.context import WorkflowContext, build_context
 from polos.engine.endings import commit, complete, fail_or_retry, finish, time_out
 from polos.engine.execution import Execution
+from polos.engine.hooks import call_with_hooks
 from polos.engine.outcomes import error_text, exits_as_errors
 from polos.engine.parking import (
     UNWIND_SECONDS,
@@ -68,14 +69,18 @@ async def coordinate(runtime: Runtime, run_id: str, slot: Slot) -> str:
         raise
     finally:
         execution.alarms.clear()
-        runtime.executions.pop(run_id, None)
+        runtime.let_go(execution)
+        if execution.was_rung and not runtime.draining:
+            await runtime.ring_run(run_id)
         if claim.slot is not None:  # ended or parked: another may have it
             runtime.doorman.look_at(claim.queue, claim.concurrency_key)
 
 
 async def _claim(runtime: Runtime, run_id: str) -> Claim | None:
     key = (run_id, "")
-    if runtime.draining or run_id in runtime.executions or key in runtime.claiming:
+    if (here := runtime.executions.get(run_id)) is not None:
+        here.was_rung = True  # perhaps for the attempt after this one
+    if runtime.draining or here is not None or key in runtime.claiming:
         return None
     runtime.claiming.add(key)
     try:
@@ -188,7 +193,7 @@ async def _body(
     execution.check_open()
     faultpoint("before_execute", f"{execution.claim.kind} {execution.claim.name}")
     with exits_as_errors():
-        result = await definition.call(context, payload)
+        result = await call_with_hooks(runtime, execution, definition, context, payload)
     faultpoint("after_execute", f"{execution.claim.kind} {execution.claim.name}")
     return result
 

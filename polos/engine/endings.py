@@ -103,6 +103,7 @@ async def finish(runtime: Runtime, execution: Execution, ending: Ending) -> str:
     ending = replace(ending, spent=execution.running.spent_seconds)
     rows = await commit(runtime, execution, _ending_unit(runtime, claim, ending))
     faultpoint("after_finish", f"{claim.kind} {claim.name}")
+    runtime.let_go(execution)  # a retry may be claimed here at once
     _, status, owner, number = rows[0]
     telling.run_ended(runtime, execution, ending, number)
     runtime.announce_end(claim.id)

@@ -18,6 +18,7 @@ from polos.engine.signals import Fenced
 from polos.engine.taking_back import taken_back
 from polos.engine.tasks import DurableFuture, Task, only_waits, run_tasks, settled, waits_indirectly
 from polos.errors import NonDeterminismError, StepExecutionError
+from polos.journal.batches import READ_CHILD_NAMES
 from polos.journal.runs import READ_FENCE, Claim
 from polos.journal.statements import Row, Unit
 from polos.journal.states import RunStatus, StepStatus
@@ -44,9 +45,11 @@ class Execution:
         self.hold_back = False  # the worker ends: start no new step
         self.is_held_back = False  # a step was not started for that reason
         self.is_stale = False  # somebody completed something for the run: read it
+        self.was_rung = False  # a doorbell came while it was here
         self.news = asyncio.Event()  # an outcome, a question, or the end of a task
         self.moving = asyncio.Lock()  # held to deliver an outcome or to park: never both
         self.alarms = Alarms()
+        self.patches: dict[str, bool] = {}  # what was decided in this pass
         self._known: dict[
             str, StepRow
         ] = {}  # rows without delivered outcome, and all recorded ones on replay
@@ -58,6 +61,7 @@ class Execution:
         self._complete_until = claim.seq  # every outcome up to here is known
         self._ahead: set[int] = set()  # seqs known beyond that
         self._new_steps: list[DurableFuture] = []  # steps that wait until all recorded outcomes are delivered
+        self._child_names: dict[str, str] = {}  # by the step that started the child, on replay
         self._position = 0
         self._deviation: NonDeterminismError | None = None  # kept: user code may catch what it raised
 
@@ -82,6 +86,9 @@ class Execution:
             else:
                 heapq.heappush(self._undelivered, (step.seq, step.name))
                 self._complete_until = max(self._complete_until, step.seq)
+        if any(step.child_id is not None for step in self._known.values()):
+            rows = await self.journal.read(READ_CHILD_NAMES, run=self.run_id)
+            self._child_names = {str(row[0]): str(row[1]) for row in rows}
 
     # -- what steps call
 
@@ -253,6 +260,23 @@ class Execution:
         if not self._known.setdefault(step.name, step).has_outcome:
             self._under_way.add(step.name)
 
+    def check_child(self, name: str, workflow: str) -> None:
+        """Raise when step `name` is on record with a child of another workflow."""
+        recorded = self._child_names.get(name, workflow)
+        if recorded != workflow:
+            raise self._deviated(
+                f"Step {shown(name)!r} started {recorded!r}; the code now asks for {workflow!r}"
+            )
+
+    def _deviated(self, problem: str) -> NonDeterminismError:
+        self._deviation = NonDeterminismError(problem)
+        self.news.set()
+        return self._deviation
+
+    def expects_more(self) -> bool:
+        """Whether the journal holds steps that the code has not asked for yet."""
+        return bool(self._unasked)
+
     def _ask(self, name: str, kind: str) -> DurableFuture:
         if name in self._asked:
             raise StepExecutionError(
@@ -260,11 +284,9 @@ class Execution:
             )
         known = self._known.get(name)
         if known is not None and known.kind != kind:
-            self._deviation = NonDeterminismError(
+            raise self._deviated(
                 f"Step {shown(name)!r} was recorded as {known.kind!r}; the code now asks for it as {kind!r}"
             )
-            self.news.set()
-            raise self._deviation
         self._unasked.discard(name)
         waiter = self._asked[name] = DurableFuture()
         self.news.set()

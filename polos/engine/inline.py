@@ -208,7 +208,12 @@ class _Tries:
 
     async def _wait(self, seconds: float) -> None:
         due = DurableFuture()
-        self._execution.alarms.set(self._name, seconds, lambda: due.done() or due.set_result(None))
+
+        def ring() -> None:
+            if not due.done():
+                due.set_result(None)
+
+        self._execution.alarms.set(self._name, seconds, ring)
         self._execution.pausing(self._name)
         try:
             await due

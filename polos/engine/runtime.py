@@ -162,6 +162,11 @@ class Runtime:
     draining: bool = False
     doorman: Doorman = field(default_factory=NoDoorman)
 
+    def let_go(self, execution: Execution) -> None:
+        """Own a run no more; another attempt of it may be here already."""
+        if self.executions.get(execution.run_id) is execution:
+            del self.executions[execution.run_id]
+
     async def wake(self, run_id: str, status: str | None, owner: str | None) -> None:
         """Tell whoever continues a run that something was completed for it."""
         if status == RunStatus.QUEUED:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
+import json
 import random
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from polos.engine.children import ChildRequest, await_children, start_children
+from polos.engine.calling import RetryPolicy, call_in_step
+from polos.engine.child_requests import (
+    agent_request,
+    batch_item,
+    batch_requests,
+    batch_result,
+    request_for,
+)
+from polos.engine.children import ChildRequest, await_batch, await_children, start_batch, start_child
 from polos.engine.event_waiting import EventQuestion, await_event
 from polos.engine.execution import Execution
 from polos.engine.inline import run_inline, value_of
+from polos.engine.patches import is_patched
 from polos.engine.publishing import publish_once
 from polos.engine.runtime import Runtime
 from polos.engine.suspending import answer_once, wait_for_answer
@@ -30,12 +39,11 @@ from polos.engine.wait_arguments import (
 from polos.errors import StepExecutionError
 from polos.events import EventPayload, check_topic
 from polos.handles import ExecutionHandle
-from polos.inputs import check_labels
-from polos.journal.runs import READ_RUN, run_record
-from polos.queues import check_start
+from polos.journal.batches import READ_CREATED
 from polos.records import api_time
 from polos.step_names import user_key
-from polos.workflows import Workflow, get_workflow
+from polos.types import BatchStepResult, BatchWorkflowInput
+from polos.workflows import Workflow
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -76,13 +84,13 @@ class StepRunner:
         """
         if not callable(func):
             raise StepExecutionError(f"Step {step_key!r}: {func!r} is not callable")
-        retries = _Retries(0 if at_most_once else max_retries, base_delay, max_delay)
+        retries = RetryPolicy(0 if at_most_once else max_retries, base_delay, max_delay)
         return await run_inline(
             self._runtime,
             self._execution,
             _checked(step_key),
             "run",
-            lambda: _called(func, args, kwargs),
+            lambda: call_in_step(func, args, kwargs),
             retries=retries,
             at_most_once=at_most_once,
         )
@@ -264,7 +272,7 @@ class StepRunner:
             StepExecutionError: The workflow is not known in this process.
             ValueError: The payload does not fit.
         """
-        request = _request(
+        request = request_for(
             workflow, payload, initial_state, queue, concurrency_key, run_timeout_seconds, priority=priority
         )
         return await self._start(step_key, request)
@@ -287,14 +295,14 @@ class StepRunner:
             StepExecutionError: The child failed or was cancelled, or its workflow is not known here.
             ValueError: The payload does not fit.
         """
-        request = _request(
+        request = request_for(
             workflow, payload, initial_state, queue, concurrency_key, run_timeout_seconds, priority=priority
         )
         return await self._wait(step_key, request)
 
     async def agent_invoke(self, step_key: str, config: Any) -> ExecutionHandle:
         """Start an agent run, given by ``agent.with_input(...)``, and go on without it."""
-        return await self._start(step_key, _agent_request(step_key, config))
+        return await self._start(step_key, agent_request(step_key, config))
 
     async def agent_invoke_and_wait(self, step_key: str, config: Any) -> Any:
         """Run an agent, given by ``agent.with_input(...)``, and return its `AgentResult`.
@@ -302,7 +310,57 @@ class StepRunner:
         Raises:
             StepExecutionError: The agent run failed or was cancelled.
         """
-        return await self._wait(step_key, _agent_request(step_key, config))
+        return await self._wait(step_key, agent_request(step_key, config))
+
+    async def batch_invoke(self, step_key: str, workflows: list[BatchWorkflowInput]) -> list[ExecutionHandle]:
+        """Start child runs, all in one transaction, and go on without them; return their handles in order.
+
+        Raises:
+            StepExecutionError: A workflow is not known in this process; nothing was started.
+            ValueError: A payload does not fit; nothing was started.
+        """
+        return await self._start_batch(step_key, batch_requests(step_key, workflows, batch_item))
+
+    async def batch_invoke_and_wait(
+        self, step_key: str, workflows: list[BatchWorkflowInput]
+    ) -> list[BatchStepResult]:
+        """Start child runs, all in one transaction, and return how each ended, in order.
+
+        A child that failed or was cancelled is a result with `success` False; nothing is raised for it.
+
+        Raises:
+            StepExecutionError: A workflow is not known in this process; nothing was started.
+            ValueError: A payload does not fit; nothing was started.
+        """
+        return await self._wait_batch(step_key, batch_requests(step_key, workflows, batch_item))
+
+    async def batch_agent_invoke(self, step_key: str, configs: list[Any]) -> list[ExecutionHandle]:
+        """Start runs of agents, each given by ``agent.with_input(...)``, as `batch_invoke` does."""
+        return await self._start_batch(step_key, batch_requests(step_key, configs, agent_request))
+
+    async def batch_agent_invoke_and_wait(self, step_key: str, configs: list[Any]) -> list[BatchStepResult]:
+        """Run agents, each given by ``agent.with_input(...)``; the result of each item is an `AgentResult`."""
+        return await self._wait_batch(step_key, batch_requests(step_key, configs, agent_request))
+
+    async def patched(self, name: str) -> bool:
+        """Return whether this run follows the code of patch `name`: so for its whole life, however replayed.
+
+        True where a run gets here for the first time, which is recorded; False for a run that went on from
+        here before the patch was deployed.
+        """
+        return await is_patched(self._runtime, self._execution, name)
+
+    @contextmanager
+    def trace(self, name: str, attributes: dict[str, Any] | None = None) -> Iterator[Any]:
+        """Open an OpenTelemetry span around the block and return it; without an SDK it does nothing.
+
+        Not durable: each replay opens it again.
+        """
+        from opentelemetry import trace  # noqa: PLC0415 - most programs trace nothing
+
+        self._execution.check_open()
+        with trace.get_tracer("polos").start_as_current_span(name, attributes=attributes) as span:
+            yield span
 
     async def _value(self, step_key: str, kind: str, make: Callable[[], Any]) -> Any:
         async def made() -> Any:
@@ -311,13 +369,37 @@ class StepRunner:
         return await run_inline(self._runtime, self._execution, _checked(step_key), kind, made)
 
     async def _start(self, step_key: str, request: ChildRequest) -> ExecutionHandle:
+        child_id = await start_child(self._runtime, self._execution, _checked(step_key), request)
+        return (await self._handles(step_key, {child_id: request}))[0]
+
+    async def _start_batch(self, step_key: str, requests: list[ChildRequest]) -> list[ExecutionHandle]:
+        if not requests:
+            return []
+        ids = await start_batch(self._runtime, self._execution, _checked(step_key), requests)
+        return await self._handles(step_key, dict(zip(ids, requests, strict=True)))
+
+    async def _wait_batch(self, step_key: str, requests: list[ChildRequest]) -> list[BatchStepResult]:
+        if not requests:
+            return []
+        rows = await await_batch(self._runtime, self._execution, _checked(step_key), requests)
+        return [batch_result(request, row) for request, row in zip(requests, rows, strict=True)]
+
+    async def _handles(self, step_key: str, children: dict[str, ChildRequest]) -> list[ExecutionHandle]:
+        rows = await self._runtime.journal.read(READ_CREATED, runs=json.dumps(list(children)))
+        created = {row[0]: row[1] for row in rows}
+        return [
+            self._handle(step_key, child_id, request, created[child_id])
+            for child_id, request in children.items()
+        ]
+
+    def _handle(
+        self, step_key: str, child_id: str, request: ChildRequest, created_at: float
+    ) -> ExecutionHandle:
         claim = self._execution.claim
-        child_id = await start_children(self._runtime, self._execution, _checked(step_key), request)
-        [row] = await self._runtime.journal.read(READ_RUN, run=child_id)
         return ExecutionHandle(
             id=child_id,
             workflow_id=request.name,
-            created_at=api_time(run_record(row)["created_at"]),
+            created_at=api_time(created_at),
             parent_execution_id=claim.id,
             root_workflow_id=claim.root_name,
             root_execution_id=claim.root_id,
@@ -332,70 +414,7 @@ class StepRunner:
         return request.rebuilt(value_of(row), row.output_schema)
 
 
-class _Retries:
-    """How often and after which pauses a step is tried again."""
-
-    def __init__(self, max_retries: int, base_delay: float, max_delay: float) -> None:
-        self.max_retries = max(int(max_retries), 0)
-        self.base_delay = base_delay
-        self.max_delay = max_delay
-
-
 def _checked(step_key: str) -> str:
     if not isinstance(step_key, str) or not step_key:
         raise StepExecutionError(f"A step key must be a non-empty string, not {step_key!r}")
     return user_key(step_key)
-
-
-async def _called(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call a user's function: on the loop when it is async, else in a thread; await what comes of it."""
-    if inspect.iscoroutinefunction(inspect.unwrap(func)) or _awaits(func):
-        return await func(*args, **kwargs)
-    result = await asyncio.to_thread(func, *args, **kwargs)
-    return await result if inspect.isawaitable(result) else result
-
-
-def _awaits(func: Callable[..., Any]) -> bool:
-    inner = getattr(func, "func", func)  # functools.partial
-    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None))  # noqa: B004
-
-
-def _request(
-    workflow: str | Workflow,
-    payload: Any,
-    initial_state: Any,
-    queue: str | None,
-    concurrency_key: str | None,
-    run_timeout_seconds: float | None,
-    *,
-    priority: int | None = None,
-) -> ChildRequest:
-    check_labels(queue=queue, concurrency_key=concurrency_key)
-    check_start(priority=priority)
-    definition = get_workflow(workflow) if isinstance(workflow, str) else workflow
-    if not isinstance(definition, Workflow):
-        raise StepExecutionError(
-            f"Workflow {workflow!r} is not defined in this process; import the module that defines it"
-        )
-    return ChildRequest(
-        kind=definition.workflow_type,
-        name=definition.id,
-        route=definition.route,
-        queue=queue or definition.queue_name,
-        payload=definition.check_payload(payload),
-        initial_state=definition.check_state(initial_state),
-        concurrency_key=concurrency_key,
-        priority=priority,
-        run_timeout_seconds=run_timeout_seconds,
-        rebuilt=definition.rebuild_result,
-    )
-
-
-def _agent_request(step_key: str, config: Any) -> ChildRequest:
-    agent = getattr(config, "agent", None)
-    if not isinstance(agent, Workflow) or not hasattr(config, "payload"):
-        raise StepExecutionError(
-            f"Step {step_key!r} needs what agent.with_input(...) returns, not {type(config).__name__}"
-        )
-    request = _request(agent, config.payload(), config.initial_state, None, None, config.run_timeout_seconds)
-    return request.for_session(config.session_id, config.user_id)

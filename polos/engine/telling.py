@@ -25,7 +25,7 @@ def where(claim: Claim) -> dict[str, Any]:
 def run_started(runtime: Runtime, execution: Execution) -> None:
     """Tell that a run begins, unless it began before."""
     claim = execution.claim
-    if claim.replays or not _is_told(runtime, execution):
+    if not claim.begins or not _is_told(runtime, execution):
         return
     event = events.run_started(claim.kind, _value(claim.input), where(claim))
     if claim.started_event is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from polos import serialization
 from polos.engine.execution import Execution
@@ -87,7 +88,7 @@ async def _end(runtime: Runtime, execution: Execution, wait: DueWait) -> None:
 
 def ending_of(wait: DueWait, *, ring_again: float) -> Unit:
     """Return the unit that ends a wait whose time has come; harmless when it has ended."""
-    place = {"root_id": wait.root_id, "ring_again": ring_again}
+    place: dict[str, Any] = {"root_id": wait.root_id, "ring_again": ring_again}
     key = shown(wait.name)
     match wait.kind:
         case "timer":

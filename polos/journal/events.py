@@ -276,6 +276,7 @@ READ_TREE_STEPS = Statement(
     .where(
         R.root_id == P("root"),
         one_of(S.kind, ("run", "turn")),
+        or_(R.forked_from.is_(None), S.owner.is_not(None), S.seq.is_(None)),  # not what a fork has copied
         or_(
             S.event > P("after"),
             S.finished_at > P("since", type_=Float),

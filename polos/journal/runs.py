@@ -104,12 +104,18 @@ class Claim:
     created_at: float
     started_event: int | None
     retried_seq: int | None
+    forked_from: str | None
     queue: str
     concurrency_key: str | None
     priority: int
     slot: str | None
     keeps_slot: bool
     leaves_backlog: bool
+
+    @property
+    def begins(self) -> bool:
+        """Whether no attempt was before; a fork is created as if one had been."""
+        return self.attempt == (1 if self.forked_from is None else 2)
 
     @property
     def replays(self) -> bool:

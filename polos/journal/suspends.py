@@ -68,7 +68,7 @@ _TELL_QUESTION = Statement(
     )
 )
 # An answer that came before its question is kept as an event of the tree, for the first that asks.
-_is_answer = literal_column("substr(event.type, 1, 7) = 'resume_'")  # as the index of answers says it
+_is_answer: Any = literal_column("substr(event.type, 1, 7) = 'resume_'")  # as the index of answers says it
 _others = STEPS.alias("others")
 _their_run = RUNS.alias("their_run")
 _has_asked = exists().where(

@@ -30,7 +30,7 @@ from polos.journal.steps import STEPS, S, insert_step
 P = bindparam
 MAX_DUE = 500  # at a time
 LEASE_SECONDS = 2.0  # a sweeper that took a due wait and died keeps others from it for so long
-WAITS = literal_column("'running'")  # a literal: the index of waits is used for no parameter
+WAITS: Any = literal_column("'running'")  # a literal: the index of waits is used for no parameter
 _moment = select(now()).scalar_subquery()
 
 
@@ -246,7 +246,7 @@ def take_due() -> Unit:
 def due_from(row: Any) -> DueWait:
     """Return a row that `take_due` answered."""
     *values, finished_at = row
-    return DueWait(*values, is_live=finished_at is None)
+    return DueWait(*values, finished_at is None)
 
 
 READ_REMAINING = Statement(

@@ -17,6 +17,7 @@ from polos.events import EventData, StreamEvent
 from polos.handles import ExecutionHandle
 from polos.remote.connection import PATIENCE_SECONDS, ServerConnection
 from polos.remote.refusals import data_of
+from polos.queues import QueueInfo
 from polos.remote.schedules import RemoteSchedules
 from polos.remote.streams import subscribed
 from polos.transport import ForkRequest, RunRequest, ServerAddress
@@ -261,6 +262,14 @@ class RemoteTransport:
         response = await self._server.ask("GET", "/events", params=params)
         found = data_of(_there(response), self._server.url, key="events")["events"]
         return [StreamEvent.model_validate(event) for event in found]
+
+    # -- queues
+
+    async def list_queues(self) -> list[QueueInfo]:
+        """See `Transport`."""
+        response = await self._server.ask("GET", "/queues")
+        found = data_of(_there(response), self._server.url, key="queues")["queues"]
+        return [QueueInfo.model_validate(one) for one in found]
 
     # -- schedules
 

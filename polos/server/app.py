@@ -19,6 +19,8 @@ from polos.server import (
     fleet,
     health,
     keys,
+    lifecycle,
+    queues,
     run_lists,
     runs,
     schedules,
@@ -87,7 +89,21 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def _api() -> APIRouter:
     # Of two paths that fit, the first is taken: those that end in any id come last.
     api = APIRouter(dependencies=[Depends(_bearer)])
-    for room in (run_lists, approvals, runs, events, sessions, fleet, keys, schedules, triggers, definitions):
+    rooms = (
+        run_lists,
+        approvals,
+        lifecycle,
+        runs,
+        events,
+        sessions,
+        fleet,
+        keys,
+        queues,
+        schedules,
+        triggers,
+        definitions,
+    )
+    for room in rooms:
         api.include_router(room.router)
     return api
 

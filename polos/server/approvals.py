@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from polos.errors import ValueTooLargeError
+from polos.errors import InputError, ValueTooLargeError
 from polos.records import api_time
 from polos.server.errors import ApiError, missing
 from polos.server.fields import JsonAnswer, Label, ServicesDep, Word, problems
@@ -18,17 +18,20 @@ router = APIRouter(tags=["approvals"])
 
 
 class Approval(BaseModel):
-    """A wait for an answer: `waiting`, `resolved` with `answer`, or `expired` (timed out or cancelled)."""
+    """A wait for an answer: `waiting`, `resolved` with `answer`, or `expired` (timed out or cancelled).
+
+    `kept`: the answer came before the question, which will get it.
+    """
 
     execution_id: str
     step_key: str
     status: str
-    data: Any = Field(description="What is asked.")
+    data: Any = Field(None, description="What is asked.")
     answer: Any = None
-    asked_at: str
+    asked_at: str | None = None
     resolved_at: str | None = None
     expires_at: str | None = None
-    suspended_execution_id: str = Field(description="The run of the tree that waits.")
+    suspended_execution_id: str | None = Field(None, description="The run of the tree that waits.")
 
 
 class Answer(BaseModel):
@@ -58,36 +61,55 @@ async def read_approval(
 @router.post(
     "/approvals/{execution_id}/{step_key:path}/submit",
     response_model=Approval,
-    responses=problems(404, 409),
+    responses={**problems(404, 409), 202: {"model": Approval}},
 )
 async def submit_approval(
     caller: CallerDep, services: ServicesDep, execution_id: Word, step_key: Label, body: Answer
 ) -> JsonAnswer:
-    """Answer. The first answer counts: 409 if there was one, or the time for it is over."""
-    await _wait(services, caller, execution_id, step_key)
-    await _answer(services, caller, execution_id, step_key, body.data, None)
-    return JsonAnswer(_shown(execution_id, step_key, await _wait(services, caller, execution_id, step_key)))
+    """Answer. The first answer counts: 409 if there was one, or the time for it is over.
+
+    An answer to what was not asked yet is kept: 202.
+    """
+    return await _answered(services, caller, execution_id, step_key, body.data, None)
 
 
-@router.post("/executions/{execution_id}/resume", response_model=Approval, responses=problems(404, 409))
+@router.post("/executions/{execution_id}/resume", response_model=Approval, responses={**problems(404, 409), 202: {"model": Approval}})
 async def resume_execution(
     caller: CallerDep, services: ServicesDep, execution_id: Word, body: Resume
 ) -> JsonAnswer:
     """Answer what a run waits for, as its code calls it."""
-    await _wait(services, caller, execution_id, body.step_key)
     only = body.suspended_execution_id
-    await _answer(services, caller, execution_id, body.step_key, body.data, only)
-    found = await _wait(services, caller, execution_id, body.step_key)
-    return JsonAnswer(_shown(execution_id, body.step_key, found))
+    return await _answered(services, caller, execution_id, body.step_key, body.data, only)
 
 
 async def _wait(services: Services, caller: Caller, execution_id: str, step_key: str) -> Wait:
-    if caller.approval not in {None, (execution_id, step_key)}:
-        raise ApiError(403, "This link is for another question")
-    found = await services.direct(caller.project).find_wait(execution_id, step_key)
+    found = await _find(services, caller, execution_id, step_key)
     if found is None:
         raise missing(f"wait {step_key!r} of execution {execution_id!r}", caller.project)
     return found
+
+
+async def _find(services: Services, caller: Caller, execution_id: str, step_key: str) -> Wait | None:
+    if caller.approval not in {None, (execution_id, step_key)}:
+        raise ApiError(403, "This link is for another question")
+    return await services.direct(caller.project).find_wait(execution_id, step_key)
+
+
+async def _answered(
+    services: Services,
+    caller: Caller,
+    execution_id: str,
+    step_key: str,
+    data: dict[str, Any],
+    only: str | None,
+) -> JsonAnswer:
+    await _find(services, caller, execution_id, step_key)  # refuses links for other questions
+    await _answer(services, caller, execution_id, step_key, data, only)
+    found = await _find(services, caller, execution_id, step_key)
+    if found is not None:
+        return JsonAnswer(_shown(execution_id, step_key, found))
+    kept = {"execution_id": execution_id, "step_key": step_key, "status": "kept", "answer": data}
+    return JsonAnswer(Approval(**kept).model_dump(mode="json"), status_code=202)
 
 
 async def _answer(
@@ -103,6 +125,8 @@ async def _answer(
         answered = await transport.resume_run(execution_id, step_key, data, run_id=only)
     except ValueTooLargeError as error:
         raise ApiError(413, str(error)) from error
+    except InputError as error:
+        raise missing(f"execution {execution_id!r}", caller.project) from error
     except (TypeError, ValueError, RecursionError) as error:  # what cannot be stored
         raise ApiError(400, str(error)) from error
     if not answered:

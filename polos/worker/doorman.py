@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from polos.admission import Admitter, Lane, Outcome
 from polos.dispatch import Dispatcher
@@ -109,19 +109,27 @@ class Doorman:
 
     def _look_everywhere(self) -> None:
         base = self._settings.doorbells_per_route
-        claims = max((route.claims_a_second() for route in self._routes.values()), default=0.0)
+        pace = max((route.claims_a_second() for route in self._routes.values()), default=0.0)
         self._admitter.window = max(
-            base, min(int(claims * self._admitter.workers * WINDOW_SECONDS), MAX_DOORBELLS_PER_ROUTE)
+            base, min(int(pace * self._admitter.workers * WINDOW_SECONDS), MAX_DOORBELLS_PER_ROUTE)
         )
+        claims = {name: route.claims for name, route in self._routes.items()}
         outcome = self._admitter.admit()
         self._paced = frozenset(outcome.paced)
-        for route, rung in outcome.rung.items():
-            surplus = max(rung - self._admitter.window // 2, 0)
-            self._routes.setdefault(route, _Route()).look_after(surplus // self._admitter.workers)
         self._ring(outcome)
+        self._count_down(outcome, claims)
         self._next_look = time.monotonic() + LOOK_SECONDS * random.uniform(0.8, 1.2)
         if outcome.again_seconds is not None:
             self._next_look = min(self._next_look, time.monotonic() + outcome.again_seconds)
+
+    def _count_down(self, outcome: Outcome, claims: Mapping[str, int]) -> None:
+        """Look again when about half of what is outstanding was claimed since the look began."""
+        for name, rung in outcome.rung.items():
+            surplus = max(rung - self._admitter.window // 2, 0)
+            route = self._routes.setdefault(name, _Route())
+            route.look_after(claims.get(name, 0) + surplus // self._admitter.workers)
+            if surplus and route.is_due:
+                self.look()
 
     def _ring(self, outcome: Outcome) -> None:
         self._dispatcher.ring(*outcome.bells)
@@ -151,24 +159,30 @@ class _Route:
     """Claims of one route, as this process sees them."""
 
     def __init__(self) -> None:
-        self._left = 0  # claims until a look is worth while
-        self._claims = 0
+        self.claims = 0
+        self._look_at = 0  # so many claims
+        self._counted = 0
         self._since = time.monotonic()
         self._rate = 0.0
 
     def claimed(self) -> bool:
         """Count a claim; answer whether it is time to look."""
-        self._claims += 1
-        self._left -= 1
-        return self._left <= 0
+        self.claims += 1
+        return self.is_due
+
+    @property
+    def is_due(self) -> bool:
+        """Whether there was a claim too many since the last look."""
+        return self.claims > self._look_at
 
     def look_after(self, claims: int) -> None:
-        """Count down anew."""
-        self._left = claims
+        """Say at how many claims in all the next look is worth while."""
+        self._look_at = claims
 
     def claims_a_second(self) -> float:
         """Return the rate of late."""
         now = time.monotonic()
         if (seconds := now - self._since) >= LOOK_SECONDS / 4:
-            self._rate, self._claims, self._since = self._claims / seconds, 0, now
+            self._rate = (self.claims - self._counted) / seconds
+            self._counted, self._since = self.claims, now
         return self._rate

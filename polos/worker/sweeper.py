@@ -24,6 +24,7 @@ from polos.routes import Routes
 from polos.settings import Settings
 from polos.worker.duties.desk import Desk, Duty, Nudge, no_nudge
 from polos.worker.duties.detector import FindStuckRuns
+from polos.worker.duties.retention import RemoveOldRuns
 from polos.worker.duties.ringing import RingWhatIsDue
 from polos.worker.duties.schedules import FireSchedules
 from polos.worker.duties.triggers import FireTriggers
@@ -38,7 +39,7 @@ SHORTEST_PAUSE_SECONDS = 0.02
 
 def all_duties(settings: Settings) -> list[Duty]:
     """Return what every sweeper looks after."""
-    return [RingWhatIsDue(), EndWaits(), FireTriggers(), FireSchedules(), FindStuckRuns()]
+    return [RingWhatIsDue(), EndWaits(), FireTriggers(), FireSchedules(), FindStuckRuns(), RemoveOldRuns()]
 
 
 class Sweeper:
@@ -98,8 +99,8 @@ class Sweeper:
             except Exception:
                 logger.exception("A sweep failed; the next one tries again")
                 self._disconnect()
-            if self._poked.wait(self._pause()):
-                self._next_look.clear()
+            self._stop.wait(SHORTEST_PAUSE_SECONDS)  # who is poked all the time has other things to do too
+            self._poked.wait(self._pause())
             self._poked.clear()
 
     def _pause(self) -> float:
@@ -155,7 +156,7 @@ class Sweeper:
             self._next_look[duty] = now + duty.every_seconds
             again = self._done(duty)
             if again is not None:
-                self._next_look[duty] = now + again
+                self._next_look[duty] = now + min(again, duty.every_seconds)
                 self._wanted_after = min(self._wanted_after, max(again, SHORTEST_PAUSE_SECONDS))
 
     def _done(self, duty: Duty) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from polos import WorkflowContext, workflow
+from polos import EventPayload, SchedulePayload, WorkflowContext, workflow
 
 
 class Number(BaseModel):
@@ -48,3 +48,13 @@ async def gated(ctx: WorkflowContext, payload: Gate) -> str:
     while not os.path.exists(payload.file):  # noqa: ASYNC240 - a look, now and then
         await asyncio.sleep(0.02)
     return "passed"
+
+
+@workflow(id="client-nightly", schedule=True)
+async def nightly(ctx: WorkflowContext, payload: SchedulePayload) -> str:
+    return payload.key
+
+
+@workflow(id="client-counted", trigger_on_event="client/orders")
+async def counted(ctx: WorkflowContext, event: EventPayload) -> int:
+    return int(event.data["n"])

@@ -42,9 +42,9 @@ def test_a_unit_repeated_after_a_lost_answer_publishes_nothing_more(scene: Scene
     [(seq, number, _)] = scene.do(unit)
     assert scene.do(unit) == []  # it counts an outcome, for the fence holds, but records none
     assert unit.check is not None
-    assert scene.first.read(unit.check.statement, **unit.check.params) == [(seq, 0)]
+    assert scene.first.read(unit.check.statement, **unit.check.params) == [(seq, 0, 1)]
     assert _count(scene, run, is_tree=is_tree) == 1
-    [(_, following)] = scene.do(publishing(run, is_tree=is_tree, name="another"))
+    [(_, following, _)] = scene.do(publishing(run, is_tree=is_tree, name="another"))
     assert following == number + 1, "no number was wasted on the repetition"
 
 

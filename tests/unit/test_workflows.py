@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from polos import registry
 from polos.current import current_context, inside_run
-from polos.errors import ConfigurationError, RunFailedError, WorkflowTimeoutError
+from polos.errors import RunFailedError, WorkflowTimeoutError
 from polos.functions import call_function
 from polos.queues import Queue, queue, queue_settings
 from polos.tools.tool import tool
@@ -325,18 +325,10 @@ def test_false_as_schedule_goes_with_a_queue_and_a_trigger():
     assert (built.trigger_on_event, built.batch_size, built.queue_name) == ("t", 10, "q")
 
 
-@pytest.mark.parametrize("hooks", [{"on_start": print}, {"on_end": [print, repr]}])
-def test_hooks_are_refused_rather_than_left_out(hooks):
-    with pytest.raises(ConfigurationError, match="workflow 'w' has hooks"):
-        workflow(id="w", **hooks)(lambda ctx: 1)
-
-
-@pytest.mark.parametrize(
-    "option", [{"schedule": "* * * * *"}, {"trigger_on_event": "t"}, {"queue": Queue("q", 3)}]
-)
-def test_what_has_no_effect_yet_is_said(option, caplog):
-    workflow(id="w", **option)(lambda ctx: 1)
-    assert "has no effect in this version" in caplog.text
+@pytest.mark.parametrize("hooks", [{"on_start": print}, {"on_end": [print]}])
+def test_one_hook_or_a_list_of_them_is_kept(hooks):
+    made = workflow(id="w", **hooks)(lambda ctx: 1)
+    assert [*made.on_start, *made.on_end] == [print]
 
 
 @pytest.mark.parametrize("hooks", ["print", [print, 5]])

@@ -20,7 +20,7 @@ class Duty(Protocol):
     every_seconds: float  # between two looks; 0: at every sweep
 
     def do(self, desk: Desk) -> float | None:
-        """Do what is due. Return after how many seconds to look again, None for the usual pause."""
+        """Do what is due. Return after how many seconds to look again at the latest, None for the usual."""
         ...
 
 
