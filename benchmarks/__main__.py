@@ -1,4 +1,4 @@
-"""`python -m benchmarks all`, or some of w1 to w12: JSON lines on stdout, a table on stderr."""
+"""`python -m benchmarks all`, or some of w1 to w13: JSON lines on stdout, a table on stderr."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from benchmarks.workloads import (
     w9_start,
     w11_children,
     w12_sleepers,
+    w13_queues,
 )
 
 MODULES: tuple[Any, ...] = (
@@ -46,6 +47,7 @@ MODULES: tuple[Any, ...] = (
     w9_start,
     w11_children,
     w12_sleepers,
+    w13_queues,
 )
 WORKLOADS = {module.NAME: module for module in MODULES}
 DATABASES = ("sqlite", "postgres")

@@ -192,7 +192,8 @@ class Admitter:
         return self._journal.read(statement, {**self._here, **params})
 
     def _read_offered(self) -> None:
-        offered = {name: workers for name, workers in self._read(READ_OFFERED, **self._silence)}
+        rows = self._read(READ_OFFERED, **self._silence)
+        offered: dict[str, int] = {row[0]: row[1] for row in rows}
         if offered.keys() != self._offered.keys():
             self._unserved.clear()
         self._offered = offered

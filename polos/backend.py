@@ -33,9 +33,9 @@ from polos.journal.states import RunStatus
 from polos.journal.steps import READ_STEP_DETAILS, step_details
 from polos.journal.waits import Woken
 from polos.journal.workers import READ_NEWEST_DEPLOYMENT, READ_OFFERING, READ_OFFERS
+from polos.queues import QueueInfo
 from polos.registry import get_workflow
 from polos.retrying import not_retried, retrying
-from polos.queues import QueueInfo
 from polos.routes import Routes
 from polos.settings import Settings
 from polos.starting import Starter
@@ -52,6 +52,7 @@ logger = logging.getLogger("polos.client")
 
 RUN_CHANNEL = "run:{}"
 WORKER_CHANNEL = "worker:{}"
+PUBLISHERS_TRANSACTIONS = 2  # of runs that events trigger; who publishes many leaves the rest to workers
 EMBEDDED_WORKER = (
     "polos.worker.embedded:EmbeddedWorker"  # named, as Celery names pools: the worker is above us
 )
@@ -221,7 +222,9 @@ class ClientBackend(Forked):
     def fire_triggers(self, project: str, topic: str) -> None:
         """Start what events of a topic trigger. What cannot be started now is left to the sweepers."""
         try:
-            fired = fire_triggers(_Journal(self), self._settings, (project, topic))
+            fired = fire_triggers(
+                _Journal(self), self._settings, (project, topic), max_transactions=PUBLISHERS_TRANSACTIONS
+            )
         except JournalUnavailableError as error:
             logger.warning("What the events of %r trigger is started later: %s", topic, error)
             return

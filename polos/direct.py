@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from polos import serialization
 from polos.errors import IdempotencyError, InputError
-from polos.forking import forked_row, plan_fork
 from polos.forks import Forked
 from polos.handles import ExecutionHandle
 from polos.queues import DEFAULT_PRIORITY, QueueInfo
@@ -167,6 +166,8 @@ class DirectTransport(Forked):
 
     async def fork_run(self, request: ForkRequest) -> ExecutionHandle:
         """See `Transport`; its deployment is the one of the run it is forked from, if none is named."""
+        from polos.forking import forked_row, plan_fork  # noqa: PLC0415 - as `backend`, below
+
         backend = await self.backend()
         source = await self._known(request.execution_id)
         plan = plan_fork(

@@ -58,7 +58,7 @@ class HookResult(BaseModel):
 
     @classmethod
     def continue_with(cls, **modifications: Any) -> Self:
-        """Go on with changes: ``modified_payload`` is merged into the payload, ``modified_output`` replaces it."""
+        """Go on with changes, ``modified_payload`` or ``modified_output``; a dict is merged into a dict."""
         return cls(action=HookAction.CONTINUE, **modifications)
 
     @classmethod

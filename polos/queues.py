@@ -1,4 +1,4 @@
-"""Queues, which limit how many runs go at once, or begin in a time; and routes, which name fleets of workers."""
+"""Queues, which limit how many runs go at once or begin in a time; and routes, which name fleets."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Queue:
 
     Args:
         name: Of the queue; definitions that name it share it.
-        concurrency_limit: At most so many of its runs go at once, counted by `concurrency_key`; None leaves it
-            to POLOS_DEFAULT_CONCURRENCY_LIMIT.
+        concurrency_limit: At most so many of its runs go at once, counted by `concurrency_key`; None leaves
+            it to POLOS_DEFAULT_CONCURRENCY_LIMIT.
         rate_limit: At most so many of its runs begin in `rate_seconds`, evenly spaced.
         rate_seconds: What `rate_limit` is counted over.
         hold_while_waiting: Runs keep their place while they wait for timers, events, children or people, so
@@ -64,7 +64,7 @@ class Queue:
 
 
 class LaneInfo(BaseModel):
-    """Runs of a queue with one concurrency key, None for those without: how many have a slot, how many wait."""
+    """Runs of a queue with one concurrency key, or none: how many have a slot, how many wait."""
 
     concurrency_key: str | None
     held: int

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 from polos.errors import ConfigurationError
 from polos.events import EventClient, EventData, StreamEvent
 from polos.handles import ExecutionHandle
-from polos.schedules import ScheduleClient
 from polos.queues import QueueInfo
+from polos.schedules import ScheduleClient
 from polos.settings import hide_password
 
 logger = logging.getLogger("polos.client")

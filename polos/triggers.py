@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import uuid
@@ -25,6 +26,7 @@ from polos.journal.triggers import (
     due_trigger,
     fire_trigger,
 )
+from polos.journal.workers import READ_OFFERS
 from polos.records import api_time
 from polos.settings import Settings
 
@@ -62,8 +64,17 @@ class _Unread:
     hops: int
 
 
-def fire_triggers(journal: Journal, settings: Settings, place: tuple[str, str] | None = None) -> Fired:
-    """Start all runs whose events are there, of the topic at `place` (project, topic) or of all."""
+def fire_triggers(
+    journal: Journal,
+    settings: Settings,
+    place: tuple[str, str] | None = None,
+    *,
+    max_transactions: int = MAX_TRANSACTIONS,
+) -> Fired:
+    """Start runs whose events are there, of the topic at `place` (project, topic) or of all.
+
+    `max_transactions` is for each trigger; what is more is left to the next look.
+    """
     if place is None:
         rows = journal.read(READ_DUE_TRIGGERS, {})
     else:
@@ -71,7 +82,7 @@ def fire_triggers(journal: Journal, settings: Settings, place: tuple[str, str] |
     bells: list[Doorbell] = []
     waits: list[float] = []
     for due in map(due_trigger, rows):
-        wait = _Firing(journal, settings, due).go(bells)
+        wait = _Firing(journal, settings, due).go(bells, max_transactions)
         if wait is not None:
             waits.append(wait)
     return Fired(bells, min(waits, default=None))
@@ -86,9 +97,9 @@ class _Firing:
         self._due = due
         self._cursor = due.cursor
 
-    def go(self, bells: list[Doorbell]) -> float | None:
+    def go(self, bells: list[Doorbell], max_transactions: int) -> float | None:
         """Start runs and add their doorbells; return after how many seconds to look again, if known."""
-        for _ in range(MAX_TRANSACTIONS):
+        for _ in range(max_transactions):
             unread = self._unread()
             if not unread:
                 self._move_on([], self._due.head)  # retention took what it had not read
@@ -111,10 +122,17 @@ class _Firing:
 
     def _unread(self) -> list[_Unread]:
         due = self._due
-        limit = MAX_EVENTS if due.is_single else due.batch_size
-        params = {"project": due.project, "topic": due.topic, "cursor": self._cursor, "limit": limit}
-        rows = [_Unread(*row) for row in self._journal.read(READ_UNREAD, params)]
-        return list(_fitting(rows, self._settings.max_value_bytes))
+        wanted = MAX_EVENTS if due.is_single else due.batch_size
+        found: list[_Unread] = []
+        while len(found) < wanted:
+            limit = min(wanted - len(found), MAX_EVENTS)
+            cursor = found[-1].number if found else self._cursor
+            params = {"project": due.project, "topic": due.topic, "cursor": cursor, "limit": limit}
+            page = [_Unread(*row) for row in self._journal.read(READ_UNREAD, params)]
+            found += page
+            if len(page) < limit or _size(found) > self._settings.max_value_bytes:
+                break
+        return list(_fitting(found, self._settings.max_value_bytes))
 
     def _seconds_to_wait(self, unread: Sequence[_Unread]) -> float:
         """Return how long a batch may still grow."""
@@ -136,7 +154,7 @@ class _Firing:
         new = NewRun(
             id=run_id,
             project=due.project,
-            deployment=due.deployment,
+            deployment=self._deployment,
             kind=due.kind,
             name=due.workflow,
             queue=due.queue,
@@ -148,6 +166,17 @@ class _Firing:
             input=serialization.dumps(payload),
         )
         return TriggeredRun(new, self._problem(hops))
+
+    @functools.cached_property
+    def _deployment(self) -> str:
+        """The deployment that declares the trigger; where no code does, the newest that serves it."""
+        due = self._due
+        if due.declared_by is not None:
+            return due.deployment
+        silence = self._settings.silence_limit_seconds
+        params = {"project": due.project, "name": due.workflow, "silence": silence}
+        offers = self._journal.read(READ_OFFERS, params)
+        return str(offers[0][0]) if offers else due.deployment
 
     def _problem(self, hops: int) -> str | None:
         limit = self._settings.max_trigger_hops
@@ -177,6 +206,10 @@ class _Firing:
         [rows] = self._journal.commit([unit])
         self._cursor = to
         return bool(rows)
+
+
+def _size(events: Sequence[_Unread]) -> int:
+    return sum(len(event.data) for event in events)
 
 
 def _fitting(events: Sequence[_Unread], limit_bytes: int) -> Iterable[_Unread]:

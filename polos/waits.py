@@ -175,9 +175,7 @@ def hand_over_all(
     met = [Met(*row) for row in journal.read(READ_MET_OF_TOPIC, {"project": project, "topic": topic})]
     met.sort(key=lambda each: (each.root_id or "", each.run_id))
     answers = journal.commit([handing_over(each, ring_again=ring_again) for each in met])
-    return [
-        (each.run_id, Woken(*rows[0])) for each, rows in zip(met, answers, strict=True) if rows
-    ]
+    return [(each.run_id, Woken(*rows[0])) for each, rows in zip(met, answers, strict=True) if rows]
 
 
 def _envelope(topic: str, kind: str, answer: dict[str, Any]) -> dict[str, Any]:

@@ -270,11 +270,13 @@ class Workflow:
             user_id=user_id,
             initial_state=self.check_state(initial_state),
             run_timeout_seconds=run_timeout_seconds,
-            priority=priority,
-            idempotency_key=idempotency_key,
-            delay_seconds=delay_seconds,
-            debounce_key=debounce_key,
-            debounce_seconds=debounce_seconds,
+            **_given(
+                priority=priority,
+                idempotency_key=idempotency_key,
+                delay_seconds=delay_seconds,
+                debounce_key=debounce_key,
+                debounce_seconds=debounce_seconds,
+            ),
         )
 
     async def run(
@@ -370,6 +372,11 @@ def hook_list(hooks: Any, argument: str) -> list[Callable[..., Any]]:
                 f"{argument} has {hook!r}, which is not callable: give a function, or a list of them"
             )
     return listed
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Return the options that are given, so that starters need know no others."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def client_and_payload(client: Any, payload: Any) -> tuple[RunStarter, Any]:

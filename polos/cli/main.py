@@ -11,7 +11,21 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 import polos
-from polos.cli import db, demo, flower, gc, keys, queues, runs, schedules, server, triggers, worker, workers
+from polos.cli import (
+    db,
+    demo,
+    flower,
+    gc,
+    keys,
+    queues,
+    runs,
+    runs_again,
+    schedules,
+    server,
+    triggers,
+    worker,
+    workers,
+)
 from polos.cli.doctor import command as doctor
 from polos.errors import ConfigurationError, ServiceUnavailableError
 
@@ -40,6 +54,9 @@ app.command("worker")(worker.run_worker)
 app.command("server")(server.run_server)
 app.add_typer(keys.app, name="keys")
 app.add_typer(db.app, name="db")
+runs.app.command("retry")(runs_again.retry)
+runs.app.command("fork")(runs_again.fork)
+runs.app.command("stuck")(runs_again.stuck)
 app.add_typer(runs.app, name="runs")
 app.add_typer(queues.app, name="queues")
 app.add_typer(schedules.app, name="schedules")

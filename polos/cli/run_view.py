@@ -13,6 +13,12 @@ from rich.tree import Tree
 from polos.cli.cells import moment, span, state_cell, troubles, worker_name
 from polos.step_names import shown
 
+_SLOTS = {
+    "deferred": "begins when there is room on its route",
+    "wanted": "waits for a slot",
+    "held": "has a slot",
+    "released": "gave its slot up while it waits",
+}
 MAX_VALUE_CHARACTERS = 2000  # of an input or output; --json shows all of it
 
 
@@ -43,6 +49,7 @@ def _facts(found: dict[str, Any]) -> Table:
         "parent": run["parent_id"] and f"{run['parent_id']}, step {shown(run['parent_step'] or '')}",
         "session": run["session_id"],
         "user": run["user_id"],
+        "queue": _queue(run),
         "worker": run["owner"] and worker_name(run["owner"], workers),
         "attempts": f"{run['attempt']}{troubles(run)}",
         "created": moment(run["created_at"]),
@@ -55,6 +62,14 @@ def _facts(found: dict[str, Any]) -> Table:
         if value:
             facts.add_row(name, Text(str(value), style="red" if name == "error" else ""))
     return facts
+
+
+def _queue(run: dict[str, Any]) -> str | None:
+    """Return in which queue a run waits, or has a slot; None where there is nothing to tell."""
+    if run["slot"] is None:
+        return None
+    key = f", key {run['concurrency_key']!r}" if run["concurrency_key"] else ""
+    return f"{run['queue']}{key}: {_SLOTS.get(run['slot'], run['slot'])}; see: polos queues"
 
 
 def _steps(steps: list[dict[str, Any]], workers: dict[str, str]) -> Table:

@@ -17,19 +17,15 @@ from polos.cli.run_list import Lister, run_table
 from polos.cli.run_view import print_run
 from polos.cli.watch import watch
 from polos.errors import ConfigurationError
-from polos.forking import forked_row, plan_fork
 from polos.journal.children import READ_TREE, tree_record
 from polos.journal.database import Connection
-from polos.journal.forks import create_fork
 from polos.journal.listing import READ_TREE_STEPS, RunFilter, ids_beginning, tree_step
 from polos.journal.retries import RETRIED
-from polos.journal.runs import READ_RUN, NewRun, run_record, unblock_run
+from polos.journal.runs import READ_RUN, run_record, unblock_run
 from polos.journal.states import RunStatus
 from polos.journal.steps import READ_STEP_DETAILS, step_details
 from polos.journal.workers import READ_WORKER_DETAILS, worker_details
-from polos.retrying import not_retried, retrying
 from polos.settings import Settings
-from polos.transport import ForkRequest
 
 app = typer.Typer(help="List runs, look at one, and let one go on: unblock, retry, fork.")
 
@@ -151,81 +147,6 @@ def unblock(run_id: RunId) -> None:
             status = read_run(journal, run_id)["run"]["status"]
             raise ConfigurationError(f"Run {run_id} is {status}, not blocked; nothing was changed")
     typer.echo(f"Run {run_id} is queued again.")
-
-
-@app.command("retry")
-def retry(run_id: RunId) -> None:
-    """Let a failed or cancelled run go on from its journal; completed steps keep their outcomes."""
-    with reading() as journal:
-        run_id = find_id(journal, run_id)
-        run = _row(journal, run_id)
-        try:
-            [rows] = journal.commit([retrying(run, ring_again=0.0)])
-        except ValueError as error:
-            raise ConfigurationError(str(error)) from error
-        if not rows:
-            raise ConfigurationError(str(not_retried(_row(journal, run_id))))
-    typer.echo(f"Run {run_id} is queued again.")
-
-
-@app.command("fork")
-def fork(
-    run_id: RunId,
-    from_step: Annotated[
-        str | None,
-        typer.Option("--from-step", help="Key of the first step that is executed again; by default none is."),
-    ] = None,
-    payload: Annotated[
-        str | None, typer.Option("--input", metavar="JSON", help="Instead of the run's own input.")
-    ] = None,
-    patch: Annotated[
-        list[str] | None,
-        typer.Option("--patch", metavar="KEY=JSON", help="A value for a recorded outcome; repeatable."),
-    ] = None,
-    deployment: Annotated[str | None, typer.Option(help="Version of the code. Default: the run's.")] = None,
-) -> None:
-    """Start a new run from a copy of a run's journal; the run itself is left alone."""
-    settings = Settings.from_environment()
-    limit = settings.max_value_bytes
-    with reading() as journal:
-        source = _row(journal, find_id(journal, run_id))
-        request = ForkRequest(
-            execution_id=source["id"],
-            from_step=from_step,
-            input=None if payload is None else _json("--input", payload),
-            patch=dict(_patch(text) for text in patch or ()),
-        )
-        steps = [step_details(row) for row in journal.read(READ_STEP_DETAILS, {"run": source["id"]})]
-        try:
-            plan = plan_fork(
-                source["id"], steps, from_step=from_step, patch=request.patch, max_value_bytes=limit
-            )
-            row = forked_row(
-                source, request, deployment=deployment or source["deployment"], max_value_bytes=limit
-            )
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(str(error)) from error
-        new = NewRun(**row)
-        journal.commit([create_fork(new, plan.names, plan.replacements, seq=plan.seq, ring_again=0.0)])
-    typer.echo(new.id)
-
-
-def _row(journal: Connection, run_id: str) -> dict[str, Any]:
-    return run_record(journal.read(READ_RUN, {"run": run_id})[0])
-
-
-def _patch(text: str) -> tuple[str, Any]:
-    key, sign, value = text.partition("=")
-    if not sign:
-        raise ConfigurationError(f"--patch {text!r} is not KEY=JSON, such as --patch 'price=12.5'")
-    return key, _json(f"--patch {key}", value)
-
-
-def _json(option: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise ConfigurationError(f"{option} {text[:80]!r} is no JSON ({error}); text needs quotes") from error
 
 
 def find_id(journal: Connection, given: str) -> str:

@@ -25,6 +25,12 @@ def request_for(
     *,
     priority: int | None = None,
 ) -> ChildRequest:
+    """Return the child that a workflow and its input ask for.
+
+    Raises:
+        StepExecutionError: The workflow is not known in this process.
+        ValueError, TypeError: Payload, state or labels do not fit.
+    """
     check_labels(queue=queue, concurrency_key=concurrency_key)
     check_start(priority=priority)
     definition = get_workflow(workflow) if isinstance(workflow, str) else workflow
@@ -47,12 +53,18 @@ def request_for(
 
 
 def agent_request(step_key: str, config: Any) -> ChildRequest:
+    """Return the child that ``agent.with_input(...)`` asks for.
+
+    Raises:
+        StepExecutionError: It is something else.
+    """
     agent = getattr(config, "agent", None)
     if not isinstance(agent, Workflow) or not hasattr(config, "payload"):
         raise StepExecutionError(
             f"Step {step_key!r} needs what agent.with_input(...) returns, not {type(config).__name__}"
         )
-    request = request_for(agent, config.payload(), config.initial_state, None, None, config.run_timeout_seconds)
+    limit = config.run_timeout_seconds
+    request = request_for(agent, config.payload(), config.initial_state, None, None, limit)
     return request.for_session(config.session_id, config.user_id)
 
 

@@ -95,7 +95,7 @@ async def _outcomes(
     awaited: bool,
     batch: str | None = None,
 ) -> list[StepRow]:
-    """Return the outcomes of children, created together as far as they do not exist; first that of a batch."""
+    """Return the outcomes of children, which are created together where there are none; first the batch's."""
     for name, request in requests.items():
         execution.check_child(name, request.name)
 

@@ -78,9 +78,7 @@ class _Hooks:
                 )
             return result
 
-        value = await run_inline(
-            self._runtime, self._execution, internal(name), "run", call, retries=RETRIES
-        )
+        value = await run_inline(self._runtime, self._execution, internal(name), "run", call, retries=RETRIES)
         result = HookResult.model_validate(serialization.to_data(value))
         if result.action is HookAction.FAIL:
             raise StepExecutionError(result.error_message or f"Hook {name!r} failed the run")
@@ -90,7 +88,8 @@ class _Hooks:
         try:
             return self._definition.parse_payload(_merged(payload, changes))
         except ValueError as error:
-            raise StepExecutionError(f"Hook {name!r} changed the payload to one of no use: {error}") from error
+            problem = f"Hook {name!r} changed the payload to one of no use: {error}"
+            raise StepExecutionError(problem) from error
 
 
 def _named(point: str, functions: Sequence[Callable[..., Any]]) -> list[tuple[str, Callable[..., Any]]]:
@@ -101,7 +100,7 @@ def _named(point: str, functions: Sequence[Callable[..., Any]]) -> list[tuple[st
 
 
 def _merged(value: Any, changes: Any) -> Any:
-    """Return changes merged into a dict or model, as JSON data; what else they are given for, they replace."""
+    """Return changes merged into a dict or model, as JSON data; anything else they replace."""
     data = serialization.to_data(value)
     return {**data, **changes} if isinstance(data, dict) and isinstance(changes, dict) else changes
 

@@ -148,7 +148,7 @@ class _Tries:
         self._failures: list[dict[str, Any]] = [] if recorded is None else serialization.loads(recorded)
 
     async def made(self, call: Callable[[], Awaitable[Any]]) -> tuple[Outcome, int, BaseException | None]:
-        """Call until it succeeds or the retries are used up; return the outcome, the tries and the last error."""
+        """Call until it succeeds or no retry is left; return the outcome, the tries and the last error."""
         if (remaining := self._execution.alarms.seconds_until(self._name)) is not None:
             await self._wait(remaining)
         while True:
@@ -212,6 +212,7 @@ class _Tries:
         def ring() -> None:
             if not due.done():
                 due.set_result(None)
+                self._execution.news.set()
 
         self._execution.alarms.set(self._name, seconds, ring)
         self._execution.pausing(self._name)

@@ -70,8 +70,11 @@ async def _park(runtime: Runtime, execution: Execution) -> bool:
         execution.closing = None
         execution.look_again()
         return False
+    due_in = execution.next_alarm_seconds()
     await execution.put_away(Parked(), patience_seconds=UNWIND_SECONDS)
     execution.news.set()
+    if due_in is not None:
+        runtime.look_in(due_in)
     return True
 
 

@@ -62,7 +62,7 @@ async def publish_once(
     def _tell(number: int) -> None:
         if topic not in {None, own}:
             runtime.nudges.publish(topic_channel(claim.project, topic or ""), str(number))
-            runtime.published()
+            runtime.published(claim.project, topic or "")
         elif number:
             event = (event_type or "", serialization.loads(text))
             runtime.feed.numbered(claim.root_id, number, event, keep=execution.streams)

@@ -124,8 +124,12 @@ def worker_channel(worker_id: str) -> str:
     return f"worker:{worker_id}"
 
 
-def _nobody_cares() -> None:
+def _nobody_cares(project: str, topic: str) -> None:
     return None
+
+
+def _no_clock(seconds: float) -> None:
+    """Leave it to sweepers, who look every second."""
 
 
 @dataclass
@@ -137,7 +141,8 @@ class Runtime:
         serves: The routes this worker consumes.
         resolve: Finds a definition by kind, name and the name of the caller.
         may_start: Returns once this worker may start a side effect: it has been heard of lately.
-        published: Called after an event was published to a topic of the program's own.
+        published: Called with project and topic after an event was published to a topic of programs.
+        look_in: Called when a run was parked for which something is due in so many seconds.
         executions: The runs this process owns, by id.
         turns: The turns it executes, by (run id, step name).
         claiming: Runs and turns whose claim is under way: a doubled doorbell must not claim twice.
@@ -155,7 +160,8 @@ class Runtime:
     project: str
     deployment: str
     may_start: Callable[[], Awaitable[None]]
-    published: Callable[[], None] = _nobody_cares
+    published: Callable[[str, str], None] = _nobody_cares
+    look_in: Callable[[float], None] = _no_clock
     executions: dict[str, Execution] = field(default_factory=dict)
     turns: dict[tuple[str, str], asyncio.Task[Any] | None] = field(default_factory=dict)
     claiming: set[tuple[str, str]] = field(default_factory=set)

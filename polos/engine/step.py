@@ -339,7 +339,7 @@ class StepRunner:
         return await self._start_batch(step_key, batch_requests(step_key, configs, agent_request))
 
     async def batch_agent_invoke_and_wait(self, step_key: str, configs: list[Any]) -> list[BatchStepResult]:
-        """Run agents, each given by ``agent.with_input(...)``; the result of each item is an `AgentResult`."""
+        """Run agents, each given by ``agent.with_input(...)``; each item's result is an `AgentResult`."""
         return await self._wait_batch(step_key, batch_requests(step_key, configs, agent_request))
 
     async def patched(self, name: str) -> bool:

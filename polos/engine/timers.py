@@ -1,4 +1,4 @@
-"""Waiting for a time: kept in the journal, ended by a clock of the loop or by a sweeper, whichever is first."""
+"""Waiting for a time: kept in the journal, ended by a clock of the loop or by a sweeper."""
 
 from __future__ import annotations
 
@@ -66,9 +66,7 @@ async def set_alarms(runtime: Runtime, execution: Execution) -> None:
         return
     claim = execution.claim
     for name, kind, began_at, due_at, remaining in await execution.journal.read(READ_REMAINING, run=claim.id):
-        wait = DueWait(
-            claim.id, name, kind, began_at, due_at, claim.root_id, claim.project, is_live=True
-        )
+        wait = DueWait(claim.id, name, kind, began_at, due_at, claim.root_id, claim.project, is_live=True)
         set_alarm(runtime, execution, wait, remaining)
 
 

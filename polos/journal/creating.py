@@ -12,7 +12,6 @@ from sqlalchemy import (
     bindparam,
     case,
     exists,
-    literal,
     literal_column,
     or_,
     select,
@@ -20,10 +19,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert  # ON CONFLICT; SQLite compiles it too
 
 from polos.journal.runs import RUNS, NewRun, Q, R, ringing_from_now
-from polos.journal.statements import Part, Statement, Unit, now
+from polos.journal.statements import Part, Statement, Unit, latest, now
 from polos.journal.states import QueueSlot, RunStatus
 
 P = bindparam
+# In the text: psycopg takes statements with more than 50 parameters apart anew each time.
+_CONSTANT = literal_column
+_DEFERRED = _CONSTANT(f"'{QueueSlot.DEFERRED}'")
 PLACE_SECONDS = 1e-6  # between runs that one caller creates together: their order is kept
 DOORBELLS_PER_ROUTE = 100
 _ZERO = (
@@ -43,7 +45,7 @@ _ZERO = (
 
 def has_limits() -> ColumnElement[bool]:
     """Return the condition that a row of the queue table limits anything."""
-    return or_(Q.concurrency_limit.is_not(None), Q.rate_limit.is_not(None), Q.is_paused == 1)
+    return or_(Q.concurrency_limit.is_not(None), Q.rate_limit.is_not(None), Q.is_paused == _CONSTANT("1"))
 
 
 def _place_of(table: Any) -> tuple[ColumnElement[bool], ...]:
@@ -74,34 +76,35 @@ _rung = RUNS.alias("rung")
 _is_limited = exists().where(
     Q.project == P("project"), Q.deployment == P("deployment"), Q.name == P("queue"), has_limits()
 )
-_is_delayed = P("delay", type_=Float) > 0
+_is_delayed = P("delay", type_=Float) > _CONSTANT("0")
 _has_backlog = exists().where(*is_deferred(_other), *_place_of(_other))
 _is_full = exists(
-    select(literal(1))
+    select(_CONSTANT("1"))
     .where(*is_rung(_rung), *_place_of(_rung))
-    .limit(literal(1))
-    .offset(P("window", type_=Integer) - 1)
+    .limit(_CONSTANT("1"))
+    .offset(latest(P("window", type_=Integer) - _CONSTANT("1"), _CONSTANT("0")))
 )
 # The offset keeps databases from asking for each use of the answer anew.
 _decision = (
     select(
         case(
-            (_is_limited, QueueSlot.WANTED.value),
-            (_is_delayed, QueueSlot.DEFERRED.value),
-            (_has_backlog, QueueSlot.DEFERRED.value),
-            (_is_full, QueueSlot.DEFERRED.value),
+            (_is_limited, _CONSTANT(f"'{QueueSlot.WANTED}'")),
+            (_is_delayed, _DEFERRED),
+            (_has_backlog, _DEFERRED),
+            (P("window", type_=Integer) < _CONSTANT("1"), None),
+            (_is_full, _DEFERRED),
             else_=None,
         ).label("slot")
     )
-    .offset(literal_column("0"))
+    .offset(_CONSTANT("0"))
     .subquery("decision")
 )
 _due = now() + P("delay", type_=Float)
 NEW_RUN_COLUMNS: dict[str, Any] = {
     **{spec.name: P(spec.name, type_=R[spec.name].type) for spec in fields(NewRun)},
-    **{name: literal(0) for name in _ZERO},
-    "status": literal(RunStatus.QUEUED.value),
-    "created_at": now() + P("place", type_=Float) * literal(PLACE_SECONDS, Float),
+    **{name: _CONSTANT("0") for name in _ZERO},
+    "status": _CONSTANT(f"'{RunStatus.QUEUED}'"),
+    "created_at": now() + P("place", type_=Float) * _CONSTANT(f"{PLACE_SECONDS:.6f}"),
     "slot": _decision.c.slot,
     "not_before": case((_is_delayed, _due), else_=None),
     "ring_at": case((_is_delayed, _due), (_decision.c.slot.is_(None), ringing_from_now()), else_=None),
@@ -143,7 +146,7 @@ def create_run(
     Args:
         new: The run.
         ring_again: After how many seconds sweepers ring, when nobody claims it.
-        window: How many doorbells of a route may be outstanding.
+        window: How many doorbells of a route may be outstanding; 0 not to count them this time.
         delay_seconds: It starts no earlier than this from now.
         place: Among runs created together: later ones stand behind.
     """

@@ -265,7 +265,7 @@ _DROP_MET = Statement(delete(EVENT_WAITS).where(*_this_wait, W.number.is_not(Non
 
 
 def hand_over(met: Met, output: str, *, ring_again: float) -> Unit:
-    """Complete a step with the event it waited for; answers the columns of `Woken`, nothing if it was done."""
+    """Complete a step with the event it waited for; answers the columns of `Woken`, nothing if it was."""
     params = end_params(met.run_id, met.step, output=output, error=None, ring_again=ring_again)
     parts = (
         Part(_WAKE, params, guard=False),

@@ -8,7 +8,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, bindparam, case, literal, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Integer,
+    bindparam,
+    case,
+    literal,
+    literal_column,
+    or_,
+    select,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.runs import RUNS, R
@@ -131,17 +142,41 @@ _of_queue = (
 )
 
 
-def _taken_in(slot: QueueSlot, *conditions: ColumnElement[bool]) -> Statement:
-    return Statement(update(RUNS).where(*_of_queue, *conditions).values(slot=slot.value))
+_near = RUNS.alias("near")
 
 
-# Each by an index over few rows: what runs, what is rung, what is parked, what is pending.
-_TAKE_IN = (
-    _taken_in(QueueSlot.HELD, R.slot.is_(None), R.owner.is_not(None)),
-    _taken_in(QueueSlot.HELD, R.slot.is_(None), R.ring_at.is_not(None), one_of(R.status, [RunStatus.QUEUED])),
-    _taken_in(QueueSlot.RELEASED, R.slot.is_(None), one_of(R.status, [RunStatus.WAITING])),
-    _taken_in(QueueSlot.WANTED, R.slot == SLOT("'deferred'"), R.ring_at.is_(None)),
-    _taken_in(QueueSlot.WANTED, R.slot == SLOT("'deferred'"), R.ring_at.is_not(None)),
+def _some(*conditions: ColumnElement[bool]) -> Any:
+    here = (
+        _near.c.project == P("project"),
+        _near.c.deployment == P("deployment"),
+        _near.c.queue == P("queue"),
+    )
+    return select(_near.c.id).where(*here, *conditions)
+
+
+# Each by an index over few rows: what runs, what is rung or delayed, what is parked, what is pending.
+_concerned = union_all(
+    _some(_near.c.owner.is_not(None)),
+    _some(_near.c.ring_at.is_not(None)),
+    _some(one_of(_near.c.status, [RunStatus.WAITING])),
+    _some(_near.c.slot == SLOT("'deferred'"), _near.c.ring_at.is_(None)),
+)
+# One statement, so that none is missed that moves from one of these to another meanwhile.
+_TAKE_IN = Statement(
+    update(RUNS)
+    .where(
+        *_of_queue,
+        R.id.in_(_concerned),
+        or_(R.slot.is_(None), R.slot == SLOT("'deferred'")),
+        one_of(R.status, [RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING]),
+    )
+    .values(
+        slot=case(
+            (R.slot == SLOT("'deferred'"), QueueSlot.WANTED.value),
+            (R.status == RunStatus.WAITING.value, QueueSlot.RELEASED.value),
+            else_=QueueSlot.HELD.value,
+        )
+    )
 )
 ADMISSION_CHANGED = Statement(
     update(DEPLOYMENTS)
@@ -158,7 +193,7 @@ def new_token() -> int:
 def _unit(statement: Statement, params: dict[str, Any]) -> Unit:
     """Return a change of limits; slots are counted anew by whoever was about to admit."""
     params = {**params, "token": new_token()}
-    parts = [Part(taken_in, params, guard=False) for taken_in in (*_TAKE_IN, ADMISSION_CHANGED)]
+    parts = [Part(taken_in, params, guard=False) for taken_in in (_TAKE_IN, ADMISSION_CHANGED)]
     return Unit((Part(statement, params, guard=False), *parts), ())
 
 

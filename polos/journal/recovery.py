@@ -7,9 +7,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Float, and_, bindparam, case, exists, func, literal, or_, select, tuple_, update
+from sqlalchemy import (
+    Float,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
-from polos.journal.runs import RUNS, R, spent_running
+from polos.journal.runs import RUNS, WAKE_VALUES, R, spent_running
 from polos.journal.statements import Part, Statement, Unit, now, one_of
 from polos.journal.states import QueueSlot, RunStatus, StepStatus
 from polos.journal.steps import STEPS, S
@@ -20,7 +33,8 @@ P = bindparam
 _MOMENT = select(now()).scalar_subquery()
 MAX_ROWS = 200  # per duty and sweep: a bounded number of doorbells a second
 
-_open = one_of(S.status, (StepStatus.SCHEDULED, StepStatus.RUNNING))
+_goes_on_elsewhere = or_(S.kind != "run", S.ring_at.is_not(None))  # no function of the run itself
+_open = and_(one_of(S.status, (StepStatus.SCHEDULED, StepStatus.RUNNING)), _goes_on_elsewhere)
 _under_way = exists().where(S.run_id == R.id, _open)
 _turn_under_way = exists().where(S.run_id == R.id, _open, S.kind == "turn")
 _only_waited = and_(_under_way, ~_turn_under_way)
@@ -183,7 +197,7 @@ _DUE_RUNS = Statement(
         _some_runs(
             lambda c: c.ring_at <= _MOMENT,
             lambda c: c.status == RunStatus.QUEUED.value,
-            lambda c: or_(c.slot.is_(None), c.slot == QueueSlot.HELD.value),  # others are delayed, then pending
+            lambda c: or_(c.slot.is_(None), c.slot == QueueSlot.HELD.value),  # or it is pending
         ),
         R.status == RunStatus.QUEUED.value,
     )
@@ -262,3 +276,20 @@ _DROP_TURNS = Statement(
 def drop_turns_of_ended_runs() -> Unit:
     """Close turns nobody needs any more; answers (run id, step name)."""
     return Unit((Part(_DROP_TURNS, {}),), ())
+
+
+_WAKE_OVERDUE = Statement(
+    update(RUNS)
+    .where(
+        R.status == literal_column("'waiting'"),
+        R.claimed_at.is_not(None),
+        R.running_seconds + (now() - R.claimed_at) > R.run_timeout_seconds,
+    )
+    .values(**WAKE_VALUES)
+    .returning(R.id)
+)
+
+
+def wake_overdue() -> Unit:
+    """Queue parked runs whose time a turn under way has used up: who claims one ends it."""
+    return Unit((Part(_WAKE_OVERDUE, {"ring_again": 0.0}),), ())

@@ -1,11 +1,23 @@
-"""Removing trees of runs, and events, that are older than they are to be kept. Nothing of a live tree goes."""
+"""Removing trees of runs, and events, that are older than they are kept. Nothing of a live tree goes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Float, bindparam, case, delete, exists, func, literal_column, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+)
 
 from polos.journal.closing import EVENT_WAITS
 from polos.journal.closing import W as EW
@@ -21,7 +33,7 @@ G = Trigger.__table__.c  # type: ignore[attr-defined]
 MAX_TREES = 50  # at a time
 MAX_EVENTS = 500
 
-_DAY = literal_column("86400.0")
+_DAY: ColumnElement[float] = literal_column("86400.0")
 _kept_days = case(
     (R.status == RunStatus.COMPLETED.value, P("completed", type_=Float)),
     (R.status == RunStatus.FAILED.value, P("failed", type_=Float)),

@@ -52,9 +52,7 @@ def _event(number: Any, *conditions: Any) -> Any:
         hops_of(by),
         now(),
     )
-    return (
-        upsert(EVENTS).from_select(_columns, select(*values).where(*conditions)).on_conflict_do_nothing()
-    )
+    return upsert(EVENTS).from_select(_columns, select(*values).where(*conditions)).on_conflict_do_nothing()
 
 
 _question = STEPS.alias("question")
@@ -158,9 +156,7 @@ def suspend(
 _open = STEPS.alias("open_wait")
 _open_run = RUNS.alias("open_run")
 _only = P("only", type_=S.run_id.type)
-_has_kept_answer = exists().where(
-    W.run_id == _open.c.run_id, W.step == _open.c.name, W.number.is_not(None)
-)
+_has_kept_answer = exists().where(W.run_id == _open.c.run_id, W.step == _open.c.name, W.number.is_not(None))
 _chosen = (
     select(_open.c.run_id)
     .join_from(_open, _open_run, _open_run.c.id == _open.c.run_id)
@@ -184,9 +180,7 @@ _is_early = and_(
     _only.is_(None),
     exists().where(_live_root.c.id == P("root"), one_of(_live_root.c.status, LIVE)),
     ~_has_asked,
-    ~exists().where(
-        E.project == P("project"), E.topic == P("topic"), E.type == P("event_type"), _is_answer
-    ),
+    ~exists().where(E.project == P("project"), E.topic == P("topic"), E.type == P("event_type"), _is_answer),
 )
 
 

@@ -121,6 +121,7 @@ class Run(JournalTable, table=True):
             "route",
         ),
         _partial("run_waiting", "status = 'waiting'", "id"),
+        _partial("run_overdue", "status = 'waiting' AND claimed_at IS NOT NULL", "claimed_at"),
         _partial("run_illegal", ILLEGAL_RUN, "id"),
         _partial("run_live_child", "parent_id IS NOT NULL AND finished_at IS NULL", "parent_id"),
         _partial("run_old", "parent_id IS NULL AND finished_at IS NOT NULL", "finished_at"),
@@ -233,7 +234,8 @@ class Trigger(JournalTable, table=True):
     project: str = Field(primary_key=True)
     workflow: str = Field(primary_key=True)
     topic: str = Field(primary_key=True)
-    deployment: str  # the newest that declares it; its runs go there
+    declared_by: str | None = None  # deployment whose code declares it; None: made over HTTP
+    deployment: str  # the newest that declares or offers it; its runs go there
     kind: str
     queue: str
     route: str

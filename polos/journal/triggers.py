@@ -7,7 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import and_, bindparam, case, exists, func, literal, literal_column, or_, select, update
+from sqlalchemy import (
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.events import TOPICS, E, T
@@ -26,7 +38,7 @@ _SPACE = uuid.UUID("a4d1f2b6-54d3-4f43-93f7-8d7f3c1c9b52")
 
 @dataclass(frozen=True)
 class NewTrigger:
-    """A trigger that code declares. `from_beginning` (0 or 1) counts when it is first created."""
+    """A trigger to enter. `from_beginning` (0 or 1) counts when it is first created."""
 
     project: str
     workflow: str
@@ -38,6 +50,7 @@ class NewTrigger:
     batch_size: int
     batch_timeout_seconds: float | None
     from_beginning: int = 0
+    declared_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,7 @@ class DueTrigger:
     project: str
     workflow: str
     topic: str
+    declared_by: str | None
     deployment: str
     kind: str
     queue: str
@@ -74,7 +88,7 @@ _head = (
     .where(TOPICS.c.project == P("project"), TOPICS.c.name == P("topic"))
     .scalar_subquery()
 )
-_GIVEN = ("deployment", "kind", "queue", "route", "batch_size", "batch_timeout_seconds")
+_GIVEN = ("declared_by", "deployment", "kind", "queue", "route", "batch_size", "batch_timeout_seconds")
 _DECLARE = Statement(
     upsert(TRIGGERS)
     .values(
@@ -95,6 +109,7 @@ _WITHDRAW = Statement(
     .where(
         G.project == P("project"),
         G.is_active == 1,
+        G.declared_by.is_not(None),
         or_(
             and_(
                 G.workflow.op("IN")(texts_of(P("offered", type_=G.workflow.type))),
@@ -115,6 +130,19 @@ def declare_trigger(new: NewTrigger, *, silence: float) -> Unit:
     """Create a trigger at the head of its topic, or change it, where no newer deployment has the say."""
     params = {**vars(new), "silence": silence}
     return Unit((Part(_DECLARE, params),), (), order=(new.workflow, new.topic))
+
+
+_DELETE = Statement(
+    delete(TRIGGERS)
+    .where(G.project == P("project"), G.workflow == P("workflow"), G.topic == P("topic"))
+    .returning(G.cursor)
+)
+
+
+def delete_trigger(project: str, workflow: str, topic: str) -> Unit:
+    """Forget a trigger and its place in the topic; answers nothing when there is none such."""
+    params = {"project": project, "workflow": workflow, "topic": topic}
+    return Unit((Part(_DELETE, params),), (), order=(workflow, topic))
 
 
 def declared_name(workflow: str, topic: str) -> str:

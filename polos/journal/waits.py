@@ -1,6 +1,7 @@
 """Units on waits with an end in time: set a timer, end a wait, find what is due.
 
-A step that waits is ``running`` without a seq; `ring_at` says when to look at it, `not_before` when it is due.
+A step that waits is ``running`` without a seq; `ring_at` says when to look at it, `not_before` when it is
+due.
 """
 
 from __future__ import annotations
@@ -245,8 +246,8 @@ def take_due() -> Unit:
 
 def due_from(row: Any) -> DueWait:
     """Return a row that `take_due` answered."""
-    *values, finished_at = row
-    return DueWait(*values, finished_at is None)
+    run_id, name, kind, began_at, due_at, root_id, project, finished_at = row
+    return DueWait(run_id, name, kind, began_at, due_at, root_id, project, is_live=finished_at is None)
 
 
 READ_REMAINING = Statement(

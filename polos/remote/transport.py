@@ -15,9 +15,9 @@ from polos.errors import ConfigurationError, IdempotencyError, InputError, Polos
 from polos.event_data import ends_run
 from polos.events import EventData, StreamEvent
 from polos.handles import ExecutionHandle
+from polos.queues import QueueInfo
 from polos.remote.connection import PATIENCE_SECONDS, ServerConnection
 from polos.remote.refusals import data_of
-from polos.queues import QueueInfo
 from polos.remote.schedules import RemoteSchedules
 from polos.remote.streams import subscribed
 from polos.transport import ForkRequest, RunRequest, ServerAddress

@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 import polos
 from polos.server import (
+    approval_page,
     approvals,
     definitions,
     events,
@@ -81,6 +82,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     app.state.settings = settings
     app.include_router(health.router)
+    app.include_router(approval_page.router)
     app.include_router(_api(), prefix=API)
     answer_errors(app)
     return app

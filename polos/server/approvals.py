@@ -73,7 +73,11 @@ async def submit_approval(
     return await _answered(services, caller, execution_id, step_key, body.data, None)
 
 
-@router.post("/executions/{execution_id}/resume", response_model=Approval, responses={**problems(404, 409), 202: {"model": Approval}})
+@router.post(
+    "/executions/{execution_id}/resume",
+    response_model=Approval,
+    responses={**problems(404, 409), 202: {"model": Approval}},
+)
 async def resume_execution(
     caller: CallerDep, services: ServicesDep, execution_id: Word, body: Resume
 ) -> JsonAnswer:

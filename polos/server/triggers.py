@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import AfterValidator, BaseModel, Field
 
 from polos.events import TREE_TOPICS
@@ -10,10 +10,11 @@ from polos.journal.database import Connection
 from polos.journal.offers import read_offered
 from polos.journal.statements import Rows
 from polos.journal.triggers import READ_TRIGGERS, NewTrigger, declare_trigger, trigger_record
+from polos.journal.triggers import delete_trigger as forget
 from polos.records import api_time
 from polos.routes import DEFAULT_ROUTE
 from polos.serialization import loads
-from polos.server.errors import ApiError
+from polos.server.errors import ApiError, missing
 from polos.server.events import Topic
 from polos.server.fields import Label, Seconds, ServicesDep, problems
 from polos.server.gate import CallerDep
@@ -48,6 +49,7 @@ class TriggerShown(BaseModel):
     batch_size: int
     batch_timeout_seconds: float | None
     queue_name: str
+    declared_by: str | None
     is_active: bool
     last_sequence_id: int
     pending: int
@@ -90,6 +92,18 @@ async def register_trigger(caller: CallerDep, services: ServicesDep, body: Trigg
     return next(one for one in listed if (one.workflow_id, one.event_topic) == key)
 
 
+@router.delete("/event-triggers", status_code=204, responses=problems(404))
+async def delete_trigger(
+    caller: CallerDep, services: ServicesDep, workflow_id: Label, event_topic: Topic
+) -> Response:
+    """Forget a trigger and its place in the topic. One that code declares comes back with the next worker."""
+    unit = forget(caller.project, workflow_id, event_topic)
+    [rows] = await services.journal.call(lambda journal: journal.commit([unit]))
+    if not rows:
+        raise missing(f"trigger of {workflow_id!r} by {event_topic!r}", caller.project)
+    return Response(status_code=204)
+
+
 @router.get("/event-triggers", responses=problems())
 async def list_triggers(caller: CallerDep, services: ServicesDep) -> TriggerList:
     """Return which workflows are started by events of which topics."""
@@ -109,6 +123,7 @@ def _shown(row: dict[str, object]) -> TriggerShown:
             "batch_size": row["batch_size"],
             "batch_timeout_seconds": row["batch_timeout_seconds"],
             "queue_name": row["queue"],
+            "declared_by": row["declared_by"],
             "is_active": bool(row["is_active"]),
             "last_sequence_id": cursor,
             "pending": max(head - cursor, 0),

@@ -125,6 +125,7 @@ class Declared:
             batch_size=definition.batch_size,
             batch_timeout_seconds=definition.batch_timeout_seconds,
             from_beginning=int(definition.from_beginning),
+            declared_by=self._settings.deployment_id,
         )
         self._triggers.append(declared_name(new.workflow, new.topic))
         return declare_trigger(new, silence=self._settings.silence_limit_seconds)

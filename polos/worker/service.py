@@ -199,7 +199,8 @@ class WorkerService:
             deployment=self._settings.deployment_id,
             may_start=self._may_start,
             doorman=self._doorman,
-            published=self._sweeper.poke,
+            published=self._sweeper.published,
+            look_in=self._sweeper.look_in,
         )
         self._bus.listen(worker_channel(self.runtime.worker_id), self._nudged)
         self._audit = Audit(self.runtime)

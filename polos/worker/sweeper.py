@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -25,7 +26,7 @@ from polos.settings import Settings
 from polos.worker.duties.desk import Desk, Duty, Nudge, no_nudge
 from polos.worker.duties.detector import FindStuckRuns
 from polos.worker.duties.retention import RemoveOldRuns
-from polos.worker.duties.ringing import RingWhatIsDue
+from polos.worker.duties.ringing import RingWhatIsDue, WakeOverdueRuns
 from polos.worker.duties.schedules import FireSchedules
 from polos.worker.duties.triggers import FireTriggers
 from polos.worker.duties.waits import EndWaits
@@ -39,7 +40,15 @@ SHORTEST_PAUSE_SECONDS = 0.02
 
 def all_duties(settings: Settings) -> list[Duty]:
     """Return what every sweeper looks after."""
-    return [RingWhatIsDue(), EndWaits(), FireTriggers(), FireSchedules(), FindStuckRuns(), RemoveOldRuns()]
+    return [
+        WakeOverdueRuns(),
+        RingWhatIsDue(),
+        EndWaits(),
+        FireTriggers(),
+        FireSchedules(),
+        FindStuckRuns(),
+        RemoveOldRuns(),
+    ]
 
 
 class Sweeper:
@@ -68,6 +77,7 @@ class Sweeper:
         self._coroner = Coroner(silence_limit_seconds=settings.silence_limit_seconds)
         self._connection: Connection | None = None
         self._sweeps = 0
+        self._sleeps_until = math.inf
         self._stop = threading.Event()
         self._poked = threading.Event()
         self._thread = threading.Thread(target=self._run, name="polos-sweeper", daemon=True)
@@ -88,6 +98,16 @@ class Sweeper:
         """Sweep now: there is something to do. Any thread may call it."""
         self._poked.set()
 
+    def look_in(self, seconds: float) -> None:
+        """Sweep in so many seconds at the latest. Any thread may call it."""
+        if time.monotonic() + seconds < self._sleeps_until:
+            self.poke()  # it sees then what is due, and when the next is
+
+    def published(self, project: str, topic: str) -> None:
+        """Sweep now if events of this topic start something. Any thread may call it."""
+        if (project, topic) in self._desk.triggering_topics:
+            self.poke()
+
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
@@ -100,7 +120,11 @@ class Sweeper:
                 logger.exception("A sweep failed; the next one tries again")
                 self._disconnect()
             self._stop.wait(SHORTEST_PAUSE_SECONDS)  # who is poked all the time has other things to do too
-            self._poked.wait(self._pause())
+            pause = self._pause()
+            self._sleeps_until = time.monotonic() + pause
+            if self._poked.wait(pause):  # what is due now was not when it was looked for
+                self._next_look = {duty: at for duty, at in self._next_look.items() if duty.every_seconds}
+            self._sleeps_until = math.inf
             self._poked.clear()
 
     def _pause(self) -> float:

@@ -13,8 +13,8 @@ from typer.testing import CliRunner, Result
 
 from polos.cli.main import app
 from polos.journal.children import create_children
-from polos.journal.database import Database
 from polos.journal.creating import create_run
+from polos.journal.database import Database
 from polos.journal.runs import Claim, Ending, NewRun, claim_from, claim_run, finish_run
 from polos.journal.statements import Unit
 from polos.journal.states import RunStatus, StepStatus

@@ -154,3 +154,6 @@ async def test_the_paths_of_the_api(site: Site) -> None:
         assert (await http.post("/event-triggers/register", json=unknown)).status_code == 400
         topics = [one["event_topic"] for one in (await http.get("/event-triggers")).json()["event_triggers"]]
         assert {"client/orders", "client/doubled"} <= set(topics)
+        place = {"workflow_id": "client-double", "event_topic": "client/doubled"}
+        assert (await http.delete("/event-triggers", params=place)).status_code == 204
+        assert (await http.delete("/event-triggers", params=place)).status_code == 404

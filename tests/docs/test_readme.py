@@ -76,7 +76,7 @@ def test_each_setting_is_documented_with_its_default(variable: str) -> None:
 
     shown = row.split("|")[2].strip().strip("`")
     assert shown == (
-        "" if default in ("", ()) else f"{default:g}" if isinstance(default, float) else str(default)
+        "" if default in ("", (), None) else f"{default:g}" if isinstance(default, float) else str(default)
     )
 
 

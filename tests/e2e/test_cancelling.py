@@ -181,6 +181,130 @@ async def test_run_raises_at_once_when_the_run_is_cancelled(polos: Polos) -> Non
             await waiting
 
 
+# -- ends of other kinds reach what is below, too
+
+
+@pytest.mark.parametrize("how", ["fails", "times out", "completes without it"])
+@on_both
+async def test_the_end_of_a_parent_cancels_the_children_it_waited_for(polos: Polos, how: str) -> None:
+    body = Body()
+    ids: dict[str, str] = {}
+
+    @workflow(id="e2e-end-leaf")
+    async def leaf(ctx: WorkflowContext) -> None:
+        ids["leaf"] = ctx.execution_id
+        await body()
+
+    @workflow(id="e2e-end-middle")
+    async def middle(ctx: WorkflowContext) -> None:
+        ids["middle"] = ctx.execution_id
+        await ctx.step.invoke_and_wait("leaf", leaf)
+
+    @workflow(id="e2e-end-root")
+    async def root(ctx: WorkflowContext) -> str:
+        waiting = asyncio.create_task(ctx.step.invoke_and_wait("middle", middle))
+        await until(lambda: body.is_running)
+        if how == "fails":
+            raise StepExecutionError("no retry helps")
+        if how == "times out":
+            await asyncio.sleep(60)
+        del waiting
+        return "without it"
+
+    handle = await root.invoke(polos, run_timeout_seconds=1 if how == "times out" else None)
+    assert (await polos.wait(handle.id, timeout_seconds=10))["status"] in {"failed", "completed"}
+    for name in ("middle", "leaf"):
+        record = await polos.wait(ids[name], timeout_seconds=5)
+        assert (record["status"], record["cancelled_by"]) == ("cancelled", "parent")
+    await until(lambda: body.was_stopped, seconds=5)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_what_was_only_started_goes_on_unless_its_parent_was_cancelled(
+    polos: Polos, is_cancelled: bool
+) -> None:
+    gate = Gate()
+    ids: dict[str, str] = {}
+
+    @workflow(id="e2e-end-started")
+    async def started(ctx: WorkflowContext) -> str:
+        await gate.passed()
+        return "went on"
+
+    @workflow(id="e2e-end-starter")
+    async def starter(ctx: WorkflowContext) -> None:
+        ids["started"] = (await ctx.step.invoke("started", started)).id
+        await gate.reached()
+        if is_cancelled:
+            await asyncio.sleep(60)
+        raise StepExecutionError("no retry helps")
+
+    handle = await starter.invoke(polos)
+    await gate.reached()
+    if is_cancelled:
+        await until(lambda: "started" in ids)
+        await polos.cancel_execution(handle.id)
+    await polos.wait(handle.id, timeout_seconds=5)
+    if not is_cancelled:
+        gate.open()
+    record = await polos.wait(ids["started"], timeout_seconds=5)
+    assert record["status"] == ("cancelled" if is_cancelled else "completed")
+
+
+@on_both
+async def test_fifty_children_are_cancelled_within_five_seconds(polos: Polos) -> None:
+    bodies = [Body() for _ in range(50)]
+
+    @workflow(id="e2e-cancel-one-of-fifty")
+    async def one(ctx: WorkflowContext, payload: dict[str, Any]) -> None:
+        await bodies[payload["number"]]()
+
+    @workflow(id="e2e-cancel-fifty")
+    async def parent(ctx: WorkflowContext) -> None:
+        await asyncio.gather(
+            *(ctx.step.invoke_and_wait(f"c{n}", one, {"number": n}) for n in range(len(bodies)))
+        )
+
+    handle = await parent.invoke(polos)
+    await until(lambda: sum(body.is_running for body in bodies) == len(bodies))
+    await polos.cancel_execution(handle.id)
+    await until(lambda: all(body.was_stopped for body in bodies), seconds=5)
+
+
+async def test_a_run_that_has_not_begun_is_cancelled_and_never_begins(polos: Polos) -> None:
+    begun: list[str] = []
+
+    @workflow(id="e2e-cancel-queued")
+    async def later(ctx: WorkflowContext) -> None:
+        begun.append(ctx.execution_id)
+
+    handle = await polos.invoke("e2e-cancel-queued", delay_seconds=0.5)
+    assert await polos.cancel_execution(handle.id)
+    assert (await polos.wait(handle.id))["status"] == "cancelled"
+    other = await polos.invoke("e2e-cancel-queued", delay_seconds=0.6)
+    await polos.wait(other.id, timeout_seconds=10)
+    assert begun == [other.id]
+
+
+async def test_a_cancelled_run_does_not_wait_for_a_thread(polos: Polos) -> None:
+    """A thread cannot be stopped; what it does afterwards counts nothing, and nothing follows it."""
+    gate = Gate()
+    later: list[str] = []
+
+    @workflow(id="e2e-cancel-sync")
+    async def runs(ctx: WorkflowContext) -> None:
+        await ctx.step.run("sync", gate.passed_in_thread)
+        later.append("went on")
+
+    handle = await runs.invoke(polos)
+    await gate.reached()
+    await polos.cancel_execution(handle.id)
+    record = await polos.wait(handle.id, timeout_seconds=3)
+    gate.open()
+    assert record["status"] == "cancelled"
+    assert later == []
+
+
 # -- time
 
 

@@ -15,9 +15,9 @@ from polos.dispatch import Doorbell
 from polos.engine.coordinator import coordinate
 from polos.engine.runtime import Runtime
 from polos.engine.tasks import install_task_factory, start_apart
+from polos.journal.creating import create_run
 from polos.journal.database import Database
 from polos.journal.recovery import due_runs, put_back_runs, put_back_turns
-from polos.journal.creating import create_run
 from polos.journal.runs import READ_RUN, NewRun, run_record
 from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.journal.writer import Backend, Journal, PostgresBackend, SqliteBackend

@@ -6,18 +6,21 @@ import asyncio
 import json
 import random
 from collections import Counter, defaultdict
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from fleet import Fleet
-from fleet import fleet as open_fleet
+from fleet import SETTINGS, Fleet
+from fleet import fleet as open_any_fleet
 
-from polos import StepExecutionError, WorkflowContext, workflow
+from polos import BatchWorkflowInput, StepExecutionError, WorkflowContext, workflow
 from polos.journal.database import Database
 from polos.worker.drain import drain
 
 Node = dict[str, Any]
 seen: dict[tuple[str, str], set[str]] = defaultdict(set)  # what code saw at each place, in every pass
+tries: Counter[tuple[str, str]] = Counter()  # of steps that fail first
 calls: Counter[tuple[str, str]] = Counter()  # how often each step function was called
 
 
@@ -71,6 +74,47 @@ async def _detached(ctx: WorkflowContext, node: Node) -> Any:
     handle = await ctx.step.invoke(node["name"], flow, {**node, "kind": "step"})
     _see(ctx, node, handle.id)
     return "a handle"
+
+
+async def _timer(ctx: WorkflowContext, node: Node) -> Any:
+    """Some are short, some long enough to be parked."""
+    await ctx.step.wait_for(node["name"], seconds=random.Random(node["name"]).choice([0.001, 0.004, 0.012]))
+    return "waited"
+
+
+async def _event(ctx: WorkflowContext, node: Node) -> Any:
+    """Tell oneself something, while waiting for it or before."""
+    topic = f"{ctx.execution_id}/{node['name']}"
+
+    async def tell() -> None:
+        await ctx.step.publish_event(f"{node['name']} told", topic, {"name": node["name"]})
+
+    if node["fails"]:
+        await tell()
+        event = await ctx.step.wait_for_event(node["name"], topic, since=0)
+    else:
+        event, _ = await asyncio.gather(ctx.step.wait_for_event(node["name"], topic, since=0), tell())
+    _see(ctx, node, event.model_dump(mode="json"))
+    return event.data
+
+
+async def _retried(ctx: WorkflowContext, node: Node) -> Any:
+    """A step whose second try comes after a pause that is a durable wait."""
+    key = (ctx.execution_id, node["name"])
+
+    def work() -> str:
+        tries[key] += 1
+        if tries[key] == 1:
+            raise ValueError("not yet")
+        return "at last"
+
+    return await ctx.step.run(node["name"], work, base_delay=0.015, max_delay=0.015)
+
+
+async def _batch(ctx: WorkflowContext, node: Node) -> Any:
+    children = [BatchWorkflowInput(id="random-program", payload=part) for part in node["parts"]]
+    results = await ctx.step.batch_invoke_and_wait(node["name"], children)
+    return [result.result for result in results]
 
 
 async def _sequence(ctx: WorkflowContext, node: Node) -> Any:
@@ -130,6 +174,10 @@ PERFORM = {
     "failing": _failing,
     "value": _value,
     "detached": _detached,
+    "timer": _timer,
+    "event": _event,
+    "retried": _retried,
+    "batch": _batch,
     "sequence": _sequence,
     "gather": _gather,
     "group": _group,
@@ -138,8 +186,8 @@ PERFORM = {
     "as_completed": _as_completed,
     "child": _child,
 }
-LEAVES = ("step", "failing", "value", "detached")
-INNER = ("sequence", "gather", "group", "limited", "race", "as_completed", "child", "child")
+LEAVES = ("step", "failing", "value", "detached", "timer", "event", "retried")
+INNER = ("sequence", "gather", "group", "limited", "race", "as_completed", "child", "child", "batch")
 
 
 def _see(ctx: WorkflowContext, node: Node, what: Any) -> None:
@@ -157,10 +205,17 @@ async def flow(ctx: WorkflowContext, node: dict[str, Any]) -> Any:
 
 # -- runs of them
 
+PARKING = replace(SETTINGS, wait_threshold_seconds=0.01)
+
+
+def open_fleet(database: Database) -> AbstractAsyncContextManager[Fleet]:
+    return open_any_fleet(database, PARKING)
+
 
 @pytest.fixture(autouse=True)
 def _fresh() -> None:
     seen.clear()
+    tries.clear()
     calls.clear()
 
 

@@ -10,6 +10,7 @@ from fleet import fleet as open_fleet
 
 from polos import WorkflowContext, workflow
 from polos.journal.database import Database
+from polos.journal.recovery import wake_overdue
 from polos.journal.runs import claim_run, park_run
 from polos.journal.states import StepStatus
 from polos.journal.steps import Outcome, schedule_turn
@@ -147,3 +148,19 @@ async def test_a_parked_run_runs_on_while_a_turn_of_it_is_under_way(
     assert run["status"] == "queued"
     assert (run["running_seconds"] > 2.29) is counts
     assert run["claimed_at"] is None
+
+
+@pytest.mark.parametrize(
+    ("runs_on", "limit", "status"), [(True, 2.1, "queued"), (True, 60, "waiting"), (False, 2.1, "waiting")]
+)
+async def test_a_parked_run_is_woken_when_a_turn_has_used_its_time_up(
+    database: Database, runs_on: bool, limit: float, status: str
+) -> None:
+    async with open_fleet(database) as fleet:
+        run_id = fleet.create("time-agent", kind="agent", run_timeout_seconds=limit)
+        fleet.do(claim_run(run_id, "a", **HERE))
+        fleet.do(schedule_turn(run_id, 1, "$turn:1", position=0, input_text="{}", ring_again=5.0))
+        assert fleet.do(park_run(run_id, 1, seen_wakes=0, spent_seconds=2.0, runs_on=runs_on))
+        await _pass(0.2)
+        fleet.do(wake_overdue())
+        assert fleet.record(run_id)["status"] == status

@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from services import plain_routes
@@ -30,7 +31,7 @@ from polos.worker.sweeper import Sweeper
 P = bindparam
 PATIENCE_SECONDS = 20.0
 _MOVE = Statement(update(SCHEDULES).where(S.id == P("id")).values(next_at=P("next_at")).returning(S.id))
-_RUNS = Statement(select(*RUNS.c).where(R.schedule_id == P("schedule")).order_by(R.created_at, R.id))
+_RUNS = Statement(select(*RUNS.c).where(R.schedule_id == P("schedule")).order_by(R.created_at, R.input))
 
 
 class Bells:
@@ -89,8 +90,6 @@ class Clockwork:
 
     def ticks(self, schedule_id: str) -> list[float]:
         """Return the times that runs were due."""
-        from datetime import datetime
-
         return [
             datetime.fromisoformat(json.loads(run["input"])["timestamp"]).timestamp()
             for run in self.runs(schedule_id)

@@ -95,7 +95,7 @@ def test_ticks_around_a_change_of_the_clock_are_those_a_count_of_all_minutes_giv
 ) -> None:
     chance = random.Random(f"{zone}{day}")
     start = datetime.fromisoformat(f"{day}T00:00+00:00") - timedelta(hours=14)
-    for _ in range(12):
+    for _ in range(8):
         line = some_line(chance)
         expected = line.ticks(ZoneInfo(zone), start, days=3)
         found, tick = [], start.timestamp() - 1

@@ -7,7 +7,12 @@ import json
 import pytest
 from clockwork import Clockwork, until
 
+from polos.journal.creating import create_run
+from polos.journal.queues import Limits, declare_queue
+from polos.journal.runs import NewRun
+from polos.journal.schedules import READ_DUE_SCHEDULES, due_schedule, fire_schedule
 from polos.schedules import SchedulePayload
+from polos.worker.duties.schedules import FireSchedules, _move, _new_run, _Served
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -170,50 +175,51 @@ def test_three_sweepers_fire_each_tick_once(clockwork: Clockwork) -> None:
 
 def test_a_sweeper_that_was_late_fires_nothing(clockwork: Clockwork) -> None:
     """It read that a tick was due, and then others were quicker."""
-    from polos.journal.schedules import READ_DUE_SCHEDULES, due_schedule, fire_schedule
-    from polos.worker.duties.schedules import _new_run
 
     schedule = clockwork.schedule()
     clockwork.move(schedule, clockwork.last_ticks(schedule, 1)[0])
     [due] = [due_schedule(row) for row in clockwork.journal.read(READ_DUE_SCHEDULES, {})]
     clockwork.sweep()
     clockwork.end(clockwork.runs(schedule)[0])
-    new = _new_run(clockwork.sweeper()._desk, due, due.next_at - 60, due.next_at)
+    new = _new_run(due, due.next_at - 60, upcoming=due.next_at, deployment="default")
     late = fire_schedule(due, new, tick=due.next_at - 60, following=due.next_at, ring_again=5, window=9)
     assert clockwork.do(late) == []
     assert len(clockwork.runs(schedule)) == 1
 
 
-@pytest.mark.parametrize("what", ["paused", "deleted", "changed"])
+@pytest.mark.parametrize("what", ["paused", "deleted", "changed", "triggered"])
 def test_what_happened_meanwhile_counts(clockwork: Clockwork, what: str) -> None:
     """A sweeper that found a tick due does not start its run if the schedule is another since."""
-    from polos.journal.schedules import READ_DUE_SCHEDULES, due_schedule
-    from polos.worker.duties.schedules import _move
 
     schedule = clockwork.schedule()
     clockwork.move(schedule, clockwork.last_ticks(schedule, 1)[0])
     [due] = [due_schedule(row) for row in clockwork.journal.read(READ_DUE_SCHEDULES, {})]
-    move = _move(clockwork.sweeper()._desk, due)
+    move = _move(clockwork.sweeper()._desk, due, _Served(clockwork.sweeper()._desk))
     if what == "paused":
         clockwork.timetable.pause(schedule)
     elif what == "deleted":
         clockwork.timetable.delete(schedule)
+    elif what == "triggered":
+        clockwork.do(create_run(NewRun(**clockwork.timetable.run_now(schedule)), ring_again=5))
     else:
         clockwork.schedule("0 8 * * *")
     assert clockwork.do(move.unit) == []
-    assert clockwork.runs(schedule) == []
+    assert len(clockwork.runs(schedule)) == (what == "triggered")
 
 
 def test_the_sweeper_wakes_for_the_next_tick(clockwork: Clockwork) -> None:
     schedule = clockwork.schedule()
     clockwork.move(schedule, clockwork.now() + 0.4)
-    sweeper = clockwork.sweeper()
-    seconds = FireSchedules_wait(sweeper)
+    seconds = FireSchedules().do(clockwork.sweeper()._desk)
     assert seconds is not None
     assert 0 < seconds <= 0.4
 
 
-def FireSchedules_wait(sweeper):  # noqa: N802
-    from polos.worker.duties.schedules import FireSchedules
-
-    return FireSchedules().do(sweeper._desk)
+def test_a_tick_of_a_queue_with_limits_waits_to_be_admitted(clockwork: Clockwork) -> None:
+    clockwork.do(declare_queue("default", "default", "report", Limits(concurrency_limit=1)))
+    schedule = clockwork.schedule()
+    clockwork.move(schedule, clockwork.last_ticks(schedule, 1)[0])
+    clockwork.sweep()
+    [run] = clockwork.runs(schedule)
+    assert (run["slot"], run["ring_at"]) == ("wanted", None)
+    assert clockwork.bells.rung == []

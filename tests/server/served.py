@@ -46,6 +46,8 @@ parrot = Agent(id="parrot", provider="openai", model="gpt-4o", system_prompt="Re
 
 @workflow
 async def approve(ctx: WorkflowContext, payload: dict[str, str]) -> dict[str, bool]:
+    if "pause" in payload:
+        await ctx.step.wait_for("pause", seconds=float(payload["pause"]))
     answer = await ctx.step.suspend(payload["key"], data={"_form": {"title": "Deploy?"}})
     given: dict[str, bool] = answer["data"]
     return given

@@ -99,6 +99,22 @@ def test_what_is_not_asked_cannot_be_answered(shop: httpx.Client) -> None:
     run_id, _ = asking(shop, "asked")
     for path in (f"{run_id}/another", "5a0f6f6e-0000-0000-0000-000000000000/asked", "x/asked"):
         assert shop.get(f"{API}/approvals/{path}").status_code == 404
+    for path in ("5a0f6f6e-0000-0000-0000-000000000000/asked", "x/asked"):
         assert shop.post(f"{API}/approvals/{path}/submit", json={"data": {}}).status_code == 404
     for body in ({}, {"data": 1}, {"data": None}, []):
         assert shop.post(f"{API}/approvals/{run_id}/asked/submit", json=body).status_code == 400
+
+
+def test_an_answer_before_the_question_is_kept_for_it(shop: httpx.Client) -> None:
+    body = {"payload": {"key": "early", "pause": "1"}}
+    run_id = shop.post(f"{API}/workflows/approve/run", json=body).json()["execution_id"]
+    resume = {"step_key": "early", "data": {"approved": True}}
+    kept = shop.post(f"{API}/executions/{run_id}/resume", json=resume)
+    assert (kept.status_code, kept.json()["status"]) == (202, "kept")
+    assert shop.post(f"{API}/executions/{run_id}/resume", json=resume).status_code == 409
+    assert result(shop, run_id) == {"approved": True}
+
+
+def test_a_run_that_is_none_cannot_be_answered(shop: httpx.Client) -> None:
+    body = {"step_key": "early", "data": {}}
+    assert shop.post(f"{API}/executions/nowhere/resume", json=body).status_code == 404

@@ -28,7 +28,7 @@ from polos.worker.sweeper import Sweeper
 
 P = bindparam
 PATIENCE_SECONDS = 20.0
-_RUNS = Statement(select(*RUNS.c).where(R.name == P("name")).order_by(R.created_at, R.id))
+_RUNS = Statement(select(*RUNS.c).where(R.name == P("name")))
 _AGE = Statement(
     update(EVENTS)
     .where(E.topic == P("topic"))
@@ -64,6 +64,7 @@ class Post:
     ) -> None:
         """Enter a trigger, as code of a deployment declares it."""
         fixed = {"project": "default", "deployment": "default", "kind": "workflow", "queue": workflow}
+        values.setdefault("declared_by", values.get("deployment", "default"))
         new = NewTrigger(
             workflow=workflow,
             topic=topic,
@@ -87,13 +88,13 @@ class Post:
         return {(record["workflow"], record["topic"]): record for record in records}
 
     def runs(self, workflow: str) -> list[dict[str, Any]]:
-        return [run_record(row) for row in self.journal.read(_RUNS, {"name": workflow})]
+        """Return the runs of a workflow, in the order of their events."""
+        found = [run_record(row) for row in self.journal.read(_RUNS, {"name": workflow})]
+        return sorted(found, key=lambda run: _events(json.loads(run["input"]))[0]["sequence_id"])
 
     def told(self, workflow: str) -> list[Any]:
         """Return what the runs of a workflow were told: a number, or those of a batch."""
-        payloads = [json.loads(run["input"]) for run in self.runs(workflow)]
-        payloads.sort(key=lambda payload: _events(payload)[0]["sequence_id"])
-        return [_numbers(payload) for payload in payloads]
+        return [_numbers(json.loads(run["input"])) for run in self.runs(workflow)]
 
     def run(self, **values: Any) -> str:
         """Create a run that may publish."""

@@ -111,6 +111,18 @@ def test_code_that_was_rolled_back_gets_events_again(post: Post) -> None:
     assert [run["deployment"] for run in post.runs("w")] == ["v1"]
 
 
+def test_a_trigger_that_no_code_declares_stays_and_goes_where_its_workflow_is_served(post: Post) -> None:
+    define("w")
+    post.trigger("w", "orders", deployment="v1", declared_by=None)
+    newer = post.worker("v2", ["w"])
+    post.publish("orders", 1)
+    post.fire()
+    post.gone(newer)
+    post.publish("orders", 2)
+    post.fire()
+    assert [run["deployment"] for run in post.runs("w")] == ["v2", "v1"]
+
+
 @pytest.mark.parametrize("topic", ["", "x" * 401, "workflow/w/1", 5])
 def test_what_is_no_topic_of_programs_is_refused(topic: object) -> None:
     with pytest.raises(ValueError, match=r"topic|trigger_on_event"):

@@ -9,7 +9,10 @@ from post import Post, until
 
 from polos.events import BatchEventPayload, EventPayload
 from polos.journal.events import NewEvent, publish
+from polos.journal.queues import Limits, declare_queue
 from polos.journal.statements import Unit
+from polos.journal.triggers import withdraw_triggers
+from polos.triggers import fire_triggers
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -170,7 +173,6 @@ def test_who_was_late_starts_nothing(post: Post) -> None:
         fire()
 
     slow.meanwhile = meanwhile
-    from polos.triggers import fire_triggers
 
     assert fire_triggers(slow, post.settings).bells == []
     assert post.told("w") == [[1, 2], [3]]
@@ -190,8 +192,6 @@ class _Slow:
 
 
 def test_a_withdrawn_trigger_starts_nothing_that_was_found_before(post: Post) -> None:
-    from polos.journal.triggers import withdraw_triggers
-    from polos.triggers import fire_triggers
 
     post.trigger("w", "orders")
     post.publish("orders", 1)
@@ -240,3 +240,37 @@ def test_a_workflow_that_triggers_itself_stops(post: Post) -> None:
                 post.bells.rung.append(type("Bell", (), {"run_id": run["id"]})())
                 post.do(publish("default", "orders", [NewEvent("again", '{"n": 1}', run["id"])]))
     assert [run["status"] for run in post.runs("w")] == ["queued"] * 3 + ["failed"]
+
+
+# -- how soon
+
+
+def test_a_sweeper_that_is_told_of_an_event_does_not_wait_for_its_next_sweep(post: Post) -> None:
+    """And it is not troubled by topics that start nothing."""
+    post.settings = post.settings.with_values(sweep_seconds=30.0)
+    post.trigger("w", "orders")
+    sweeper = post.sweeper()
+    sweeper.start()
+    until(lambda: sweeper._desk.triggering_topics)
+    post.publish("orders", 1)
+    sweeper.published("default", "invoices")
+    assert not sweeper._poked.is_set()
+    sweeper.published("default", "orders")
+    until(lambda: post.runs("w"))
+
+
+def test_runs_of_a_queue_with_limits_wait_to_be_admitted(post: Post) -> None:
+    post.do(declare_queue("default", "default", "w", Limits(concurrency_limit=1)))
+    post.trigger("w", "orders")
+    post.publish("orders", 1, 2)
+    assert post.fire().bells == []
+    assert [run["slot"] for run in post.runs("w")] == ["wanted", "wanted"]
+
+
+def test_who_publishes_many_events_leaves_the_rest_to_others(post: Post) -> None:
+    post.trigger("w", "orders")
+    post.publish("orders", *range(250))
+    fire_triggers(post.journal, post.settings, ("default", "orders"), max_transactions=1)
+    assert post.told("w") == list(range(100))
+    post.fire()
+    assert post.told("w") == list(range(250))

@@ -80,9 +80,7 @@ async def test_a_child_of_another_workflow_under_a_key_blocks_the_run(fleet: Fle
     fleet.hire()
     run = await fleet.until_ended(run_id)
     assert run["status"] == "blocked"
-    assert run["error"] == (
-        "Step 'child' started 'changed-child'; the code now asks for 'changed-other'"
-    )
+    assert run["error"] == ("Step 'child' started 'changed-child'; the code now asks for 'changed-other'")
 
 
 @workflow(id="changed-traced")

@@ -156,7 +156,6 @@ async def test_waits_at_once_end_in_the_order_of_their_times(fleet: Fleet) -> No
     assert run["attempt"] > 1
 
 
-
 @workflow(id="timers-month")
 async def month(ctx: WorkflowContext) -> str:
     await ctx.step.wait_until("later", datetime.now(UTC) + timedelta(days=30))

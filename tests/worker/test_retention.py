@@ -108,7 +108,7 @@ class Journal:
         """Return the roots that are still there, and check that nothing is there by halves."""
         runs = dict(self.read("SELECT id, root_id FROM run"))
         assert {row[0] for row in self.read("SELECT run_id FROM step")} == set(runs)
-        roots = {root for root in runs.values()}
+        roots = set(runs.values())
         assert roots <= set(runs), "a tree lost its root"
         topics = {row[0] for row in self.read("SELECT topic FROM event WHERE topic LIKE 'workflow/%'")}
         assert topics == {event_data.topic_of("w", root) for root in roots}

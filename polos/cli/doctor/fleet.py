@@ -15,9 +15,13 @@ from polos.errors import JournalUnavailableError
 from polos.journal import schema
 from polos.journal.database import Connection
 from polos.journal.listing import READ_QUEUED, READ_SCHEDULED, waiting_work
+from polos.journal.statements import Rows
+from polos.journal.stuck import READ_FINDINGS
 from polos.routes import Routes
 from polos.settings import Settings
 from polos.worker.broker import find_broker
+
+RECENT_SECONDS = 86400.0
 
 
 def fleet_checks(settings: Settings) -> dict[str, Check]:
@@ -38,11 +42,21 @@ def check_fleet(settings: Settings) -> Iterator[Finding]:
     try:
         workers = read_workers(journal, silence_limit_seconds=settings.silence_limit_seconds)
         waiting = _waiting(journal, settings)
+        stuck = journal.read(READ_FINDINGS, {})
     finally:
         journal.close()
+    yield from _tell_stuck(stuck)
     yield from _tell_workers(workers, has_work=bool(waiting))
     for work in waiting:
         yield from _tell_waiting(work, workers)
+
+
+def _tell_stuck(found: Rows) -> Iterator[Finding]:
+    """Tell what sweepers found of late that nothing would have moved."""
+    for name, count, run_id, _, found_at, now in found:
+        if now - found_at < RECENT_SECONDS:
+            advice = f"it was dealt with; polos runs show {run_id}, and the log of the workers, say more"
+            yield note("runs", f"{count} times: {name}, the last {age(now - found_at)} ago", advice)
 
 
 @dataclass(frozen=True)

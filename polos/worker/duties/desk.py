@@ -46,6 +46,7 @@ class Desk:
         self.nudge = nudge
         self.routes = routes
         self.settings = settings
+        self.triggering_topics: frozenset[tuple[str, str]] = frozenset()  # (project, topic), as last looked
         self._dispatcher = dispatcher
 
     def read(self, statement: Statement, params: Mapping[str, Any] | None = None) -> Rows:

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 from polos.dispatch import Doorbell
-from polos.journal.recovery import READ_ANY_DUE, drop_turns_of_ended_runs, due_runs, due_turns
+from polos.journal.recovery import (
+    READ_ANY_DUE,
+    drop_turns_of_ended_runs,
+    due_runs,
+    due_turns,
+    wake_overdue,
+)
 from polos.routes import turn_label
 from polos.worker.duties.desk import Desk
+
+
+class WakeOverdueRuns:
+    """Wakes runs that are parked while a model answers, and out of time."""
+
+    every_seconds = 1.0
+
+    def do(self, desk: Desk) -> None:
+        """Wake them; they are due to be rung."""
+        desk.do(wake_overdue())
 
 
 class RingWhatIsDue:

@@ -30,6 +30,7 @@ from polos.worker.duties.desk import Desk
 logger = logging.getLogger("polos.schedules")
 
 LATE_SECONDS = 60.0  # a tick later than this was missed
+MAX_PAGES = 10  # of due schedules in one look; other duties wait meanwhile
 
 
 @dataclass(frozen=True)
@@ -40,25 +41,54 @@ class _Move:
     run: NewRun | None = None
 
 
+class _Served:
+    """Where runs of workflows go, asked once in a look."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._newest: dict[tuple[str, str], str | None] = {}
+
+    def deployment(self, due: DueSchedule) -> str:
+        """Return the deployment that declares a schedule; if a program made it, the newest that serves it."""
+        if due.declared_by is not None:
+            return due.deployment
+        place = (due.project, due.workflow)
+        if place not in self._newest:
+            self._newest[place] = self._served_newest(*place)
+        return self._newest[place] or due.deployment
+
+    def _served_newest(self, project: str, workflow: str) -> str | None:
+        silence = self._desk.settings.silence_limit_seconds
+        offers = self._desk.read(READ_OFFERS, {"project": project, "name": workflow, "silence": silence})
+        return offers[0][0] if offers else None
+
+
 class FireSchedules:
     """Starts the runs of ticks that have come. A tick waits while an earlier run of its schedule goes on."""
 
     every_seconds = 0.0
 
     def do(self, desk: Desk) -> float | None:
-        """Start up to MAX_DUE runs; return the seconds until the next tick."""
-        rows = desk.read(READ_DUE_SCHEDULES)
-        moves = [_move(desk, due) for due in map(due_schedule, rows)]
+        """Start the runs of what is due; return the seconds until the next tick."""
+        for _ in range(MAX_PAGES):
+            if self._start_some(desk) < MAX_DUE:
+                [(seconds,)] = desk.read(READ_NEXT_TICK)
+                return None if seconds is None else max(float(seconds), 0.0)
+        return 0.0
+
+    def _start_some(self, desk: Desk) -> int:
+        """Start up to MAX_DUE runs; return how many schedules were due."""
+        found = [due_schedule(row) for row in desk.read(READ_DUE_SCHEDULES)]
+        served = _Served(desk)
+        # In one order everywhere: rows that sweepers lock in several would make them wait for each other.
+        moves = [_move(desk, due, served) for due in sorted(found, key=lambda due: due.id)]
         if moves:
             answers = desk.commit([move.unit for move in moves])
             desk.ring(*_doorbells(moves, answers))
-        if len(moves) == MAX_DUE:
-            return 0.0
-        [(seconds,)] = desk.read(READ_NEXT_TICK)
-        return None if seconds is None else max(float(seconds), 0.0)
+        return len(moves)
 
 
-def _move(desk: Desk, due: DueSchedule) -> _Move:
+def _move(desk: Desk, due: DueSchedule, served: _Served) -> _Move:
     try:
         tick, starts = _tick(due)
         following = next_tick(due.cron, due.timezone, tick)
@@ -67,7 +97,7 @@ def _move(desk: Desk, due: DueSchedule) -> _Move:
         return _Move(set_schedule_status(due.project, due.id, PAUSED, next_at=None))
     if not starts:
         return _Move(pass_over(due, following=following))
-    new = _new_run(desk, due, tick, following or tick)
+    new = _new_run(due, tick, upcoming=following or tick, deployment=served.deployment(due))
     unit = fire_schedule(
         due,
         new,
@@ -87,13 +117,13 @@ def _tick(due: DueSchedule) -> tuple[float, bool]:
     return tick, due.catch_up == "one" or due.now - tick <= LATE_SECONDS
 
 
-def _new_run(desk: Desk, due: DueSchedule, tick: float, following: float) -> NewRun:
+def _new_run(due: DueSchedule, tick: float, *, upcoming: float, deployment: str) -> NewRun:
     run_id = due.run_id(tick)
-    payload = payload_of(vars(due), tick=tick, upcoming=following)
+    payload = payload_of(vars(due), tick=tick, upcoming=upcoming)
     return NewRun(
         id=run_id,
         project=due.project,
-        deployment=_deployment(desk, due),
+        deployment=deployment,
         kind=due.kind,
         name=due.workflow,
         queue=due.workflow,
@@ -105,17 +135,6 @@ def _new_run(desk: Desk, due: DueSchedule, tick: float, following: float) -> New
         schedule_id=due.id,
         input=serialization.dumps(payload),
     )
-
-
-def _deployment(desk: Desk, due: DueSchedule) -> str:
-    """Return the deployment that declares a schedule; of one a program made, the newest that serves it."""
-    if due.declared_by is not None:
-        return due.deployment
-    offers = desk.read(
-        READ_OFFERS,
-        {"project": due.project, "name": due.workflow, "silence": desk.settings.silence_limit_seconds},
-    )
-    return str(offers[0][0]) if offers else due.deployment
 
 
 def _doorbells(moves: Sequence[_Move], answers: Sequence[Rows]) -> Iterator[Doorbell]:

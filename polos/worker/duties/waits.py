@@ -33,6 +33,8 @@ class EndWaits:
     def _end_due(self, desk: Desk) -> bool:
         """Return whether all that was due has ended."""
         for _ in range(MAX_ROUNDS):
+            if self._next_due(desk) > 0:
+                return True
             rows = desk.do(take_due())
             self._end(desk, [due_from(row) for row in rows])
             if len(rows) < MAX_DUE:

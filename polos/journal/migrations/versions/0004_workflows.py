@@ -71,6 +71,7 @@ def _add_indexes() -> None:
     _partial("run_scheduled", "run", "schedule_id IS NOT NULL AND finished_at IS NULL", "schedule_id")
     debounced = ("project", "deployment", "name", "debounce_key")
     _partial("run_debounced", "run", "debounce_key IS NOT NULL", *debounced, unique=True)
+    _partial("run_overdue", "run", "status = 'waiting' AND claimed_at IS NOT NULL", "claimed_at")
     _partial("run_illegal", "run", _ILLEGAL_RUN, "id")
     _partial("run_live_child", "run", "parent_id IS NOT NULL AND finished_at IS NULL", "parent_id")
     _partial("run_old", "run", "parent_id IS NULL AND finished_at IS NOT NULL", "finished_at")
@@ -103,6 +104,7 @@ def _create_event_trigger() -> None:
         sa.Column("project", sa.String(), nullable=False),
         sa.Column("workflow", sa.String(), nullable=False),
         sa.Column("topic", sa.String(), nullable=False),
+        sa.Column("declared_by", sa.String(), nullable=True),
         sa.Column("deployment", sa.String(), nullable=False),
         sa.Column("kind", sa.String(), nullable=False),
         sa.Column("queue", sa.String(), nullable=False),
