@@ -68,12 +68,14 @@ class Outcome:
         again_seconds: When a rate limit lets the next run begin, None when none does.
         rung: Doorbells outstanding, by route with a backlog.
         paced: Queues with a rate limit.
+        limited: Queues with any limit.
     """
 
     bells: list[Doorbell] = field(default_factory=list)
     again_seconds: float | None = None
     rung: dict[str, int] = field(default_factory=dict)
     paced: set[str] = field(default_factory=set)
+    limited: set[str] = field(default_factory=set)
 
     def look_again(self, seconds: float) -> None:
         """Note that there may be something to do in so many seconds."""
@@ -233,6 +235,7 @@ class _Look:
             self._unclaimed[queue] = self._unclaimed.get(queue, 0) + int(unclaimed)
         self._rung: dict[str, dict[Lane, int]] = {}
         self._tokens: dict[str, int] = {}
+        outcome.limited = {name for name, queue in self._queues.items() if queue.is_limited}
         outcome.paced = {name for name, queue in self._queues.items() if queue.rate_limit is not None}
 
     # -- who waits

@@ -26,6 +26,7 @@ from polos.journal import schema
 from polos.journal.cancelling import Cancelled, cancelling, carry_out, target_of
 from polos.journal.database import Connection
 from polos.journal.forks import create_fork
+from polos.journal.postgres import TransientConflictError
 from polos.journal.queue_lists import list_queues
 from polos.journal.runs import READ_RUN, READ_RUN_BY_KEY, NewRun, run_record
 from polos.journal.statements import Params, Rows, Statement, Unit
@@ -225,10 +226,12 @@ class ClientBackend(Forked):
             fired = fire_triggers(
                 _Journal(self), self._settings, (project, topic), max_transactions=PUBLISHERS_TRANSACTIONS
             )
+            with self._lock:
+                bells = self._starter.admit(fired.pending)
         except JournalUnavailableError as error:
             logger.warning("What the events of %r trigger is started later: %s", topic, error)
             return
-        self._ring(fired.bells)
+        self._ring([*fired.bells, *bells])
 
     def cancel(self, run: dict[str, Any]) -> list[Cancelled]:
         """Cancel a run and its descendants, level by level, root first; return what was still going."""
@@ -433,7 +436,11 @@ class ClientBackend(Forked):
 
     def _commit(self, units: Sequence[Unit]) -> list[Rows]:
         """Commit units that are harmless to repeat."""
-        return self._again(lambda journal: journal.commit(units))
+        while True:
+            try:
+                return self._again(lambda journal: journal.commit(units))
+            except TransientConflictError:
+                continue  # the database chose us to give way to another; nothing happened
 
     def _again(self, work: Callable[[Connection], T]) -> T:
         """Do `work`; once more on a new connection when the old one was lost.

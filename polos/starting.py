@@ -81,7 +81,11 @@ class Starter:
 
     # -- what is pending
 
-    def _admitted(self, runs: Iterable[dict[str, Any]]) -> list[Doorbell]:
+    def admit(self, pending: Iterable[Mapping[str, Any]]) -> list[Doorbell]:
+        """Return whom to ring of runs that were created by others, and are pending."""
+        return self._admitted(pending)
+
+    def _admitted(self, runs: Iterable[Mapping[str, Any]]) -> list[Doorbell]:
         """Admit those of new runs that may begin; what this misses, a worker admits within a second."""
         bells: list[Doorbell] = []
         wanted: dict[Place, set[tuple[str, str]]] = {}

@@ -7,7 +7,7 @@ import json
 import logging
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from polos.journal.triggers import (
     MAX_EVENTS,
     READ_DUE_TRIGGERS,
     READ_DUE_TRIGGERS_OF_TOPIC,
-    READ_RUNG,
+    READ_STARTED,
     READ_UNREAD,
     DueTrigger,
     TriggeredRun,
@@ -47,10 +47,17 @@ class Journal(Protocol):
 
 @dataclass(frozen=True)
 class Fired:
-    """What came of a look: doorbells to ring, and after how many seconds to look again, None for no wish."""
+    """What came of a look.
 
-    bells: list[Doorbell]
-    again_seconds: float | None
+    Attributes:
+        bells: Doorbells to ring.
+        pending: Runs that wait to be admitted instead, with their ``slot``.
+        again_seconds: After which to look again; None for no wish.
+    """
+
+    bells: list[Doorbell] = field(default_factory=list)
+    pending: list[dict[str, Any]] = field(default_factory=list)
+    again_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -79,26 +86,23 @@ def fire_triggers(
         rows = journal.read(READ_DUE_TRIGGERS, {})
     else:
         rows = journal.read(READ_DUE_TRIGGERS_OF_TOPIC, {"project": place[0], "topic": place[1]})
-    bells: list[Doorbell] = []
-    waits: list[float] = []
-    for due in map(due_trigger, rows):
-        wait = _Firing(journal, settings, due).go(bells, max_transactions)
-        if wait is not None:
-            waits.append(wait)
-    return Fired(bells, min(waits, default=None))
+    fired = Fired()
+    waits = [_Firing(journal, settings, due, fired).go(max_transactions) for due in map(due_trigger, rows)]
+    return replace(fired, again_seconds=min((wait for wait in waits if wait is not None), default=None))
 
 
 class _Firing:
     """One trigger's unread events, in transactions of a bounded size."""
 
-    def __init__(self, journal: Journal, settings: Settings, due: DueTrigger) -> None:
+    def __init__(self, journal: Journal, settings: Settings, due: DueTrigger, fired: Fired) -> None:
         self._journal = journal
         self._settings = settings
         self._due = due
+        self._fired = fired
         self._cursor = due.cursor
 
-    def go(self, bells: list[Doorbell], max_transactions: int) -> float | None:
-        """Start runs and add their doorbells; return after how many seconds to look again, if known."""
+    def go(self, max_transactions: int) -> float | None:
+        """Start runs and say so; return after how many seconds to look again, if known."""
         for _ in range(max_transactions):
             unread = self._unread()
             if not unread:
@@ -109,16 +113,18 @@ class _Firing:
             runs = [self._run(batch) for batch in self._batches(unread)]
             if not self._move_on(runs, unread[-1].number):
                 return None  # somebody else is at it
-            bells += self._bells(runs)
+            self._tell(runs)
             if self._cursor >= self._due.head:
                 return None
         return 0.0
 
-    def _bells(self, runs: Sequence[TriggeredRun]) -> list[Doorbell]:
-        """Return the doorbells of those runs that are not pending."""
-        ids = serialization.dumps([run.new.id for run in runs])
-        rung = {row[0] for row in self._journal.read(READ_RUNG, {"runs": ids})}
-        return [_doorbell(run.new) for run in runs if run.new.id in rung]
+    def _tell(self, runs: Sequence[TriggeredRun]) -> None:
+        new = {run.new.id: run.new for run in runs}
+        for run_id, slot in self._journal.read(READ_STARTED, {"runs": serialization.dumps(list(new))}):
+            if slot is None:
+                self._fired.bells.append(_doorbell(new[run_id]))
+            else:
+                self._fired.pending.append({**new[run_id].columns(), "slot": slot, "not_before": None})
 
     def _unread(self) -> list[_Unread]:
         due = self._due

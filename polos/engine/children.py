@@ -183,8 +183,12 @@ async def _create(
         _take_note(execution, child, positions[child.parent_step or ""], seq)
     execution.scheduled(seq)
     faultpoint("before_ring", f"{first.kind} {first.name}")
-    bells = (Doorbell(child.id, child.name, child.route, child.deployment, begun=True) for child in children)
-    runtime.dispatcher.ring(*bells)
+    for child in children:
+        if runtime.doorman.is_limited(child.queue):
+            runtime.doorman.look_at(child.queue, child.concurrency_key)
+        else:
+            bell = Doorbell(child.id, child.name, child.route, child.deployment, begun=True)
+            runtime.dispatcher.ring(bell)
 
 
 def _take_note(execution: Execution, child: NewRun, position: int, seq: int) -> None:

@@ -71,7 +71,7 @@ async def coordinate(runtime: Runtime, run_id: str, slot: Slot) -> str:
         execution.alarms.clear()
         runtime.let_go(execution)
         if execution.was_rung and not runtime.draining:
-            await runtime.ring_run(run_id)
+            await runtime.ring_if_queued(run_id)
         if claim.slot is not None:  # ended or parked: another may have it
             runtime.doorman.look_at(claim.queue, claim.concurrency_key)
 
@@ -93,7 +93,9 @@ async def _claim(runtime: Runtime, run_id: str) -> Claim | None:
         return None
     claim = claim_from(rows[0])
     if claim.leaves_backlog or claim.slot is not None:
-        runtime.doorman.claimed(claim.route, claim.queue)
+        runtime.doorman.claimed(
+            claim.route if claim.leaves_backlog else None, None if claim.slot is None else claim.queue
+        )
     faultpoint("after_claim", f"{claim.kind} {claim.name}")
     return claim
 

@@ -30,10 +30,10 @@ def parks_at_once(runtime: Runtime, execution: Execution) -> bool:
 
 def resident_seconds(runtime: Runtime, execution: Execution) -> float:
     """Return how long a run that only waits is kept in memory: longer where others work for it."""
-    kinds = execution.awaited_kinds()
+    kinds, settings = execution.awaited_kinds(), runtime.settings
     if kinds and not kinds & OTHERS:
-        return runtime.settings.wait_threshold_seconds
-    return runtime.settings.resident_seconds
+        return min(settings.wait_threshold_seconds, settings.resident_seconds)
+    return settings.resident_seconds
 
 
 async def put_resident_away(runtime: Runtime, execution: Execution) -> None:

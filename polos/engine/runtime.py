@@ -82,8 +82,11 @@ class Definition(Protocol):
 class Doorman(Protocol):
     """Admits pending runs; these calls only tell it where to look, and never block."""
 
-    def claimed(self, route: str, queue: str) -> None:
-        """A run was claimed here, and others of its route or queue wait for admission."""
+    def claimed(self, route: str | None, queue: str | None) -> None:
+        """A run was claimed here: `route`, if others of it are deferred; `queue`, if it has a slot there."""
+
+    def is_limited(self, queue: str) -> bool:
+        """Whether a queue had limits lately: its new runs are pending."""
 
     def look_at(self, queue: str, concurrency_key: str | None) -> None:
         """A slot may be free, or newly wanted."""
@@ -92,8 +95,12 @@ class Doorman(Protocol):
 class NoDoorman:
     """Where workers elsewhere admit runs."""
 
-    def claimed(self, route: str, queue: str) -> None:
+    def claimed(self, route: str | None, queue: str | None) -> None:
         """Do nothing."""
+
+    def is_limited(self, queue: str) -> bool:
+        """Return that nothing is known."""
+        return False
 
     def look_at(self, queue: str, concurrency_key: str | None) -> None:
         """Do nothing."""
@@ -167,6 +174,13 @@ class Runtime:
     claiming: set[tuple[str, str]] = field(default_factory=set)
     draining: bool = False
     doorman: Doorman = field(default_factory=NoDoorman)
+
+    async def ring_if_queued(self, run_id: str) -> None:
+        """Ring for a run if it waits to be claimed, and for no slot."""
+        rows = await self.journal.read(READ_RUN, run=run_id)
+        run = run_record(rows[0]) if rows else {}
+        if run and run["status"] == RunStatus.QUEUED and run["ring_at"] is not None:
+            await self.ring_run(run_id)
 
     def let_go(self, execution: Execution) -> None:
         """Own a run no more; another attempt of it may be here already."""

@@ -25,7 +25,7 @@ from polos.journal.states import QueueSlot, RunStatus
 P = bindparam
 # In the text: psycopg takes statements with more than 50 parameters apart anew each time.
 _CONSTANT = literal_column
-_DEFERRED = _CONSTANT(f"'{QueueSlot.DEFERRED}'")
+_DEFERRED: ColumnElement[str] = _CONSTANT(f"'{QueueSlot.DEFERRED}'")
 PLACE_SECONDS = 1e-6  # between runs that one caller creates together: their order is kept
 DOORBELLS_PER_ROUTE = 100
 _ZERO = (

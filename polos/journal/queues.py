@@ -83,6 +83,11 @@ class QueueState:
     is_paused: int
 
     @property
+    def is_limited(self) -> bool:
+        """Whether new runs of it are pending until they are admitted."""
+        return bool(self.concurrency_limit is not None or self.rate_limit is not None or self.is_paused)
+
+    @property
     def spacing_seconds(self) -> float | None:
         """Time between two admissions, None without a rate limit."""
         return None if self.rate_limit is None else (self.rate_seconds or 1.0) / self.rate_limit

@@ -54,8 +54,8 @@ RUN_MOVES: dict[RunStatus, frozenset[RunStatus]] = {
     RunStatus.WAITING: frozenset({RunStatus.QUEUED, RunStatus.CANCELLED}),
     RunStatus.BLOCKED: frozenset({RunStatus.QUEUED, RunStatus.CANCELLED}),
     RunStatus.COMPLETED: frozenset(),
-    RunStatus.FAILED: frozenset(),
-    RunStatus.CANCELLED: frozenset(),
+    RunStatus.FAILED: frozenset({RunStatus.QUEUED}),  # a person lets it go on
+    RunStatus.CANCELLED: frozenset({RunStatus.QUEUED}),
 }
 
 STEP_MOVES: dict[StepStatus, frozenset[StepStatus]] = {
@@ -68,7 +68,7 @@ STEP_MOVES: dict[StepStatus, frozenset[StepStatus]] = {
         }
     ),
     StepStatus.COMPLETED: frozenset(),
-    StepStatus.FAILED: frozenset(),
+    StepStatus.FAILED: frozenset({StepStatus.SCHEDULED, StepStatus.RUNNING}),  # taken back by such a run
 }
 
 

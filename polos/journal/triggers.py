@@ -246,9 +246,9 @@ def fire_trigger(
     return Unit(tuple(parts), ids[:1], order=(due.workflow, due.topic))
 
 
-READ_RUNG = Statement(
-    select(R.id).where(
-        R.id.op("IN")(texts_of(P("runs", type_=R.id.type))), R.slot.is_(None), R.finished_at.is_(None)
+READ_STARTED = Statement(
+    select(R.id, R.slot).where(
+        R.id.op("IN")(texts_of(P("runs", type_=R.id.type))), R.attempt == 0, R.finished_at.is_(None)
     )
 )
 

@@ -42,6 +42,7 @@ class Doorman:
         self._lanes: set[Lane] = set()
         self._routes: dict[str, _Route] = {}
         self._paced: frozenset[str] = frozenset()
+        self._limited: frozenset[str] = frozenset()
         self._is_wanted = threading.Event()
         self._looks_everywhere = True
         self._next_look = 0.0
@@ -62,11 +63,17 @@ class Doorman:
 
     # -- what it is told
 
-    def claimed(self, route: str, queue: str) -> None:
-        """Make room for what is deferred on a route, once enough doorbells of it were answered."""
-        known = self._routes.setdefault(route, _Route())
-        if queue in self._paced or known.claimed():
+    def claimed(self, route: str | None, queue: str | None) -> None:
+        """Make room for what is deferred on a route, once enough doorbells of it were answered.
+
+        In a queue with a rate, the next may begin once a doorbell is answered.
+        """
+        if queue in self._paced or (route is not None and self._routes.setdefault(route, _Route()).claimed()):
             self.look()
+
+    def is_limited(self, queue: str) -> bool:
+        """Whether a queue had limits when this last looked."""
+        return queue in self._limited
 
     def look_at(self, queue: str, concurrency_key: str | None) -> None:
         """Look at one lane: a slot of it may be free, or newly wanted."""
@@ -105,6 +112,7 @@ class Doorman:
         elif lanes:
             outcome = self._admitter.admit(lanes)
             self._paced |= outcome.paced
+            self._limited |= outcome.limited
             self._ring(outcome)
 
     def _look_everywhere(self) -> None:
@@ -116,6 +124,7 @@ class Doorman:
         claims = {name: route.claims for name, route in self._routes.items()}
         outcome = self._admitter.admit()
         self._paced = frozenset(outcome.paced)
+        self._limited = frozenset(outcome.limited)
         self._ring(outcome)
         self._count_down(outcome, claims)
         self._next_look = time.monotonic() + LOOK_SECONDS * random.uniform(0.8, 1.2)

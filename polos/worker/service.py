@@ -88,6 +88,7 @@ class WorkerService:
             silence_limit_seconds=settings.silence_limit_seconds,
             on_declared_dead=self._on_declared_dead,
         )
+        self._doorman = Doorman(connections.database, self._dispatcher, settings)
         self._sweeper = Sweeper(
             connections.database,
             self._liveness,
@@ -96,8 +97,8 @@ class WorkerService:
             settings,
             revive=connections.revive,
             nudge=self._nudge,
+            admit=self._doorman.look,
         )
-        self._doorman = Doorman(connections.database, self._dispatcher, settings)
         self._run_coroutine: Callable[..., Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bus: Bus | None = None

@@ -23,7 +23,7 @@ from polos.journal.recovery import (
 from polos.journal.workers import READ_CLOCK, READ_WORKERS, SeenWorker, remove_worker, seen_from
 from polos.routes import Routes
 from polos.settings import Settings
-from polos.worker.duties.desk import Desk, Duty, Nudge, no_nudge
+from polos.worker.duties.desk import Admit, Desk, Duty, Nudge, no_admit, no_nudge
 from polos.worker.duties.detector import FindStuckRuns
 from polos.worker.duties.retention import RemoveOldRuns
 from polos.worker.duties.ringing import RingWhatIsDue, WakeOverdueRuns
@@ -64,11 +64,12 @@ class Sweeper:
         *,
         revive: Callable[[], None],
         nudge: Nudge = no_nudge,
+        admit: Admit = no_admit,
         duties: Sequence[Duty] | None = None,
     ) -> None:
         self._database = database
         self._liveness = liveness
-        self._desk = Desk(self._connect, dispatcher, routes, settings, nudge)
+        self._desk = Desk(self._connect, dispatcher, routes, settings, nudge, admit)
         self._duties = all_duties(settings) if duties is None else list(duties)
         self._next_look: dict[Duty, float] = {}
         self._wanted_after = settings.sweep_seconds

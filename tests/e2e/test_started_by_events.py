@@ -56,6 +56,13 @@ async def echo(ctx: WorkflowContext, event: EventPayload) -> None:
     await ctx.step.publish_event("again", topic="e2e/echo", data=event.data)
 
 
+@workflow(trigger_on_event="e2e/prints", queue={"concurrency_limit": 1})
+async def e2e_print(ctx: WorkflowContext, event: EventPayload) -> None:
+    see(event.data["word"], "begins")
+    await asyncio.sleep(0.05)
+    see(event.data["word"], "ends")
+
+
 @workflow(schedule=True)
 async def e2e_reminder(ctx: WorkflowContext, tick: SchedulePayload) -> str:
     see(tick.key, tick.timestamp)
@@ -93,6 +100,14 @@ async def test_a_cycle_of_triggers_comes_to_an_end(polos: Polos) -> None:
     assert record["status"] == "failed"
     assert "cycle" in record["error"]
     assert len(_seen[mine]) == limit
+
+
+async def test_the_limit_of_a_queue_holds_for_what_events_start(polos: Polos) -> None:
+    mine = word()
+    sent = [events.EventData(data={"word": mine}) for _ in range(4)]
+    await events.batch_publish(polos, "e2e/prints", sent)
+    await until(lambda: len(_seen.get(mine, [])) == 8)
+    assert _seen[mine] == ["begins", "ends"] * 4
 
 
 async def test_a_schedule_starts_runs_of_what_this_program_serves(polos: Polos) -> None:

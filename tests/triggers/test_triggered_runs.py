@@ -263,8 +263,10 @@ def test_runs_of_a_queue_with_limits_wait_to_be_admitted(post: Post) -> None:
     post.do(declare_queue("default", "default", "w", Limits(concurrency_limit=1)))
     post.trigger("w", "orders")
     post.publish("orders", 1, 2)
-    assert post.fire().bells == []
+    fired = post.fire()
+    assert fired.bells == []
     assert [run["slot"] for run in post.runs("w")] == ["wanted", "wanted"]
+    assert [(run["queue"], run["slot"]) for run in fired.pending] == [("w", "wanted")] * 2
 
 
 def test_who_publishes_many_events_leaves_the_rest_to_others(post: Post) -> None:

@@ -33,6 +33,14 @@ def database(request: pytest.FixtureRequest) -> Database:
 
 
 @pytest.fixture
+async def sqlite_fleet(waits_sqlite: Database) -> AsyncIterator[Fleet]:
+    """The same, for what takes long."""
+    async with open_fleet(emptied(waits_sqlite), QUICK) as running:
+        running.hire()
+        yield running
+
+
+@pytest.fixture
 async def fleet(database: Database) -> AsyncIterator[Fleet]:
     """One worker that parks what waits for longer than 50 ms."""
     async with open_fleet(database, QUICK) as running:

@@ -119,9 +119,8 @@ async def test_the_key_of_a_batch_is_a_key_like_any_other(fleet: Fleet) -> None:
     assert "used twice" in run["error"]
 
 
-async def test_a_thousand_children_are_joined(fleet: Fleet) -> None:
-    if not fleet.database.is_sqlite:
-        pytest.skip("measured by the benchmark; here one database is enough")
+async def test_a_thousand_children_are_joined(sqlite_fleet: Fleet) -> None:
+    fleet = sqlite_fleet
     run_id = fleet.create("batches-join", json.dumps(list(range(1000))))
     run = await fleet.until_ended(run_id)
     assert json.loads(run["output"]) == [number**2 for number in range(1000)]

@@ -24,11 +24,16 @@ class Duty(Protocol):
         ...
 
 
+Admit = Callable[[], None]  # says that runs are pending
 Nudge = Callable[[str, str], None]  # tells the worker that owns a run: (worker id, run id)
 
 
 def no_nudge(owner: str, run_id: str) -> None:
     """Tell nobody: the owner's audit sees it within a second."""
+
+
+def no_admit() -> None:
+    """Tell nobody: those who admit look each second."""
 
 
 class Desk:
@@ -41,9 +46,11 @@ class Desk:
         routes: Routes,
         settings: Settings,
         nudge: Nudge = no_nudge,
+        admit: Admit = no_admit,
     ) -> None:
         self.connect = connect
         self.nudge = nudge
+        self.admit = admit
         self.routes = routes
         self.settings = settings
         self.triggering_topics: frozenset[tuple[str, str]] = frozenset()  # (project, topic), as last looked

@@ -85,6 +85,8 @@ class FireSchedules:
         if moves:
             answers = desk.commit([move.unit for move in moves])
             desk.ring(*_doorbells(moves, answers))
+            if any(_is_pending(move, rows) for move, rows in zip(moves, answers, strict=True)):
+                desk.admit()
         return len(moves)
 
 
@@ -140,5 +142,9 @@ def _new_run(due: DueSchedule, tick: float, *, upcoming: float, deployment: str)
 def _doorbells(moves: Sequence[_Move], answers: Sequence[Rows]) -> Iterator[Doorbell]:
     """Yield those of runs that were started and are not pending."""
     for move, rows in zip(moves, answers, strict=True):
-        if (new := move.run) is not None and rows and rows[0][1] is None:
+        if (new := move.run) is not None and rows and not _is_pending(move, rows):
             yield Doorbell(new.id, new.name, new.route, new.deployment)
+
+
+def _is_pending(move: _Move, answer: Rows) -> bool:
+    return move.run is not None and bool(answer) and answer[0][1] is not None

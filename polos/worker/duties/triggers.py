@@ -19,4 +19,6 @@ class FireTriggers:
             return None
         fired = fire_triggers(desk.connect(), desk.settings)
         desk.ring(*fired.bells)
+        if fired.pending:
+            desk.admit()
         return fired.again_seconds
