@@ -15,9 +15,10 @@ from typing import Any
 from polos.engine.alarms import Alarms
 from polos.engine.running_time import RunningTime
 from polos.engine.signals import Fenced
+from polos.engine.step_book import StepBook
 from polos.engine.taking_back import taken_back
 from polos.engine.tasks import DurableFuture, Task, only_waits, run_tasks, settled, waits_indirectly
-from polos.errors import NonDeterminismError, StepExecutionError
+from polos.errors import NonDeterminismError
 from polos.journal.batches import READ_CHILD_NAMES
 from polos.journal.runs import READ_FENCE, Claim
 from polos.journal.statements import Row, Unit
@@ -26,44 +27,27 @@ from polos.journal.steps import READ_OUTCOMES_SINCE, READ_STEPS, StepRow, step_f
 from polos.journal.writer import Journal
 from polos.step_names import shown
 
-EXECUTED_HERE = frozenset({"run"})  # kinds whose rows may be there before they are executed
 
-
-class Execution:
+class Execution(StepBook):
     """A run this process owns. All methods are called on the loop."""
 
     def __init__(self, claim: Claim, journal: Journal, *, worker_id: str) -> None:
-        self.claim = claim
+        super().__init__(claim)
         self.journal = journal
         self.worker_id = worker_id
         self.tasks: set[Task] = set()
         self.closing: BaseException | None = None
         self.running = RunningTime(claim.run_timeout_seconds, claim.running_seconds)
-        self.seen_wakes = claim.wakes
         self.waiting_since: float | None = None  # loop time since which only the journal can go on
         self.streams = False  # somebody asked for what happens here as it happens
         self.hold_back = False  # the worker ends: start no new step
         self.is_held_back = False  # a step was not started for that reason
         self.is_stale = False  # somebody completed something for the run: read it
         self.was_rung = False  # a doorbell came while it was here
-        self.news = asyncio.Event()  # an outcome, a question, or the end of a task
         self.moving = asyncio.Lock()  # held to deliver an outcome or to park: never both
         self.alarms = Alarms()
         self.patches: dict[str, bool] = {}  # what was decided in this pass
-        self._known: dict[
-            str, StepRow
-        ] = {}  # rows without delivered outcome, and all recorded ones on replay
-        self._asked: dict[str, DurableFuture] = {}
-        self._under_way: set[str] = set()  # names of rows without an outcome
-        self._cut_off: set[str] = set()  # names of rows that the end of the run closed, which is taken back
-        self._unasked: set[str] = set()  # recorded names the code has not asked for yet
-        self._undelivered: list[tuple[int, str]] = []
-        self._complete_until = claim.seq  # every outcome up to here is known
-        self._ahead: set[int] = set()  # seqs known beyond that
         self._new_steps: list[DurableFuture] = []  # steps that wait until all recorded outcomes are delivered
-        self._child_names: dict[str, str] = {}  # by the step that started the child, on replay
-        self._position = 0
-        self._deviation: NonDeterminismError | None = None  # kept: user code may catch what it raised
 
     @property
     def run_id(self) -> str:
@@ -75,17 +59,7 @@ class Execution:
         if not self.claim.replays:
             return
         for row in await self.journal.read(READ_STEPS, run=self.run_id):
-            step = step_from(row)
-            self._known[step.name] = step
-            self._unasked.add(step.name)
-            self._position = max(self._position, step.position + 1)
-            if step.seq is None and step.status == StepStatus.FAILED:
-                self._cut_off.add(step.name)
-            elif step.seq is None:
-                self._under_way.add(step.name)
-            else:
-                heapq.heappush(self._undelivered, (step.seq, step.name))
-                self._complete_until = max(self._complete_until, step.seq)
+            self._remember(step_from(row))
         if any(step.child_id is not None for step in self._known.values()):
             rows = await self.journal.read(READ_CHILD_NAMES, run=self.run_id)
             self._child_names = {str(row[0]): str(row[1]) for row in rows}
@@ -192,105 +166,10 @@ class Execution:
         is_old = until is not None and step.seq is not None and step.seq <= until
         return is_old and step.status == StepStatus.FAILED and not self._unasked
 
-    def _begins_here(self, name: str) -> bool:
-        """Whether this process is to bring a step about: new, or one that only a coordinator goes on with."""
-        known = self._known.get(name)
-        if known is not None and (known.has_outcome or known.kind not in EXECUTED_HERE):
-            return False
-        self._under_way.discard(name)
-        return True
-
-    def _position_of(self, name: str) -> int:
-        known = self._known.get(name)
-        return self._next_position() if known is None else known.position
-
-    def known(self, name: str) -> StepRow | None:
-        """Return the journal's row of step `name`, with or without an outcome."""
-        return self._known.get(name)
-
     async def held_back(self) -> None:
         """Keep a step from going on here, without an outcome: the worker ends and hands the run back."""
         self.is_held_back = True
         await DurableFuture()
-
-    def is_recorded(self, name: str) -> bool:
-        """Whether the journal has a row for step `name`."""
-        return name in self._known
-
-    def record(self, step: StepRow) -> None:
-        """Take note of an outcome, in whatever order outcomes become known."""
-        if step.seq is None or ((known := self._known.get(step.name)) is not None and known.has_outcome):
-            return
-        self._known[step.name] = step
-        self._under_way.discard(step.name)
-        heapq.heappush(self._undelivered, (step.seq, step.name))
-        self.scheduled(step.seq)
-
-    def scheduled(self, seq: int) -> None:
-        """Take note of a write of ours that has no outcome."""
-        self._ahead.add(seq)
-        while self._complete_until + 1 in self._ahead:
-            self._complete_until += 1
-            self._ahead.discard(self._complete_until)
-        self.news.set()
-
-    def completed_here(self, step: StepRow) -> None:
-        """Take note of an outcome that this very process committed for the run: no need to read it."""
-        known = self._known.get(step.name)
-        if step.seq is None or step.seq <= self._complete_until or (known is not None and known.has_outcome):
-            return  # read meanwhile, and its wake with it: counted twice, it would hide the next one
-        self.seen_wakes += 1
-        self.record(step)
-
-    def begun(self, step: StepRow) -> None:
-        """Take note of the row of a step that is executed here."""
-        self._known[step.name] = step
-
-    def pausing(self, name: str) -> None:
-        """Take note that a step which is executed here waits for its next try."""
-        self._under_way.add(name)
-        self.news.set()
-
-    def goes_on(self, name: str) -> None:
-        """Take note that the wait is over."""
-        self._under_way.discard(name)
-
-    def under_way(self, step: StepRow) -> None:
-        """Take note of a step that was scheduled and has no outcome yet."""
-        if not self._known.setdefault(step.name, step).has_outcome:
-            self._under_way.add(step.name)
-
-    def check_child(self, name: str, workflow: str) -> None:
-        """Raise when step `name` is on record with a child of another workflow."""
-        recorded = self._child_names.get(name, workflow)
-        if recorded != workflow:
-            raise self._deviated(
-                f"Step {shown(name)!r} started {recorded!r}; the code now asks for {workflow!r}"
-            )
-
-    def _deviated(self, problem: str) -> NonDeterminismError:
-        self._deviation = NonDeterminismError(problem)
-        self.news.set()
-        return self._deviation
-
-    def expects_more(self) -> bool:
-        """Whether the journal holds steps that the code has not asked for yet."""
-        return bool(self._unasked)
-
-    def _ask(self, name: str, kind: str) -> DurableFuture:
-        if name in self._asked:
-            raise StepExecutionError(
-                f"Step key {shown(name)!r} was used twice in one run; every step needs a key of its own"
-            )
-        known = self._known.get(name)
-        if known is not None and known.kind != kind:
-            raise self._deviated(
-                f"Step {shown(name)!r} was recorded as {known.kind!r}; the code now asks for it as {kind!r}"
-            )
-        self._unasked.discard(name)
-        waiter = self._asked[name] = DurableFuture()
-        self.news.set()
-        return waiter
 
     async def _caught_up(self) -> None:
         """Wait until all recorded outcomes are delivered: a replay starts nothing new before."""
@@ -300,13 +179,6 @@ class Execution:
         self._new_steps.append(turn)
         self.news.set()
         await turn
-
-    def _is_replaying(self) -> bool:
-        return bool(self._unasked) or bool(self._undelivered and self.claim.replays)
-
-    def _next_position(self) -> int:
-        self._position += 1
-        return self._position - 1
 
     # -- delivery
 
@@ -391,30 +263,10 @@ class Execution:
         """Whether the code awaits, perhaps through locks and queues of its own, nothing but the journal."""
         return waits_indirectly(self.tasks)
 
-    def waits_for_others(self) -> bool:
-        """Whether code asked for a turn, child or wait that is under way."""
-        return bool(self._awaited_names())
-
-    def awaited_kinds(self) -> set[str]:
-        """Return the kinds of the steps under way that the code waits for."""
-        return {self._known[name].kind for name in self._awaited_names()}
-
-    def _awaited_names(self) -> list[str]:
-        asked = self._asked
-        return [name for name in self._under_way if name in asked and not asked[name].done()]
-
     def next_alarm_seconds(self) -> float | None:
         """Return in how many seconds the first of the steps that the code waits for is due."""
         known = [self.alarms.seconds_until(name) for name in self._awaited_names()]
         return min((seconds for seconds in known if seconds is not None), default=None)
-
-    def has_open_steps(self) -> bool:
-        """Whether turns, children or waits of the run are under way."""
-        return bool(self._under_way)
-
-    def has_turns_under_way(self) -> bool:
-        """Whether a model is being called for the run."""
-        return any(self._known[name].kind == "turn" for name in self._under_way)
 
     def waiting(self, only_waits: bool = True) -> AbstractContextManager[None]:
         """Let the run's time stand still inside the block if it only waits, for anything but a model."""
@@ -423,10 +275,6 @@ class Execution:
     def has_ended(self) -> bool:
         """Whether no task of the code is left that could still ask for a step."""
         return all(task.done() for task in self.tasks)
-
-    def left_over(self) -> list[str]:
-        """Return recorded steps the code never asked for, once its body has ended."""
-        return sorted(shown(name) for name in self._unasked)
 
     # -- its tasks
 
