@@ -11,7 +11,6 @@ import pkgutil
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -33,7 +32,7 @@ from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.journal.states import RunStatus
 from polos.journal.steps import READ_STEP_DETAILS, step_details
 from polos.journal.waits import Woken
-from polos.journal.workers import READ_NEWEST_DEPLOYMENT, READ_OFFERING, READ_OFFERS
+from polos.offers import Offers
 from polos.queues import QueueInfo
 from polos.registry import get_workflow
 from polos.retrying import not_retried, retrying
@@ -67,15 +66,6 @@ class EmbeddableWorker(Protocol):
 
     def stop(self) -> None:
         """Hand everything back and end."""
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Which deployment a new run goes to, of what kind it is, and whether a live worker offers it."""
-
-    deployment: str
-    kind: str | None
-    is_served: bool
 
 
 class ClientBackend(Forked):
@@ -217,7 +207,7 @@ class ClientBackend(Forked):
         if not definition.is_schedulable:
             raise unschedulable(workflow)
         kind = definition.workflow_type
-        found = self.find_deployment(project, workflow, kind, None)
+        found = self.offers.find_deployment(project, workflow, kind, None)
         return Place(found.deployment, kind, Routes(self._app).of_run(workflow, definition.route))
 
     def fire_triggers(self, project: str, topic: str) -> None:
@@ -282,53 +272,10 @@ class ClientBackend(Forked):
             self._ring([_doorbell(parent, begun=True)])
         # A parent that runs is not nudged from here: its worker's audit sees the change within a second.
 
-    # -- who serves what
-
-    def find_deployment(self, project: str, name: str, kind: str | None, deployment: str | None) -> Placement:
-        """Return where a new run of `name` goes.
-
-        That is the given deployment, else the newest that a live worker serves it in; else this process's
-        own, where its embedded worker will serve it, or the newest that is known.
-        """
-        offers = self._read(
-            READ_OFFERS, {"project": project, "name": name, "silence": self._settings.silence_limit_seconds}
-        )
-        fitting = [offer for offer in offers if deployment in {None, offer[0]} and kind in {None, offer[1]}]
-        if fitting:
-            return Placement(fitting[0][0], fitting[0][1], is_served=True)
-        return Placement(deployment or self._default_deployment(project, kind), kind, is_served=False)
-
-    def _default_deployment(self, project: str, kind: str | None) -> str:
-        if kind is not None and self._settings.embedded_worker != "0":
-            return self._settings.deployment_id
-        newest = self._read(READ_NEWEST_DEPLOYMENT, {"project": project})
-        return newest[0][0] if newest else self._settings.deployment_id
-
-    def why_unserved(self, record: dict[str, Any]) -> str | None:
-        """Return what is missing for a run that nobody takes, None when a live worker offers it.
-
-        One that waits for its queue will be taken; `polos queues` says how long the line is.
-        """
-        kind, name = record["workflow_type"], record["workflow_id"]
-        deployment = record["deployment_id"]
-        if self._offering(record["project_id"], deployment, kind, name):
-            return None
-        return (
-            f"No live worker serves {kind or 'workflow'} {name!r} of deployment {deployment!r}: "
-            f"run {record['id']} waits. "
-            f"Start one with 'polos worker MODULE', where MODULE defines {name!r}, or "
-            "'POLOS_IMPORTS=MODULE celery -A polos worker'."
-        )
-
-    def _offering(self, project: str, deployment: str, kind: str, name: str) -> Rows:
-        params = {
-            "project": project,
-            "deployment": deployment,
-            "kind": kind,
-            "name": name,
-            "silence": self._settings.silence_limit_seconds,
-        }
-        return self._read(READ_OFFERING, params)
+    @property
+    def offers(self) -> Offers:
+        """Who serves what."""
+        return Offers(_Journal(self), self._settings)
 
     @property
     def feeds(self) -> Feeds:

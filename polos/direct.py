@@ -107,7 +107,9 @@ class DirectTransport(Forked):
     ) -> dict[str, Any]:
         """Return the row with deployment and kind, once a worker that serves the run is seen to."""
         kind, wanted = row["kind"], request.deployment_id or self._deployment
-        found = await asyncio.to_thread(backend.find_deployment, self._project, row["name"], kind, wanted)
+        found = await asyncio.to_thread(
+            backend.offers.find_deployment, self._project, row["name"], kind, wanted
+        )
         if not found.is_served and kind is not None:
             await self._embed_worker(backend)
         return {**row, "deployment": found.deployment, "kind": kind or found.kind or UNKNOWN_KIND}
@@ -283,7 +285,9 @@ class DirectTransport(Forked):
             return
         backend = await self.backend()
         kind = definition.workflow_type
-        found = await asyncio.to_thread(backend.find_deployment, self._project, name, kind, self._deployment)
+        found = await asyncio.to_thread(
+            backend.offers.find_deployment, self._project, name, kind, self._deployment
+        )
         if not found.is_served:
             await self._embed_worker(backend)
 
@@ -351,7 +355,7 @@ async def _tell_why_it_stands(backend: ClientBackend, record: dict[str, Any]) ->
     if record["status"] == "blocked":
         problem = f"Run {record['id']} is blocked until a person decides: {record['error']}"
     elif record["status"] in {"queued", "waiting"}:
-        problem = await asyncio.to_thread(backend.why_unserved, record)
+        problem = await asyncio.to_thread(backend.offers.why_unserved, record)
     if problem is not None:
         logger.warning(problem)
     return problem is not None

@@ -91,3 +91,18 @@ def hook(func: HookFunction | None = None, /) -> HookFunction | Callable[[HookFu
         TypeError: It does not take exactly two arguments.
     """
     return hook if func is None else check_hook_signature(func)
+
+
+def hook_list(hooks: Any, argument: str) -> list[Callable[..., Any]]:
+    """Return the hooks of one point, given as None, one callable or a list of them.
+
+    Raises:
+        TypeError: One is not callable.
+    """
+    listed = list(hooks) if isinstance(hooks, list | tuple) else [] if hooks is None else [hooks]
+    for hook in listed:
+        if not callable(hook):
+            raise TypeError(
+                f"{argument} has {hook!r}, which is not callable: give a function, or a list of them"
+            )
+    return listed

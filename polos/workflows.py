@@ -8,11 +8,12 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Literal, Protocol, TypeVar, overload
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, overload
 
 from pydantic import BaseModel
 
+from polos.callers import call_sync, client_and_payload, given
 from polos.cron import CronSchedule, cron_schedule
 from polos.current import refuse_inside_run
 from polos.errors import RunFailedError, WorkflowTimeoutError
@@ -28,6 +29,7 @@ from polos.functions import (
     signature_of,
 )
 from polos.handles import ExecutionHandle
+from polos.hooks import hook_list
 from polos.inputs import PayloadParameter, WorkflowState, build_state, check_state, checked_state_schema
 from polos.queues import Queue, check_route, queue_of, queue_settings
 from polos.registry import checked_id, defined_at, get_all_workflows, get_workflow, id_or_name, register
@@ -41,19 +43,6 @@ __all__ = ["Workflow", "WorkflowState", "get_all_workflows", "get_workflow", "re
 
 
 logger = logging.getLogger(__name__)
-
-
-class RunStarter(Protocol):
-    """What `Workflow.run` and `invoke` need of a client; `PolosClient` and `Polos` both have it."""
-
-    @property
-    def invoke(self) -> Callable[..., Awaitable[ExecutionHandle]]:
-        """Start a run, by id and payload and with options by name, and return its handle."""
-        ...
-
-    async def wait(self, execution_id: str, *, timeout_seconds: float | None = None) -> dict[str, Any]:
-        """Return the record of a run when it has ended."""
-        ...
 
 
 class Workflow:
@@ -270,7 +259,7 @@ class Workflow:
             user_id=user_id,
             initial_state=self.check_state(initial_state),
             run_timeout_seconds=run_timeout_seconds,
-            **_given(
+            **given(
                 priority=priority,
                 idempotency_key=idempotency_key,
                 delay_seconds=delay_seconds,
@@ -357,52 +346,6 @@ def _check_trigger(topic: object, size: object, timeout_seconds: float | None) -
             f"trigger_on_event={topic!r} cannot be used: topics that begin with {TREE_TOPICS!r} are of "
             "single runs. Publish to a topic of your own, as 'orders/created'"
         )
-
-
-def hook_list(hooks: Any, argument: str) -> list[Callable[..., Any]]:
-    """Return the hooks of one point, given as None, one callable or a list of them.
-
-    Raises:
-        TypeError: One is not callable.
-    """
-    listed = list(hooks) if isinstance(hooks, list | tuple) else [] if hooks is None else [hooks]
-    for hook in listed:
-        if not callable(hook):
-            raise TypeError(
-                f"{argument} has {hook!r}, which is not callable: give a function, or a list of them"
-            )
-    return listed
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """Return the options that are given, so that starters need know no others."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def client_and_payload(client: Any, payload: Any) -> tuple[RunStarter, Any]:
-    """Return the client to use and the payload; the payload may have been given in place of a client.
-
-    Raises:
-        TypeError: Both were given, but the first is not a client.
-    """
-    if callable(getattr(client, "invoke", None)) and not isinstance(client, BaseModel):
-        return client, payload
-    if client is not None and payload is not None:
-        raise TypeError(f"{client!r} is not a client: pass a PolosClient or Polos first, or only the payload")
-    from polos.client import default_client  # noqa: PLC0415 - definitions must not cost a database driver
-
-    return default_client(), payload if client is None else client
-
-
-def call_sync(client: Any, begin: Callable[[Any], Coroutine[Any, Any, T]]) -> T:
-    """Return what the coroutine returns that `begin` makes for a client, which may be the default one."""
-    from polos.client import SyncClient  # noqa: PLC0415 - reads .env, which a definition must not
-
-    asynchronous = client.client if isinstance(client, SyncClient) else client
-    starter: Any
-    starter, _ = client_and_payload(asynchronous, None)
-    result: T = starter.sync.call(begin(asynchronous))
-    return result
 
 
 @overload

@@ -17,6 +17,7 @@ from polos.agents.stream import (  # noqa: F401 - existing programs import all o
     TextChunkIterator,
 )
 from polos.agents.sync_stream import SyncStreamResult
+from polos.callers import RunStarter, call_sync, client_and_payload
 from polos.current import refuse_inside_run
 from polos.errors import ConfigurationError
 from polos.handles import ExecutionHandle
@@ -26,7 +27,7 @@ from polos.queues import Queue
 from polos.registry import register
 from polos.tools.tool import Tool
 from polos.types import AgentConfig, AgentResult, ToolResult
-from polos.workflows import RunStarter, Workflow, call_sync, client_and_payload
+from polos.workflows import Workflow
 
 
 class AgentRunConfig:

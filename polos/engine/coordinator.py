@@ -35,12 +35,8 @@ from polos.errors import (
     WaitException,
 )
 from polos.faultpoints import faultpoint
-from polos.journal.runs import (
-    Claim,
-    Ending,
-    claim_from,
-    claim_run,
-)
+from polos.journal.ends import Ending
+from polos.journal.runs import Claim, claim_from, claim_run
 from polos.journal.states import RunStatus
 
 logger = logging.getLogger("polos.engine")

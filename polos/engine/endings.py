@@ -20,7 +20,8 @@ from polos.faultpoints import faultpoint
 from polos.journal.cancelling import Cancelled, Cancelling, Target, awaited_below, cancelling
 from polos.journal.children import finish_child
 from polos.journal.closing import close_run
-from polos.journal.runs import Claim, Ending, finish_run, retry_run
+from polos.journal.ends import Ending, finish_run
+from polos.journal.runs import Claim, retry_run
 from polos.journal.statements import Rows, Unit
 from polos.journal.states import RunStatus
 from polos.journal.writer import Journal

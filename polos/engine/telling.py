@@ -10,7 +10,8 @@ from polos import serialization
 from polos.engine.execution import Execution
 from polos.engine.runtime import Runtime
 from polos.journal.cancelling import Cancelled
-from polos.journal.runs import Claim, Ending
+from polos.journal.ends import Ending
+from polos.journal.runs import Claim
 from polos.journal.states import RunStatus
 from polos.journal.steps import Outcome
 from polos.step_names import shown

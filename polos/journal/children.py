@@ -13,23 +13,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.closing import closing_parts
 from polos.journal.creating import PLACE_SECONDS, has_limits
-from polos.journal.runs import (
-    ENDING_VALUES,
-    FENCE,
-    FINISHED,
-    NUMBER_END,
-    RUNS,
-    WAKE_VALUES,
-    Ending,
-    NewRun,
-    Q,
-    R,
-    ended,
-    fence,
-    is_ours,
-    number_event,
-    ringing_from_now,
-)
+from polos.journal.ends import ENDING_VALUES, FINISHED, NUMBER_END, Ending, ended, is_ours, number_event
+from polos.journal.runs import FENCE, RUNS, WAKE_VALUES, NewRun, Q, R, fence, ringing_from_now
 from polos.journal.statements import Part, Row, Statement, Unit, now, one_of
 from polos.journal.states import LIVE, QueueSlot, RunStatus, StepStatus
 from polos.journal.steps import STEPS, S, param

@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import Float, and_, bindparam, case, exists, literal, literal_column, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from polos.journal.ends import last_event
 from polos.journal.event_waits import EVENT_WAITS, W
 from polos.journal.events import EVENTS, E, hops_of, is_recorded_now
-from polos.journal.runs import FENCE, RUNS, WAKE_VALUES, R, fence, last_event
+from polos.journal.runs import FENCE, RUNS, WAKE_VALUES, R, fence
 from polos.journal.statements import Part, Statement, Unit, now, one_of
 from polos.journal.states import LIVE, QueueSlot, RunStatus, StepStatus
 from polos.journal.steps import STEPS, S, insert_step, param

@@ -7,15 +7,8 @@ from typing import Any
 
 from sqlalchemy import Float, bindparam, exists, or_, select, update
 
-from polos.journal.runs import (
-    RUNS,
-    WAKE_VALUES,
-    R,
-    is_live,
-    last_event,
-    number_event,
-    ringing_from_now,
-)
+from polos.journal.ends import last_event, number_event
+from polos.journal.runs import RUNS, WAKE_VALUES, R, is_live, ringing_from_now
 from polos.journal.statements import Part, Statement, Unit, now, one_of
 from polos.journal.states import LIVE, StepStatus
 from polos.journal.steps import STEPS, Outcome, S

@@ -244,6 +244,17 @@ def take_due() -> Unit:
     return Unit((Part(_TAKE_DUE, {"lease": LEASE_SECONDS}),), ())
 
 
+# Runs that were rung a moment ago and are unclaimed, of any route; no more than asked for are counted. What
+# nobody serves is rung again, and counts no more: it must not keep others waiting.
+_rung = (
+    select(R.id)
+    .where(R.ring_at > _moment, R.ring_at <= _moment + P("ring_again", type_=Float), R.rings == 0)
+    .limit(P("most", type_=R.attempt.type))
+    .subquery()
+)
+COUNT_RUNG = Statement(select(func.count()).select_from(_rung))
+
+
 def due_from(row: Any) -> DueWait:
     """Return a row that `take_due` answered."""
     run_id, name, kind, began_at, due_at, root_id, project, finished_at = row

@@ -79,7 +79,7 @@ async def show_deployment(caller: CallerDep, services: ServicesDep, deployment_i
 async def _is_served(services: Services, caller: Caller, workflow_id: str, deployment_id: str | None) -> bool:
     def find() -> bool:
         services.backend.connect()
-        found = services.backend.find_deployment(caller.project, workflow_id, None, deployment_id)
+        found = services.backend.offers.find_deployment(caller.project, workflow_id, None, deployment_id)
         return found.is_served
 
     return await asyncio.to_thread(find)

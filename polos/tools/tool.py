@@ -11,6 +11,7 @@ from typing import Any, Literal, get_origin, is_typeddict, overload
 
 from pydantic import BaseModel
 
+from polos.callers import client_and_payload
 from polos.current import refuse_inside_run
 from polos.errors import ConfigurationError
 from polos.functions import (
@@ -24,7 +25,7 @@ from polos.functions import (
 )
 from polos.queues import Queue
 from polos.registry import id_or_name, register
-from polos.workflows import Workflow, client_and_payload
+from polos.workflows import Workflow
 
 ToolApproval = Literal["always", "none"]
 

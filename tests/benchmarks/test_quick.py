@@ -55,7 +55,7 @@ def test_a_step_is_two_statements_in_a_transaction_of_its_own(line: dict[str, An
         "runs.progress": 200,
         "steps.insert_outcome": 200,
         "runs.claim": 1,
-        "runs.finish": 1,
+        "ends.finish": 1,
     }
     assert line["totals"]["transactions"] == 202
 

@@ -20,8 +20,8 @@ from polos.cli.run_list import Overview
 from polos.cli.watch import Changes
 from polos.journal import schema
 from polos.journal.database import Database
+from polos.journal.ends import Ending, finish_run
 from polos.journal.listing import Query, RunFilter, newest_runs, status_totals
-from polos.journal.runs import Ending, finish_run
 from polos.journal.states import RunStatus
 
 

@@ -15,7 +15,8 @@ from polos.cli.main import app
 from polos.journal.children import create_children
 from polos.journal.creating import create_run
 from polos.journal.database import Database
-from polos.journal.runs import Claim, Ending, NewRun, claim_from, claim_run, finish_run
+from polos.journal.ends import Ending, finish_run
+from polos.journal.runs import Claim, NewRun, claim_from, claim_run
 from polos.journal.statements import Unit
 from polos.journal.states import RunStatus, StepStatus
 from polos.journal.steps import Outcome, schedule_turn

@@ -10,18 +10,9 @@ from hands import Hand, close_all, hand
 from polos.journal.children import create_children, finish_child
 from polos.journal.creating import create_run
 from polos.journal.database import Database
+from polos.journal.ends import Ending, finish_run
 from polos.journal.recovery import put_back_runs, put_back_turns
-from polos.journal.runs import (
-    READ_RUN,
-    Claim,
-    Ending,
-    NewRun,
-    claim_from,
-    claim_run,
-    finish_run,
-    park_run,
-    run_record,
-)
+from polos.journal.runs import READ_RUN, Claim, NewRun, claim_from, claim_run, park_run, run_record
 from polos.journal.statements import Rows, Unit
 from polos.journal.states import RunStatus, StepStatus
 from polos.journal.steps import READ_STEPS, Outcome, StepRow, record_step, schedule_turn, step_from

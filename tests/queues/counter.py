@@ -9,18 +9,9 @@ from polos.admission import Admitter, Outcome
 from polos.journal.children import create_children
 from polos.journal.creating import create_run
 from polos.journal.database import Connection, Database
+from polos.journal.ends import Ending, finish_run
 from polos.journal.queues import Limits, declare_queue, set_queue
-from polos.journal.runs import (
-    READ_RUN,
-    Claim,
-    Ending,
-    NewRun,
-    claim_from,
-    claim_run,
-    finish_run,
-    park_run,
-    run_record,
-)
+from polos.journal.runs import READ_RUN, Claim, NewRun, claim_from, claim_run, park_run, run_record
 from polos.journal.statements import Rows, Statement, Unit
 from polos.journal.states import RunStatus
 from polos.journal.workers import WorkerRow, register_worker

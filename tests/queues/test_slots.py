@@ -8,8 +8,9 @@ import pytest
 from counter import HERE, Counter
 
 from polos.journal.children import cancel_run, finish_child
+from polos.journal.ends import Ending
 from polos.journal.recovery import due_runs, put_back_runs
-from polos.journal.runs import Ending, block_run, hand_back_run, retry_run, unblock_run
+from polos.journal.runs import block_run, hand_back_run, retry_run, unblock_run
 from polos.journal.states import RunStatus
 
 

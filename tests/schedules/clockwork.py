@@ -15,8 +15,9 @@ from sqlalchemy import bindparam, select, update
 from polos.cron import CronSchedule, next_tick
 from polos.dispatch import Doorbell
 from polos.journal.database import Database
+from polos.journal.ends import Ending, finish_run
 from polos.journal.liveness import liveness_for
-from polos.journal.runs import RUNS, Ending, R, claim_run, finish_run, run_record
+from polos.journal.runs import RUNS, R, claim_run, run_record
 from polos.journal.schedules import SCHEDULES, S
 from polos.journal.statements import Part, Rows, Statement, Unit
 from polos.journal.states import RunStatus

@@ -21,7 +21,8 @@ from polos.approval_links import ApprovalRight
 from polos.journal.closing import close_run
 from polos.journal.creating import create_run
 from polos.journal.database import Database
-from polos.journal.runs import Ending, NewRun, claim_run, finish_run
+from polos.journal.ends import Ending, finish_run
+from polos.journal.runs import NewRun, claim_run
 from polos.journal.states import RunStatus
 from polos.journal.suspends import suspend
 

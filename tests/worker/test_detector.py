@@ -16,15 +16,8 @@ from polos.dispatch import Doorbell
 from polos.journal.children import create_children
 from polos.journal.creating import create_run
 from polos.journal.database import Database
-from polos.journal.runs import (
-    READ_RUN,
-    Ending,
-    NewRun,
-    claim_run,
-    finish_run,
-    park_run,
-    run_record,
-)
+from polos.journal.ends import Ending, finish_run
+from polos.journal.runs import READ_RUN, NewRun, claim_run, park_run, run_record
 from polos.journal.statements import Part, Statement, Unit
 from polos.journal.states import RunStatus
 from polos.journal.steps import READ_STEP_DETAILS, schedule_turn, step_details

@@ -8,9 +8,10 @@ from services import plain_routes, sqlite_url
 from polos.dispatch import Doorbell
 from polos.journal.creating import create_run
 from polos.journal.database import Database
+from polos.journal.ends import Ending, finish_run
 from polos.journal.liveness import liveness_for
 from polos.journal.recovery import ring_offered
-from polos.journal.runs import READ_RUN, Ending, NewRun, claim_run, finish_run, run_record
+from polos.journal.runs import READ_RUN, NewRun, claim_run, run_record
 from polos.journal.states import RunStatus
 from polos.journal.steps import READ_STEP_DETAILS, STEP_DETAILS, schedule_turn
 from polos.journal.turns import claim_turn
