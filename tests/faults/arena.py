@@ -322,6 +322,7 @@ async def open_arena(
             "FAULT_LEDGER": str(folder / "ledger"),
             "FAULT_MODEL_URL": model.url,
             "FAULT_PACE": str(plan.pace_seconds),
+            "FAULT_SLEEP": str(max(plan.seconds, 0.3)),
             "POLOS_WAIT_THRESHOLD_SECONDS": str(WAIT_THRESHOLD_SECONDS),
             "PYTHONPATH": PATHS,
             **settings,

@@ -18,9 +18,9 @@ from processes import Victim
 from sqlalchemy import select
 from week_program import MIXED
 
-from polos.journal.runs import R
+from polos.journal.runs import RUNS, R
 from polos.journal.statements import Statement
-from polos.journal.steps import S
+from polos.journal.steps import STEPS, S
 
 MOSTLY_PLAIN = ("week-plain",) * 10 + MIXED
 DRAIN_SECONDS = 60.0
@@ -31,6 +31,11 @@ _CLAIMS = Statement(select(R.id, R.attempt, R.wakes))
 _TURN_CLAIMS = Statement(select(S.run_id, S.name, S.attempt).where(S.kind == "turn"))
 _STARTS = Statement(select(R.started_at).where(R.started_at.is_not(None)))
 _PAUSED_RUNS = Statement(select(R.id, R.not_before, R.retries).where(R.not_before.is_not(None)))
+_SLEEPING = Statement(
+    select(S.run_id, S.ring_at)
+    .join_from(STEPS, RUNS, S.run_id == R.id)
+    .where(S.kind == "timer", S.seq.is_(None), R.owner.is_(None))
+)
 _PAUSED_TURNS = Statement(select(S.run_id, S.not_before).where(S.not_before.is_not(None)))
 
 
@@ -293,12 +298,13 @@ async def _let_zombies_show_that_they_work(arena: Arena, frozen: list[Victim]) -
 
 
 async def pauses_across_downtime(arena: Arena) -> None:
-    """Kill every worker while a run and turns are in a pause: each goes on once, soon after a start."""
+    """Kill every worker while runs sleep and pause, and turns: each goes on once, soon after a start."""
     arena.model.pause_seconds = arena.plan.seconds
     [worker] = await arena.hire()
     paused = await _all_paused(arena)
     arena.crew.kill(worker)
-    until = {row[0]: row[1] for row in [*arena.read(_PAUSED_RUNS), *arena.read(_PAUSED_TURNS)]}
+    pauses = [*arena.read(_PAUSED_RUNS), *arena.read(_PAUSED_TURNS), *arena.read(_SLEEPING)]
+    until = {row[0]: row[1] for row in pauses}
     await arena.until(lambda: time.time() > max(until.values()), BOOT_SECONDS, "the pauses do not end")
     hired_at = time.time()
     await arena.hire(arena.plan.workers)
@@ -309,7 +315,10 @@ async def pauses_across_downtime(arena: Arena) -> None:
 async def _all_paused(arena: Arena) -> list[str]:
     """Start runs until a set of them is in a pause at the same time; a loaded machine may miss one."""
     while True:
-        runs = [await arena.start(program) for program in ["week-flaky"] + arena.plan.runs * ["week-patient"]]
+        runs = [
+            await arena.start(program)
+            for program in ["week-flaky"] + arena.plan.runs * ["week-patient", "week-sleeper"]
+        ]
         ends = time.monotonic() + arena.plan.seconds
         while time.monotonic() < ends:
             if _are_paused(arena, runs):
@@ -318,16 +327,22 @@ async def _all_paused(arena: Arena) -> list[str]:
 
 
 def _are_paused(arena: Arena, runs: list[str]) -> bool:
-    """Whether the first has failed twice, and all others wait for their second call."""
+    """Whether the first has failed twice, and all others wait for their second call or sleep, parked."""
     failed = {row[0]: row[2] for row in arena.read(_PAUSED_RUNS)}
-    refused = {row[0] for row in arena.read(_PAUSED_TURNS)}
-    return failed.get(runs[0]) == 2 and set(runs[1:]) <= refused
+    others = {row[0] for row in [*arena.read(_PAUSED_TURNS), *arena.read(_SLEEPING)]}
+    return failed.get(runs[0]) == 2 and set(runs[1:]) <= others
 
 
 def _fired_once(arena: Arena, until: dict[str, float], hired_at: float) -> None:
     evidence = arena.evidence()
     fired = {call.key.partition(":")[0]: call.began_at for call in evidence.calls if call.status == 200}
     fired |= {run: entries[-1].at for run, entries in evidence.entries.items() if entries[-1].name == "try"}
+    fired |= {
+        run: entry.at
+        for run, entries in evidence.entries.items()
+        for entry in entries
+        if (entry.name, entry.phase) == ("woke", "start")
+    }
     late = {run: fired.get(run, 0.0) - hired_at for run in until}
     arena.notes["fired after start"] = f"{max(late.values()):.1f} s"
     for run, moment in until.items():

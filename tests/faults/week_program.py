@@ -18,6 +18,7 @@ from polos import Agent, WorkflowContext, queue, tool, workflow
 
 PACE_SECONDS = float(os.environ.get("FAULT_PACE", "0.05"))  # of an average side effect
 MODEL_URL = os.environ.get("FAULT_MODEL_URL", "")
+SLEEP_SECONDS = float(os.environ.get("FAULT_SLEEP", "0.3"))
 FLAKY_FAILURES = 2
 PAUSE_SECONDS = 0.4  # of a timer: beyond WAIT_THRESHOLD_SECONDS, so that the run is parked meanwhile
 WAIT_THRESHOLD_SECONDS = 0.2
@@ -31,6 +32,7 @@ CHAINS: dict[str, list[list[str]]] = {
     "week-clerk": [["charge.1", "charge.2"], ["stamp.1", "charge.2"]],
     "week-desk": [["greet", f"{name}.1", "charge.2", "close"] for name in ("charge", "stamp")],
     "week-waits": [["before", f"{side}.limited", "after"] for side in ("left", "right")],
+    "week-sleeper": [["before", "woke"]],
     "week-flaky": [["once", "try"]],
     "week-patient": [],
 }
@@ -60,6 +62,7 @@ def expected_output(program: str, number: int) -> Any:
         "week-clerk": f"Done for {number}",
         "week-desk": f"Done for {number}",
         "week-waits": [number, "left.limited", "right.limited"],
+        "week-sleeper": "woke",
         "week-flaky": "at last",
         "week-patient": f"Done for {number}",
     }[program]
@@ -196,6 +199,14 @@ async def desk(ctx: WorkflowContext, order: Order) -> str:
     answer = await ctx.step.agent_invoke_and_wait("clerk", clerk.with_input(f"Order {order.number}"))
     await ctx.step.run("close", sync_effect, root, "close")
     return str(answer.result)
+
+
+@workflow(id="week-sleeper")
+async def sleeper(ctx: WorkflowContext, order: Order) -> str:
+    root = ctx.root_execution_id
+    await ctx.step.run("before", effect, root, "before")
+    await ctx.step.wait_for("sleep", seconds=SLEEP_SECONDS)
+    return str(await ctx.step.run("woke", effect, root, "woke"))
 
 
 @workflow(id="week-flaky")
