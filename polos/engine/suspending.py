@@ -17,10 +17,10 @@ from polos.engine.outcomes import completed
 from polos.engine.runtime import Runtime
 from polos.engine.timers import set_alarm
 from polos.faultpoints import faultpoint
-from polos.journal.runs import READ_FENCE, READ_RUN, Claim, run_record
+from polos.journal.runs import READ_RUN, Claim, run_record
 from polos.journal.states import StepStatus
 from polos.journal.steps import StepRow, record_step
-from polos.journal.suspends import READ_WAITS, resume_by_step, suspend
+from polos.journal.suspends import READ_ANSWERED, READ_WAITS, resume_by_step, suspend
 from polos.journal.waits import DueWait
 from polos.step_names import shown, user_key
 from polos.waits import Answer
@@ -118,9 +118,9 @@ async def answer_once(
         execution.record(row)
         if number is not None:
             runtime.feed.numbered(run["root_id"], number, answer.event)
-        if waiting is not None:
-            [(_, _, _, status, owner)] = await runtime.journal.read(READ_FENCE, run=waiting)
-            await runtime.wake(waiting, status, owner)
+        given_to = {"root": run["root_id"], "name": user_key(step_key), "output": answer.output}
+        for run_id, status, owner in await runtime.journal.read(READ_ANSWERED, **given_to):
+            await runtime.wake(run_id, status, owner)  # perhaps another than seemed to wait before
 
     value_of(await execution.outcome(name, "resume", begin))
 

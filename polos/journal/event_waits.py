@@ -275,18 +275,19 @@ def hand_over(met: Met, output: str, *, ring_again: float) -> Unit:
     return Unit(parts, (met.run_id,), order=(met.root_id or "", met.run_id), locks_first=True)
 
 
-_is_open = exists().where(*_this_wait, W.number.is_(None))
-_WAKE_EXPIRED = wake(still_waits, _is_open)
-_EXPIRE = complete_waiting(_is_open)
+# The row of the wait is dropped first: that waits for a publisher who has just met it, and then finds it met.
 _DROP_OPEN = Statement(delete(EVENT_WAITS).where(*_this_wait, W.number.is_(None)))
+_is_dropped = ~exists().where(*_this_wait)
+_WAKE_EXPIRED = wake(still_waits, _is_dropped)
+_EXPIRE = complete_waiting(_is_dropped)
 
 
 def expire_event_wait(run_id: str, name: str, *, root_id: str, error: str, ring_again: float) -> Unit:
     """End a wait that has met no event; answers as `hand_over`."""
     params = end_params(run_id, name, output=None, error=error, ring_again=ring_again)
     parts = (
+        Part(_DROP_OPEN, params, guard=False),
         Part(_WAKE_EXPIRED, params),
         Part(_EXPIRE, params, guard=False),
-        Part(_DROP_OPEN, params, guard=False),
     )
-    return Unit(parts, (run_id,), order=(root_id, run_id), locks_first=True)
+    return Unit(parts, (run_id,), order=(root_id, run_id), answer=1, locks_first=True)

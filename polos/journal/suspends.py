@@ -392,3 +392,8 @@ READ_WAIT = Statement(
     .where(R.root_id == P("root"), S.name == P("name"), S.kind == "suspend")
     .order_by(case((S.status == StepStatus.RUNNING.value, 0), else_=1), S.event.desc())
 )
+READ_ANSWERED = Statement(
+    select(R.id, R.status, R.owner)
+    .join_from(STEPS, RUNS, S.run_id == R.id)
+    .where(R.root_id == P("root"), S.name == P("name"), S.kind == "suspend", S.output == P("output"))
+)
