@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 from collections.abc import Iterator
@@ -22,9 +23,16 @@ DATABASES = ("sqlite", "postgresql")
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
-        each = [(database, case) for case in CASES for database in DATABASES]
+        each = [(database, case) for place, case in enumerate(CASES) for database in _databases(place, case)]
         ids = [f"{case.id}-{database}" for database, case in each]
         metafunc.parametrize(("database_name", "case"), each, ids=ids)
+
+
+def _databases(place: int, case: Case) -> tuple[str, ...]:
+    """Deaths around a commit are of both databases; others, of which each has its share, if it is asked for."""
+    if "commit" in case.point or os.environ.get("KILL9_EVERYWHERE"):
+        return DATABASES
+    return (DATABASES[place % 2],)
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,7 @@ def _await_owner(fleet: Fleet, run: str, *others: str) -> str:
     return str(_owner(fleet, run))
 
 
-@pytest.mark.parametrize("pool", ["asyncio", "prefork", "threads"])  # solo hands over as threads does
+@pytest.mark.parametrize("pool", ["asyncio", "prefork"])  # threads and solo hand over as prefork does
 def test_a_worker_that_is_told_to_end_hands_its_run_over_at_once(fleet: Fleet, pool: str) -> None:
     """SIGTERM cuts no step; SIGQUIT may cut the one under way; neither is taken for a death."""
     started = fleet.workers(3, "-c", "2", pool=pool)

@@ -128,8 +128,9 @@ PROGRAM = """
 """
 
 
-@pytest.mark.parametrize(("status", "printed"), [(200, "hi\n"), (500, "500\n")])
-@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+@pytest.mark.parametrize(
+    ("provider", "status", "printed"), [("openai", 200, "hi\n"), ("anthropic", 500, "500\n")]
+)
 def test_a_program_that_makes_one_call_and_ends_prints_nothing_else(
     record: Recorder, provider: str, status: int, printed: str
 ) -> None:
