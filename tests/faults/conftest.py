@@ -29,7 +29,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _databases(place: int, case: Case) -> tuple[str, ...]:
-    """Deaths around a commit are of both databases; others, of which each has its share, if it is asked for."""
+    """Deaths around a commit are of both databases; each has its share of the others, or all if asked for."""
     if "commit" in case.point or os.environ.get("KILL9_EVERYWHERE"):
         return DATABASES
     return (DATABASES[place % 2],)
