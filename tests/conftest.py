@@ -6,11 +6,14 @@ What tests want printed at the end reaches it from every process of pytest-xdist
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from reports import REPORTS
-from services import Postgres, postgres, valkey
+from services import Postgres, emptied, postgres, sqlite_url, valkey
+
+from polos.journal.database import Database
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,3 +52,20 @@ def postgres_server() -> Iterator[Postgres]:
 def valkey_url() -> Iterator[str]:
     with valkey() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def sqlite_journal(tmp_path_factory: pytest.TempPathFactory) -> Database:
+    return Database(sqlite_url(Path(tmp_path_factory.mktemp("journal"))))
+
+
+@pytest.fixture(scope="session")
+def postgres_journal(postgres_server: Postgres) -> Database:
+    return Database(postgres_server.create_database())
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> Database:
+    """An empty journal, on SQLite and on PostgreSQL."""
+    name = "sqlite_journal" if request.param == "sqlite" else "postgres_journal"
+    return emptied(request.getfixturevalue(name))

@@ -12,7 +12,7 @@ from sqlalchemy import Float, bindparam, case, exists, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.closing import closing_parts
-from polos.journal.creating import PLACE_SECONDS, has_limits
+from polos.journal.creating import COUNTERS, PLACE_SECONDS, has_limits
 from polos.journal.ends import ENDING_VALUES, FINISHED, NUMBER_END, Ending, ended, is_ours, number_event
 from polos.journal.runs import FENCE, RUNS, WAKE_VALUES, NewRun, Q, R, fence, ringing_from_now
 from polos.journal.statements import Part, Row, Statement, Unit, now, one_of
@@ -38,19 +38,6 @@ _GIVEN = (
     "parent_step",
     "awaited",
 )
-_ZERO = (
-    "attempt",
-    "event_seq",
-    "seq",
-    "wakes",
-    "crashes",
-    "retries",
-    "rings",
-    "running_seconds",
-    "input_tokens",
-    "output_tokens",
-    "total_tokens",
-)
 _limited = exists().where(
     Q.project == R.project, Q.deployment == R.deployment, Q.name == P("queue"), has_limits()
 )
@@ -64,7 +51,7 @@ _child_columns: dict[str, Any] = {
     "slot": case((_limited, literal(QueueSlot.WANTED.value)), else_=None),
     **{name: R[name] for name in _INHERITED},
     **{name: P(name, type_=R[name].type) for name in _GIVEN},
-    **{name: literal(0) for name in _ZERO},
+    **{name: literal(0) for name in COUNTERS},
 }
 _INSERT_CHILD = Statement(
     upsert(RUNS)

@@ -28,7 +28,7 @@ _CONSTANT = literal_column
 _DEFERRED: ColumnElement[str] = _CONSTANT(f"'{QueueSlot.DEFERRED}'")
 PLACE_SECONDS = 1e-6  # between runs that one caller creates together: their order is kept
 DOORBELLS_PER_ROUTE = 100
-_ZERO = (
+COUNTERS = (
     "attempt",
     "event_seq",
     "seq",
@@ -102,7 +102,7 @@ _decision = (
 _due = now() + P("delay", type_=Float)
 NEW_RUN_COLUMNS: dict[str, Any] = {
     **{spec.name: P(spec.name, type_=R[spec.name].type) for spec in fields(NewRun)},
-    **{name: _CONSTANT("0") for name in _ZERO},
+    **{name: _CONSTANT("0") for name in COUNTERS},
     "status": _CONSTANT(f"'{RunStatus.QUEUED}'"),
     "created_at": now() + P("place", type_=Float) * _CONSTANT(f"{PLACE_SECONDS:.6f}"),
     "slot": _decision.c.slot,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,14 @@ async def gpu_job(ctx: WorkflowContext) -> int:
 @workflow(id="boss")
 async def boss(ctx: WorkflowContext) -> list[int]:
     return [os.getpid(), int(await ctx.step.invoke_and_wait("job", gpu_job))]
+
+
+def die() -> None:
+    """End the process as a fault in a library does."""
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@workflow(id="poison")
+async def poison(ctx: WorkflowContext, payload: dict[str, str]) -> Any:
+    made = {"segfault": die, "huge": lambda: "x" * 50_000_000, "object": object}[payload["what"]]
+    return await ctx.step.run("make", made, max_retries=0)

@@ -122,6 +122,22 @@ def test_the_death_of_one_process_of_a_prefork_pool_is_noticed_by_the_others(fle
     wait_until(lambda: len(fleet.query("SELECT 1 FROM worker")) == 2, seconds=60)  # another took its place
 
 
+def test_poison_is_put_away_and_others_go_on(fleet: Fleet) -> None:
+    """What kills its process again and again, and results that cannot be stored (F20)."""
+    fleet.worker("-c", "2", pool="prefork")
+    runs = fleet.start(*[("poison", {"what": what}) for what in ("segfault", "huge", "object")])
+    wait_until(lambda: not fleet.query("SELECT 1 FROM run WHERE finished_at IS NULL"), seconds=90)
+
+    assert fleet.results(fleet.start(("root", {"n": 1}))) == [6]
+    found = [fleet.query("SELECT status, crashes, error FROM run WHERE id = :run", run=run) for run in runs]
+    (lost, crashes, why), (huge, _, too_large), (unfit, _, no_json) = (rows[0] for rows in found)
+    assert [lost, huge, unfit] == ["failed"] * 3
+    assert crashes == 3
+    assert "worker_lost" in why
+    assert "POLOS_MAX_VALUE_BYTES" in too_large
+    assert "object" in no_json
+
+
 def test_a_pool_that_cannot_serve_runs_is_refused(fleet: Fleet) -> None:
     celery = fleet.folder.command(
         *[sys.executable, "-m", "celery", "-A", "polos", "worker", "-P", "custom"],
