@@ -32,6 +32,7 @@ from polos.streaming.cursor import Position
 from polos.waits import handing_over, root_in_topic
 
 MICROSECOND = 2e-6  # as exact as positions are, and what is lost in sums
+HALF_A_MILLISECOND = 0.0005
 LARGEST_NUMBER = 2**31 - 1  # of an event, as the database keeps it
 MAX_ROUNDS = 5  # of MAX_MET waits each that whoever publishes wakes itself; sweepers do the rest
 
@@ -85,8 +86,8 @@ async def _wanted(runtime: Runtime, project: str, question: EventQuestion) -> Wa
     since = question.since
     if isinstance(since, datetime):
         moment = (since if since.tzinfo is not None else since.replace(tzinfo=UTC)).timestamp()
-        # Not every database tells time more exactly than this.
-        moment = math.floor(moment * 1000) / 1000 - MICROSECOND
+        # SQLite tells milliseconds, some hundredths early or late: what came in this one counts.
+        moment = math.floor(moment * 1000) / 1000 - HALF_A_MILLISECOND
         return Wanted(project, question.topic, root_id, question.event_type, since_seconds=moment)
     if since is not None and root_id is not None:  # sequence ids of a tree are moments
         return Wanted(
