@@ -61,7 +61,7 @@ WORKFLOWS = {
     "questions.py": ["asked: person", "asked: contact", "asked: review by bob", "completed {'name': 'Ada'"],
     "state.py": ["from 0: 5", "from 100: 105", "kept: {'count': 2, 'history': ['+2']}"],
     "errors.py": ["the answer", "'way': 'second'", "'booked'", "cancelled hotel", "['hotel', 'flight']"],
-    "queues.py": ["one after the other: True", "three at once: True", "two at once: True"],
+    "queues.py": ["pages printed at once: 1", "mails sent at once, at most 3: ", "slow lane at once: 1"],
     "parallel.py": [
         "{'reviewers': ['Ada', 'Grace', 'Edsger'], 'average': 9.666666666666666}",
         "5 runs started",

@@ -74,7 +74,7 @@ async def test_events_start_workflows_whose_events_start_others(polos: Polos) ->
     mine = [word() for _ in range(3)]
     sent = [events.EventData(event_type="created", data={"word": each}) for each in mine]
     numbers = await events.batch_publish(polos, "e2e/orders", sent)
-    await until(lambda: all(("packed", each) in _seen for each in mine))
+    await until(lambda: all(("packed", each) in _seen for each in mine), seconds=60)
     assert [_seen[each] for each in mine] == [[number] for number in numbers]
     assert [_seen["packed", each] for each in mine] == [[3], [3], [3]]
 
@@ -89,7 +89,7 @@ async def test_a_cycle_of_triggers_comes_to_an_end(polos: Polos) -> None:
         return [trigger for trigger in map(trigger_record, rows) if trigger["workflow"] == "echo"]
 
     limit = polos.settings.max_trigger_hops
-    await until(lambda: len(_seen.get(mine, [])) == limit)
+    await until(lambda: len(_seen.get(mine, [])) == limit, seconds=60)
     async with asyncio.timeout(20):
         while [(trigger["cursor"], trigger["head"]) for trigger in await newest()] != [
             (limit + 1, limit + 1)
@@ -106,7 +106,7 @@ async def test_the_limit_of_a_queue_holds_for_what_events_start(polos: Polos) ->
     mine = word()
     sent = [events.EventData(data={"word": mine}) for _ in range(4)]
     await events.batch_publish(polos, "e2e/prints", sent)
-    await until(lambda: len(_seen.get(mine, [])) == 8)
+    await until(lambda: len(_seen.get(mine, [])) == 8, seconds=60)
     assert _seen[mine] == ["begins", "ends"] * 4
 
 
