@@ -23,7 +23,7 @@ from polos import (
 )
 from polos.journal.triggers import READ_TRIGGERS, trigger_record
 
-pytestmark = [pytest.mark.timeout(60), on_both]
+pytestmark = [pytest.mark.timeout(120), on_both]
 _numbers = count(1)
 _seen: dict[Any, list[Any]] = {}
 
