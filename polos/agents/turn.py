@@ -15,7 +15,7 @@ from polos.agents.conversation import Conversation, replayed
 from polos.agents.deltas import Deltas
 from polos.current import Place, current_place
 from polos.engine.outcomes import back_off, completed, error_text, failed
-from polos.engine.runtime import Runtime
+from polos.engine.runtime import Models, Runtime
 from polos.engine.tasks import start_apart
 from polos.errors import ModelError, PolosError
 from polos.faultpoints import faultpoint
@@ -30,7 +30,6 @@ from polos.journal.turns import (
     hand_back_turn,
     retry_turn,
 )
-from polos.models import call as models
 from polos.models.request import ModelAnswer, ModelRequest
 
 logger = logging.getLogger("polos.agents")
@@ -79,7 +78,7 @@ async def _execute(runtime: Runtime, claim: TurnClaim, worker_id: str) -> str:
     try:
         conversation = await _conversation(runtime, claim)
         request = _request(runtime, claim, agent, conversation)
-        await models.ready()  # before `may_start`, which says what is true for a moment only
+        await runtime.models.ready()  # before `may_start`, which says what is true for a moment only
     except Exception as error:  # noqa: BLE001 - made from recorded values: another attempt cannot help
         return await _failed(runtime, claim, agent, error, run)
     await runtime.may_start()
@@ -136,7 +135,7 @@ async def _call(
     """Make the model call and record what came of it."""
     faultpoint("before_execute", f"turn {agent.id}")
     may_send = partial(_may_send, runtime, runtime.worker_id)
-    asked = _generate(request, deltas, current_place.get(), may_send)
+    asked = _generate(runtime.models, request, deltas, current_place.get(), may_send)
     calling = start_apart(asked, name=f"model call {agent.id}")
     runtime.turns[(claim.run_id, claim.name)] = calling
     try:
@@ -156,6 +155,7 @@ async def _call(
 
 
 async def _generate(
+    models: Models,
     request: ModelRequest,
     deltas: Deltas | None,
     place: Place | None,

@@ -12,6 +12,8 @@ from polos.engine.execution import Execution
 from polos.journal.runs import READ_RUN, is_pending, run_record
 from polos.journal.states import RunStatus
 from polos.journal.writer import Journal
+from polos.models import call
+from polos.models.request import Chunk, ModelAnswer, ModelRequest
 from polos.routes import Routes, turn_label
 from polos.settings import Settings
 
@@ -106,6 +108,22 @@ class NoDoorman:
         """Do nothing."""
 
 
+class Models(Protocol):
+    """Who answers the model calls of turns: the module `polos.models.call`, or a model of a test."""
+
+    async def ready(self) -> None:
+        """Return once a call goes out at once."""
+
+    async def generate(
+        self,
+        request: ModelRequest,
+        *,
+        before_send: Callable[[], Awaitable[None]] | None = None,
+        on_chunk: Callable[[Chunk], None] | None = None,
+    ) -> ModelAnswer:
+        """Answer one call, in one attempt; see `polos.models.call.generate`."""
+
+
 Resolve = Callable[[str, str, str | None], Definition | None]
 
 
@@ -150,6 +168,7 @@ class Runtime:
         may_start: Returns once this worker may start a side effect: it has been heard of lately.
         published: Called with project and topic after an event was published to a topic of programs.
         look_in: Called when a run was parked for which something is due in so many seconds.
+        models: Who answers model calls.
         executions: The runs this process owns, by id.
         turns: The turns it executes, by (run id, step name).
         claiming: Runs and turns whose claim is under way: a doubled doorbell must not claim twice.
@@ -169,6 +188,7 @@ class Runtime:
     may_start: Callable[[], Awaitable[None]]
     published: Callable[[str, str], None] = _nobody_cares
     look_in: Callable[[float], None] = _no_clock
+    models: Models = call
     executions: dict[str, Execution] = field(default_factory=dict)
     turns: dict[tuple[str, str], asyncio.Task[Any] | None] = field(default_factory=dict)
     claiming: set[tuple[str, str]] = field(default_factory=set)
