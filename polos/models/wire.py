@@ -236,11 +236,12 @@ class _AzureOpenAI(_OneAttempt, openai.AsyncAzureOpenAI):
     pass
 
 
-def _openai_client(endpoint: Endpoint, http: httpx.AsyncClient) -> openai.AsyncOpenAI:
+# `http`: the client takes those of httpx and of httpx2, and says in its types only what is installed.
+def _openai_client(endpoint: Endpoint, http: Any) -> openai.AsyncOpenAI:
     return _OpenAI(api_key=endpoint.api_key, base_url=endpoint.base_url, http_client=http)
 
 
-def _azure_client(endpoint: Endpoint, http: httpx.AsyncClient) -> openai.AsyncOpenAI:
+def _azure_client(endpoint: Endpoint, http: Any) -> openai.AsyncOpenAI:
     return _AzureOpenAI(
         api_key=endpoint.api_key,
         azure_endpoint=endpoint.base_url or "",
