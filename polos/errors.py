@@ -27,6 +27,12 @@ WaitException (BaseException)                 the run's coroutine is put away (p
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from polos.types import Usage
+
 
 class PolosError(Exception):
     """An error raised by polos."""
@@ -60,15 +66,46 @@ class AccessDeniedError(PolosError, PermissionError):
     """The server of the API does not accept the API key, or the key is not for this project."""
 
 
+class ModelErrorKind(StrEnum):
+    """Why a model call failed, the same for every provider."""
+
+    AUTHENTICATION = "authentication"
+    """The key is missing or wrong, or may not use this model."""
+    QUOTA = "quota"
+    """The account has no money left."""
+    RATE_LIMIT = "rate_limit"
+    """Too many requests or tokens for now."""
+    UNAVAILABLE = "unavailable"
+    """The provider is down, overloaded or not reachable, or broke off its answer."""
+    TIMEOUT = "timeout"
+    UNKNOWN_MODEL = "unknown_model"
+    CONTEXT_OVERFLOW = "context_overflow"
+    """The conversation is too long for the model: shorten it and ask again."""
+    CONTENT_FILTER = "content_filter"
+    """The provider's filter stopped the request or the answer."""
+    REFUSAL = "refusal"
+    """The model itself declined to answer."""
+    EMPTY = "empty"
+    """The answer holds neither text nor tool calls."""
+    BAD_REQUEST = "bad_request"
+    """The provider does not take the request as it is: an option, a tool, a schema, a message."""
+    BAD_ANSWER = "bad_answer"
+    """The answer cannot be read."""
+
+
 class ModelError(PolosError):
     """A model provider refused a request, failed, or answered something unusable.
 
     Attributes:
         provider: Provider key of the agent, such as ``openai``.
         model: Model name as the agent gave it.
+        kind: Why it failed.
         status_code: HTTP status of the answer, or None when there was none.
         retryable: Whether the same request may succeed later.
         retry_after_seconds: How long the provider asked to wait, if it did.
+        usage: What the failed call is billed for, where that may be: an answer that was empty, refused or
+            broken off. As the provider counted; estimated from the texts where it did not say. None for
+            a request that was turned down, which costs nothing.
     """
 
     def __init__(
@@ -77,16 +114,20 @@ class ModelError(PolosError):
         *,
         provider: str = "",
         model: str = "",
+        kind: ModelErrorKind = ModelErrorKind.BAD_REQUEST,
         status_code: int | None = None,
         retryable: bool = False,
         retry_after_seconds: float | None = None,
+        usage: Usage | None = None,
     ) -> None:
         super().__init__(message)
         self.provider = provider
         self.model = model
+        self.kind = kind
         self.status_code = status_code
         self.retryable = retryable
         self.retry_after_seconds = retry_after_seconds
+        self.usage = usage
 
 
 class MissingCredentialError(ModelError, ValueError):

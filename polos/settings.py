@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from polos.errors import ConfigurationError
+from polos.price_list import price_list_path
 
 T = TypeVar("T")
 _URLS = re.compile(r";(?=[\w+.-]+://)")
@@ -101,6 +102,7 @@ class Settings:
     model_max_attempts: int = _setting("POLOS_MODEL_MAX_ATTEMPTS", _positive_int, 5)
     model_retry_base_seconds: float = _setting("POLOS_MODEL_RETRY_BASE_SECONDS", _seconds, 1.0)
     model_retry_max_seconds: float = _setting("POLOS_MODEL_RETRY_MAX_SECONDS", _seconds, 60.0)
+    model_prices: Path | None = _setting("POLOS_MODEL_PRICES", price_list_path, None)  # JSON, the user's
     silence_limit_seconds: float = _setting("POLOS_SILENCE_LIMIT_SECONDS", _seconds, 10.0)
     beat_seconds: float = _setting("POLOS_BEAT_SECONDS", _seconds, 1.0)
     sweep_seconds: float = _setting("POLOS_SWEEP_SECONDS", _seconds, 1.0)

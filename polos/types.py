@@ -4,19 +4,28 @@ All are Pydantic models; their field names and defaults are part of the public A
 """
 
 import sys
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
+Number = TypeVar("Number", int, float)
+
 
 class Usage(BaseModel):
-    """Tokens of one or more model calls."""
+    """Tokens of one or more model calls.
+
+    Attributes:
+        input_tokens: All of the input, what was read from a cache or written to one included.
+        cost: US dollars, None where the price of no call is known. In a sum, calls of unknown price add
+            nothing.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     total_tokens: int = 0
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
+    cost: float | None = None
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
@@ -27,10 +36,11 @@ class Usage(BaseModel):
             cache_creation_input_tokens=_add(
                 self.cache_creation_input_tokens, other.cache_creation_input_tokens
             ),
+            cost=_add(self.cost, other.cost),
         )
 
 
-def _add(left: int | None, right: int | None) -> int | None:
+def _add(left: Number | None, right: Number | None) -> Number | None:
     return right if left is None else left + (right or 0)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from polos.models import anthropic
 from polos.models.answers import CallIds, from_chat, from_responses
+from polos.models.catalog import is_reasoning_model, litellm_provider, max_output_tokens, supported_options
 from polos.models.delivery import Delivery
 from polos.models.failures import (
     Call,
@@ -29,6 +30,7 @@ from polos.models.messages import (
     responses_input,
     responses_tools,
 )
+from polos.models.prices import call_cost
 from polos.models.providers import Endpoint, Provider, Wire
 from polos.models.request import Chunk, Item, ModelAnswer, ModelRequest
 from polos.models.streams.reading import Streamed
@@ -41,12 +43,9 @@ from polos.models.wire import (
     close_connections,
     complete,
     connections,
-    is_reasoning_model,
-    litellm_provider,
-    max_output_tokens,
     respond,
-    supported_options,
 )
+from polos.types import Usage
 
 __all__ = ["ask", "close_connections"]
 
@@ -115,7 +114,21 @@ async def ask(
         raise empty_answer_error(call, answer.stop_reason)
     if delivery:
         delivery.complete(answer)
-    return answer.model_copy(update={"model": (answer.model or request.model).removeprefix(provider.prefix)})
+    model = (answer.model or request.model).removeprefix(provider.prefix)
+    usage = _priced(answer.usage, attempt, body, model)
+    return answer.model_copy(update={"model": model, "usage": usage})
+
+
+def _priced(usage: Usage, attempt: Attempt, body: Body, served_model: str) -> Usage:
+    cost = call_cost(
+        attempt.provider,
+        attempt.request.model,
+        usage,
+        served_model=served_model,
+        billed=body.get("usage"),
+        service_tier=body.get("service_tier"),
+    )
+    return usage.model_copy(update={"cost": cost})
 
 
 async def _prepare(

@@ -1,13 +1,9 @@
-"""The one module that imports LiteLLM: its settings, its HTTP connections, its entry points.
-
-Importing it costs seconds and 165 MB, so `polos.models.call` does that late and off the event loop.
-"""
+"""LiteLLM's entry points, and the HTTP connections its calls use."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import ssl
 import weakref
@@ -18,36 +14,17 @@ from functools import cache, partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
-# LiteLLM reads these while it is imported, and would otherwise ask the network for a price list and
-# load a .env file of the working directory.
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-os.environ.setdefault("LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "True")
-os.environ.setdefault("LITELLM_MODE", "PRODUCTION")
-
 import httpx
-import litellm
 import openai
-from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 
+from polos.models.catalog import litellm_provider
+from polos.models.library import AsyncHTTPHandler, is_internal_call, litellm
 from polos.models.providers import Endpoint
 from polos.models.streams.reading import Refused, Streamed, send_streamed
 from polos.models.streams.translated import read_translated
 
-try:
-    from litellm._internal_context import is_internal_call
-except ImportError:  # a LiteLLM without this switch only costs more per call
-    is_internal_call = ContextVar("is_internal_call", default=False)
-
 Body = dict[str, Any]
 BeforeSend = Callable[[], Awaitable[None]]
-
-litellm.suppress_debug_info = True
-litellm.telemetry = False
-litellm.disable_aiohttp_transport = True  # aiohttp complains on stderr about sessions left open at the end
-if not hasattr(litellm.ModelResponse, "service_tier"):
-    litellm.ModelResponse.service_tier = None  # Groq's answers may lack it, and LiteLLM stumbles over that
-logging.getLogger("LiteLLM").setLevel(os.environ.get("LITELLM_LOG", "ERROR").upper())
-
 
 # Providers of LiteLLM's naming that it calls through the HTTP handler it is given, not a client of its own.
 _TAKE_A_HANDLER = frozenset(
@@ -345,26 +322,3 @@ def _has_callbacks() -> bool:
     )
     # "cache" is what LiteLLM's Gemini code adds for itself.
     return any(entry != "cache" for name in lists for entry in getattr(litellm, name, ()))
-
-
-def litellm_provider(model: str) -> str:
-    """Return the provider LiteLLM takes a model of its own naming to."""
-    return str(litellm.get_llm_provider(model)[1])
-
-
-def supported_options(model: str) -> set[str]:
-    """Return the names of the usual options LiteLLM can place in this model's own request format."""
-    name, provider, _, _ = litellm.get_llm_provider(model)
-    return set(litellm.get_supported_openai_params(name, custom_llm_provider=provider) or ())
-
-
-def max_output_tokens(model: str) -> int | None:
-    """Return the most tokens this model can answer with, None when it is unknown."""
-    known = litellm.model_cost.get(model) or litellm.model_cost.get(model.partition("/")[2]) or {}
-    limit = known.get("max_output_tokens") or known.get("max_tokens")
-    return int(limit) if limit else None
-
-
-def is_reasoning_model(model: str) -> bool:
-    """Whether this model is known to think before it answers."""
-    return bool((litellm.model_cost.get(model) or {}).get("supports_reasoning"))

@@ -1,0 +1,55 @@
+"""What LiteLLM knows of models: their options, their limits, their prices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from polos.models.library import litellm
+
+Row = dict[str, Any]
+
+
+def litellm_provider(model: str) -> str:
+    """Return the provider LiteLLM takes a model of its own naming to."""
+    return str(litellm.get_llm_provider(model)[1])
+
+
+def supported_options(model: str) -> set[str]:
+    """Return the names of the usual options LiteLLM can place in this model's own request format."""
+    name, provider, _, _ = litellm.get_llm_provider(model)
+    return set(litellm.get_supported_openai_params(name, custom_llm_provider=provider) or ())
+
+
+def max_output_tokens(model: str) -> int | None:
+    """Return the most tokens this model can answer with, None when it is unknown."""
+    known = litellm.model_cost.get(model) or litellm.model_cost.get(model.partition("/")[2]) or {}
+    limit = known.get("max_output_tokens") or known.get("max_tokens")
+    return int(limit) if limit else None
+
+
+def is_reasoning_model(model: str) -> bool:
+    """Whether this model is known to think before it answers."""
+    return bool((litellm.model_cost.get(model) or {}).get("supports_reasoning"))
+
+
+def row_of(model: str) -> Row | None:
+    """Return the row of LiteLLM's table for a model of its own naming, such as ``anthropic/claude-…``."""
+    provider = litellm_provider(model)
+    for name in names_of(model):
+        row: Row | None = litellm.model_cost.get(name)
+        # A bare name may be another provider's model.
+        if row is not None and ("/" in name or row.get("litellm_provider") == provider):
+            return row
+    return None
+
+
+def names_of(model: str) -> Iterator[str]:
+    """Yield the names under which a table may list a model of LiteLLM's naming, the exact one first."""
+    bare, provider, _, _ = litellm.get_llm_provider(model)
+    yield f"{provider}/{bare}"
+    yield bare
+    if provider == "fireworks_ai" and "/" not in bare:
+        yield f"{provider}/accounts/fireworks/models/{bare}"
+    if bare.startswith("ft:"):  # ft:gpt-4o-2024-08-06:organisation:name:id
+        yield ":".join(bare.split(":")[:2])

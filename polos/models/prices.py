@@ -1,0 +1,96 @@
+"""What a model call costs, in US dollars: the user's own price list first, then LiteLLM's table."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from polos.models.catalog import litellm_provider, names_of, row_of
+from polos.models.library import litellm
+from polos.models.providers import Provider
+from polos.price_list import read_price_list
+from polos.types import Usage
+
+logger = logging.getLogger("polos.models")
+
+_FREE = ("ollama", "ollama_chat")  # they run on the user's own machine
+_PRICES_VARIABLE = (
+    "POLOS_MODEL_PRICES"  # read where it is used, as keys and base URLs are; checked by `Settings`
+)
+
+Row = Mapping[str, Any]
+
+
+def call_cost(
+    provider: Provider,
+    model: str,
+    usage: Usage,
+    *,
+    served_model: str | None = None,
+    billed: Mapping[str, Any] | None = None,
+    service_tier: str | None = None,
+) -> float | None:
+    """Return what one call costs, None when nobody lists a price for its model.
+
+    Args:
+        provider: Whom it was made to.
+        model: As the user named it. Azure's deployments, and aliases, are found by `served_model`.
+        usage: Its tokens.
+        served_model: The name the provider answered with.
+        billed: The usage as LiteLLM has it, a dict; tells kinds of tokens apart that have prices of their
+            own, such as audio. Fees that are not per token, such as those of a provider's own web search,
+            are not in the result.
+        service_tier: ``flex``, ``priority`` and such, if the provider named one.
+    """
+    name = provider.litellm_model(model)
+    try:
+        litellm_name = litellm_provider(name)
+        names = [name, *([f"{litellm_name}/{served_model}"] if served_model else [])]
+        row = _own_row(provider, names) or next((row for name in names if (row := row_of(name))), None)
+        if row is None:
+            return 0.0 if litellm_name in _FREE else None
+        if "input_cost_per_token" not in row and "tiered_pricing" not in row:
+            return None  # priced by the second or the month
+        costs = litellm.cost_per_token(
+            model=name,
+            custom_llm_provider=litellm_name,
+            usage_object=_litellm_usage(usage, billed),
+            service_tier=service_tier,
+            requested_model_info_override=dict(row),
+        )
+    except Exception:
+        # An answer that was paid for is not lost for want of its price.
+        logger.warning("The price of a call to %s cannot be told", name, exc_info=True)
+        return None
+    return float(sum(costs))
+
+
+def _own_row(provider: Provider, names: list[str]) -> Row | None:
+    """Return the user's row: by our name of the provider, by LiteLLM's, or by the bare model."""
+    if not (path := os.environ.get(_PRICES_VARIABLE, "").strip()):
+        return None
+    rows = read_price_list(Path(path))
+    return next((rows[key] for name in names for key in _keys(provider, name) if key in rows), None)
+
+
+def _keys(provider: Provider, name: str) -> Iterator[str]:
+    yield f"{provider.name}/{name.removeprefix(provider.prefix)}"
+    yield from names_of(name)
+
+
+def _litellm_usage(usage: Usage, billed: Mapping[str, Any] | None) -> Any:
+    if billed is not None and "prompt_tokens" in billed:
+        return litellm.Usage(**billed)
+    cached = {
+        "cached_tokens": usage.cache_read_input_tokens,
+        "cache_creation_tokens": usage.cache_creation_input_tokens,
+    }
+    return litellm.Usage(
+        prompt_tokens=usage.input_tokens,
+        completion_tokens=usage.output_tokens,
+        total_tokens=usage.total_tokens,
+        prompt_tokens_details={name: count for name, count in cached.items() if count is not None},
+    )
