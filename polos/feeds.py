@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from polos import event_data, serialization
+from polos.clock import SYSTEM_CLOCK, Clock
 from polos.errors import InputError, ServiceUnavailableError
 from polos.events import EventData, StreamEvent, check_topic
 from polos.journal.events import (
@@ -64,6 +65,7 @@ class Feeds:
         bus: Returns the running loop's connection to Redis.
         on_met: Hands over what was published to a topic to the runs that wait for it.
         max_value_bytes: Longest JSON text of an event's data.
+        clock: Of this process.
     """
 
     def __init__(
@@ -73,8 +75,10 @@ class Feeds:
         on_met: Callable[[str, str], Awaitable[None]],
         *,
         max_value_bytes: int,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._journal = journal
+        self._clock = clock
         self._on_met = on_met
         self._bus = bus
         self._max_value_bytes = max_value_bytes
@@ -218,7 +222,7 @@ class Feeds:
 
     def tell(self, root_id: str, number: int, event: tuple[str, dict[str, Any]]) -> None:
         """Tell readers of a tree an event that this process has put into the journal."""
-        line = numbered_line(number, event)
+        line = numbered_line(number, event, self._clock.time())
         self._bus().append(Append(stream_of(root_id), line, False, MAX_ENTRIES, KEEP_SECONDS, lambda _: None))
 
     def _new(self, topic: str, event: EventData, run_id: str | None) -> NewEvent:

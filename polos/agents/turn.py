@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -258,7 +257,7 @@ async def _failed(
     streamed: bool = False,
 ) -> str:
     failures = serialization.loads(claim.failures) if claim.failures else []
-    failures.append({"try": len(failures) + 1, "error": error_text(error), "at": time.time()})
+    failures.append({"try": len(failures) + 1, "error": error_text(error), "at": runtime.clock.time()})
     text = serialization.dumps(failures)
     settings = runtime.settings
     retryable = isinstance(error, PolosError) and error.retryable
@@ -288,7 +287,7 @@ def _delay(runtime: Runtime, error: Exception, attempt: int) -> float:
 def _ring_later(runtime: Runtime, claim: TurnClaim, run: dict[str, Any], delay: float) -> None:
     """Ring when the pause is over; should this process die before, the sweeper does."""
     bell = (claim.run_id, claim.name, run["name"], run["route"], run["deployment"])
-    asyncio.get_running_loop().call_later(delay + 0.01, runtime.ring_turn, *bell)
+    runtime.clock.call_later(delay + 0.01, runtime.ring_turn, *bell)
 
 
 def _final_message(error: Exception, tries: int) -> str:

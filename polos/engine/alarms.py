@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
+
+from polos.clock import Clock, Later
 
 
 class Alarms:
     """One alarm per step; those of a run that is put away are cleared."""
 
-    def __init__(self) -> None:
-        self._handles: dict[str, asyncio.TimerHandle] = {}
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._handles: dict[str, tuple[float, Later]] = {}  # when, by the clock
 
     def set(self, name: str, seconds: float, ring: Callable[[], None]) -> None:
         """Call `ring` in so many seconds."""
         self.cancel(name)
-        loop = asyncio.get_running_loop()
-        self._handles[name] = loop.call_later(max(seconds, 0.0), self._go_off, name, ring)
+        seconds = max(seconds, 0.0)
+        going_off = self._clock.call_later(seconds, self._go_off, name, ring)
+        self._handles[name] = (self._clock.monotonic() + seconds, going_off)
 
     def _go_off(self, name: str, ring: Callable[[], None]) -> None:
         self._handles.pop(name, None)
@@ -24,13 +27,13 @@ class Alarms:
 
     def seconds_until(self, name: str) -> float | None:
         """Return in how many seconds the alarm of a step goes off, None when there is none."""
-        handle = self._handles.get(name)
-        return None if handle is None else handle.when() - asyncio.get_running_loop().time()
+        found = self._handles.get(name)
+        return None if found is None else found[0] - self._clock.monotonic()
 
     def cancel(self, name: str) -> None:
         """Clear the alarm of a step, if there is one."""
-        if (handle := self._handles.pop(name, None)) is not None:
-            handle.cancel()
+        if (found := self._handles.pop(name, None)) is not None:
+            found[1].cancel()
 
     def clear(self) -> None:
         """Clear all."""

@@ -50,7 +50,7 @@ async def coordinate(runtime: Runtime, run_id: str, slot: Slot) -> str:
     if claim is None:
         return "held elsewhere"
     claim = _with_kind(runtime, claim)
-    execution = Execution(claim, runtime.journal, worker_id=runtime.worker_id)
+    execution = Execution(claim, runtime.journal, worker_id=runtime.worker_id, clock=runtime.clock)
     runtime.executions[run_id] = execution
     try:
         return await _run_or_fail(runtime, execution, slot)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from polos.clock import SYSTEM_CLOCK, Clock
 from polos.engine.alarms import Alarms
 from polos.engine.running_time import RunningTime
 from polos.engine.signals import Fenced
@@ -31,13 +32,15 @@ from polos.step_names import shown
 class Execution(StepBook):
     """A run this process owns. All methods are called on the loop."""
 
-    def __init__(self, claim: Claim, journal: Journal, *, worker_id: str) -> None:
+    def __init__(
+        self, claim: Claim, journal: Journal, *, worker_id: str, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         super().__init__(claim)
         self.journal = journal
         self.worker_id = worker_id
         self.tasks: set[Task] = set()
         self.closing: BaseException | None = None
-        self.running = RunningTime(claim.run_timeout_seconds, claim.running_seconds)
+        self.running = RunningTime(claim.run_timeout_seconds, claim.running_seconds, clock)
         self.waiting_since: float | None = None  # loop time since which only the journal can go on
         self.streams = False  # somebody asked for what happens here as it happens
         self.hold_back = False  # the worker ends: start no new step
@@ -45,7 +48,7 @@ class Execution(StepBook):
         self.is_stale = False  # somebody completed something for the run: read it
         self.was_rung = False  # a doorbell came while it was here
         self.moving = asyncio.Lock()  # held to deliver an outcome or to park: never both
-        self.alarms = Alarms()
+        self.alarms = Alarms(clock)
         self.patches: dict[str, bool] = {}  # what was decided in this pass
         self._new_steps: list[DurableFuture] = []  # steps that wait until all recorded outcomes are delivered
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -63,14 +61,14 @@ async def run_inline(
             return
         if at_most_once:
             await _begin(runtime, execution, name, position)
-        began = time.monotonic()
+        began = runtime.clock.monotonic()
         if earlier is None:
             telling.step_started(runtime, execution, name)
         tries = _Tries(runtime, execution, name, position, earlier, retries or NoRetries())
         outcome, count, error = await tries.made(call)
         if error is not None:
             errors.append(error)
-        took = time.monotonic() - began
+        took = runtime.clock.monotonic() - began
         await _settle(runtime, execution, name, kind, outcome, position=position, tries=count, seconds=took)
 
     row = await execution.outcome(name, kind, begin)
@@ -156,7 +154,8 @@ class _Tries:
             if error is None:
                 return (*_stored(self._runtime, self._name, value, self._failures), None)
             failures, retries = self._failures, self._retries
-            failures.append({"try": len(failures) + 1, "error": error_text(error), "at": time.time()})
+            at = self._runtime.clock.time()
+            failures.append({"try": len(failures) + 1, "error": error_text(error), "at": at})
             if len(failures) > retries.max_retries or can_never_succeed(error):
                 return failed(_message(error, retries), failures=_text(failures)), len(failures), error
             await self._pause(
@@ -183,7 +182,7 @@ class _Tries:
     async def _pause(self, seconds: float) -> None:
         """Wait for the next try: a long pause is a durable wait, which holds no worker."""
         if seconds <= self._runtime.settings.wait_threshold_seconds:
-            await asyncio.sleep(seconds)
+            await self._runtime.clock.sleep(seconds)
             return
         claim = self._execution.claim
         failures = serialization.dumps(self._failures)

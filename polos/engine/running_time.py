@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from polos.clock import SYSTEM_CLOCK, Clock, Later
 from polos.errors import RunTimeoutError
 
 
@@ -16,19 +16,24 @@ class RunningTime:
     Args:
         limit_seconds: Of the run, over all attempts; None for no limit.
         earlier_seconds: Used up by earlier attempts.
+        clock: Of the worker.
     """
 
-    def __init__(self, limit_seconds: float | None, earlier_seconds: float) -> None:
+    def __init__(
+        self, limit_seconds: float | None, earlier_seconds: float, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self._limit = limit_seconds
         self._earlier = earlier_seconds
         self._spent = 0.0
-        self._since: float | None = time.monotonic()
+        self._clock = clock
+        self._since: float | None = clock.monotonic()
         self._alarm: asyncio.Timeout | None = None
+        self._end: Later | None = None
 
     @property
     def spent_seconds(self) -> float:
         """Running time of this attempt so far."""
-        return self._spent + (0.0 if self._since is None else time.monotonic() - self._since)
+        return self._spent + (0.0 if self._since is None else self._clock.monotonic() - self._since)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -38,7 +43,7 @@ class RunningTime:
         try:
             yield
         finally:
-            self._since = time.monotonic()
+            self._since = self._clock.monotonic()
             self._set_alarm()
 
     @contextmanager
@@ -50,14 +55,24 @@ class RunningTime:
             yield
         finally:
             self._alarm = None
+            self._forget_end()
 
     def used_up(self) -> RunTimeoutError:
         """Return the error of a run whose time is used up."""
         return RunTimeoutError(f"Run timed out after {self._limit or 0.0:g} seconds of running")
 
     def _set_alarm(self) -> None:
-        if self._alarm is None or self._limit is None or self._alarm.expired():
+        self._forget_end()
+        if self._alarm is None or self._limit is None or self._since is None or self._alarm.expired():
             return
         left = max(self._limit - self._earlier - self.spent_seconds, 0.0)
-        loop = asyncio.get_running_loop()
-        self._alarm.reschedule(None if self._since is None else loop.time() + left)
+        self._end = self._clock.call_later(left, self._go_off)
+
+    def _go_off(self) -> None:
+        if self._alarm is not None:
+            self._alarm.reschedule(asyncio.get_running_loop().time())
+
+    def _forget_end(self) -> None:
+        end, self._end = self._end, None
+        if end is not None:
+            end.cancel()

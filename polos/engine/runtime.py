@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from polos.clock import SYSTEM_CLOCK, Clock
 from polos.dispatch import Dispatcher, Doorbell
 from polos.engine.execution import Execution
 from polos.journal.runs import READ_RUN, is_pending, run_record
@@ -169,6 +170,7 @@ class Runtime:
         published: Called with project and topic after an event was published to a topic of programs.
         look_in: Called when a run was parked for which something is due in so many seconds.
         models: Who answers model calls.
+        clock: What time it is, and what is to be done later.
         executions: The runs this process owns, by id.
         turns: The turns it executes, by (run id, step name).
         claiming: Runs and turns whose claim is under way: a doubled doorbell must not claim twice.
@@ -189,6 +191,7 @@ class Runtime:
     published: Callable[[str, str], None] = _nobody_cares
     look_in: Callable[[float], None] = _no_clock
     models: Models = call
+    clock: Clock = SYSTEM_CLOCK
     executions: dict[str, Execution] = field(default_factory=dict)
     turns: dict[tuple[str, str], asyncio.Task[Any] | None] = field(default_factory=dict)
     claiming: set[tuple[str, str]] = field(default_factory=set)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -106,7 +105,7 @@ class StepRunner:
 
     async def now(self, step_key: str) -> int:
         """Return the time in milliseconds since the epoch, the same on every replay."""
-        value: int = await self._value(step_key, "now", lambda: int(time.time() * 1000))
+        value: int = await self._value(step_key, "now", lambda: int(self._runtime.clock.time() * 1000))
         return value
 
     async def random(self, step_key: str) -> float:
@@ -147,12 +146,13 @@ class StepRunner:
             TypeError: It is no datetime.
         """
         moment = seconds_since_epoch(timestamp)
+        is_past = moment <= self._runtime.clock.time()
         await wait_until_due(
             self._runtime,
             self._execution,
             _checked(step_key),
             at=moment,
-            problem=None if moment > time.time() else f"wait_until: {timestamp.isoformat()} is in the past",
+            problem=f"wait_until: {timestamp.isoformat()} is in the past" if is_past else None,
         )
 
     async def wait_for_event(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 from urllib.parse import quote
 
@@ -144,6 +143,6 @@ def _address(runtime: Runtime, claim: Claim, step_key: str, timeout_seconds: flo
     address = f"{settings.public_url.rstrip('/')}/approve/{claim.root_id}/{quote(step_key, safe='')}"
     if not settings.approval_secret:
         return address
-    expires_at = time.time() + (timeout_seconds or settings.approval_link_seconds)
+    expires_at = runtime.clock.time() + (timeout_seconds or settings.approval_link_seconds)
     right = ApprovalRight(claim.project, claim.root_id, step_key, expires_at)
     return f"{address}?token={right.token(settings.approval_secret)}"

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from polos.clock import SYSTEM_CLOCK, Clock
 from polos.streaming.bus import Append, Bus
 
 WATCHERS = "watching"  # channel on which readers say which tree they read
@@ -65,14 +66,21 @@ class Feed:
     Args:
         keep_seconds: How long a tree's entries are kept after its last one.
         max_entries: How many entries of a tree are kept, about.
+        clock: Of the worker.
     """
 
     def __init__(
-        self, bus: Bus, *, keep_seconds: float = KEEP_SECONDS, max_entries: int = MAX_ENTRIES
+        self,
+        bus: Bus,
+        *,
+        keep_seconds: float = KEEP_SECONDS,
+        max_entries: int = MAX_ENTRIES,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._bus = bus
         self._keep_seconds = keep_seconds
         self._max_entries = max_entries
+        self._clock = clock
         self._watched: dict[str, float] = {}  # root id -> until when
         bus.listen(WATCHERS, self._watch)
 
@@ -82,14 +90,14 @@ class Feed:
 
     def numbered(self, root_id: str, number: int, event: Event, *, keep: bool = False) -> None:
         """Tell an event that is in the journal under this number."""
-        self._append(root_id, numbered_line(number, event), keep=keep)
+        self._append(root_id, numbered_line(number, event, self._clock.time()), keep=keep)
 
     def live(self, root_id: str, event: Event, *, keep: bool = False, offset: int = 0) -> None:
         """Tell an event that has no number."""
         kind, data = event
-        line = Entry(kind, data, 0, time.time(), offset).line()
+        line = Entry(kind, data, 0, self._clock.time(), offset).line()
         if len(line) > MAX_ENTRY_BYTES:
-            line = Entry(kind, _without_values(data), 0, time.time(), offset).line()
+            line = Entry(kind, _without_values(data), 0, self._clock.time(), offset).line()
         self._append(root_id, line, keep=keep)
 
     def close(self) -> None:
@@ -113,11 +121,11 @@ class Feed:
         self._watched.pop(root_id, None)
 
 
-def numbered_line(number: int, event: Event) -> str:
+def numbered_line(number: int, event: Event, at: float) -> str:
     """Return the line that tells an event of the journal; of a large one, only that it is there."""
     kind, data = event
-    line = Entry(kind, data, number, time.time()).line()
-    return line if len(line) <= MAX_ENTRY_BYTES else Entry(None, {}, number, time.time()).line()
+    line = Entry(kind, data, number, at).line()
+    return line if len(line) <= MAX_ENTRY_BYTES else Entry(None, {}, number, at).line()
 
 
 def _without_values(data: dict[str, Any]) -> dict[str, Any]:
