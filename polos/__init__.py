@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from polos import aliases
 
 if TYPE_CHECKING:
-    from polos.agents.agent import Agent, AgentRunConfig, batch_agent_invoke
+    from polos.agents.agent import Agent, batch_agent_invoke
+    from polos.agents.handoffs import Handoff
+    from polos.agents.inputs import AgentRunConfig
     from polos.agents.stop_conditions import (
         ExecutedToolConfig,
         HasTextConfig,
@@ -25,8 +27,15 @@ if TYPE_CHECKING:
     from polos.agents.stream import AgentStreamHandle, StreamResult
     from polos.client import PolosClient, batch_invoke
     from polos.engine.context import AgentContext, WorkflowContext
-    from polos.errors import ExecutionCancelledError, StepExecutionError, WorkflowTimeoutError
+    from polos.errors import (
+        ExecutionCancelledError,
+        GuardrailError,
+        OutputError,
+        StepExecutionError,
+        WorkflowTimeoutError,
+    )
     from polos.events import BatchEventPayload, EventData, EventPayload, StreamEvent
+    from polos.guardrails import GuardrailContext, GuardrailResult, guardrail
     from polos.handles import ExecutionHandle
     from polos.hooks import HookAction, HookContext, HookResult, hook
     from polos.inputs import WorkflowState
@@ -52,7 +61,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PLACES = {
-    "polos.agents.agent": ("Agent", "AgentRunConfig", "batch_agent_invoke"),
+    "polos.agents.agent": ("Agent", "batch_agent_invoke"),
+    "polos.agents.handoffs": ("Handoff",),
+    "polos.agents.inputs": ("AgentRunConfig",),
     "polos.agents.stop_conditions": (
         "ExecutedToolConfig",
         "HasTextConfig",
@@ -68,8 +79,15 @@ _PLACES = {
     "polos.agents.stream": ("AgentStreamHandle", "StreamResult"),
     "polos.client": ("PolosClient", "batch_invoke"),
     "polos.engine.context": ("AgentContext", "WorkflowContext"),
-    "polos.errors": ("ExecutionCancelledError", "StepExecutionError", "WorkflowTimeoutError"),
+    "polos.errors": (
+        "ExecutionCancelledError",
+        "GuardrailError",
+        "OutputError",
+        "StepExecutionError",
+        "WorkflowTimeoutError",
+    ),
     "polos.events": ("BatchEventPayload", "EventData", "EventPayload", "StreamEvent"),
+    "polos.guardrails": ("GuardrailContext", "GuardrailResult", "guardrail"),
     "polos.handles": ("ExecutionHandle",),
     "polos.hooks": ("HookAction", "HookContext", "HookResult", "hook"),
     "polos.inputs": ("WorkflowState",),
@@ -109,12 +127,17 @@ __all__ = [
     "ExecutedToolConfig",
     "ExecutionCancelledError",
     "ExecutionHandle",
+    "GuardrailContext",
+    "GuardrailError",
+    "GuardrailResult",
+    "Handoff",
     "HasTextConfig",
     "HookAction",
     "HookContext",
     "HookResult",
     "MaxStepsConfig",
     "MaxTokensConfig",
+    "OutputError",
     "Polos",
     "PolosClient",
     "Queue",
@@ -140,6 +163,7 @@ __all__ = [
     "executed_tool",
     "get_all_workflows",
     "get_workflow",
+    "guardrail",
     "has_text",
     "hook",
     "install",

@@ -63,6 +63,9 @@ ALIASES: dict[str, dict[str, str]] = {
     },
     "polos.features.wait": {"WaitException": "polos.errors:WaitException"},
     "polos.middleware": {},
+    "polos.middleware.guardrail": {
+        name: f"polos.guardrails:{name}" for name in ("GuardrailContext", "GuardrailResult", "guardrail")
+    },
     "polos.middleware.hook": {
         name: f"polos.hooks:{name}" for name in ("HookAction", "HookContext", "HookResult", "hook")
     },

@@ -10,6 +10,8 @@ PolosError
 ├── ModelError                                a provider refused, failed or answered nonsense
 │   └── MissingCredentialError (ValueError)   its key is not set
 ├── StepExecutionError                        a step failed for good; fails the run unless caught
+├── GuardrailError                            a model's answers did not pass the guardrails of its agent
+├── OutputError                               a model's answer does not fit the agent's output schema
 ├── InputError (ValueError)                   the input of a run does not fit its definition
 ├── RunTimeoutError                           a run used up its own time
 ├── WorkflowTimeoutError                      the caller's deadline passed
@@ -143,6 +145,14 @@ class StepExecutionError(PolosError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class GuardrailError(PolosError):
+    """A model's answer did not pass a guardrail, also after it was told why and asked again."""
+
+
+class OutputError(PolosError):
+    """A model's answer does not fit the agent's ``output_schema``, also after it was told why."""
 
 
 class InputError(PolosError, ValueError):

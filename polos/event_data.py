@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 Data = dict[str, Any]
-TURN_STEP = "llm_stream:{}"  # key of a turn's step where the answer is streamed
-PLAIN_TURN_STEP = "llm_generate:{}"
+TURN_STEP = "llm_stream:"  # begins the key of a turn's step where the answer is streamed
+PLAIN_TURN_STEP = "llm_generate:"
+_LOOP_TURN = re.compile(r"(\d+)(?::\w+)?")  # the n-th call of a loop, perhaps made once more
 STEP_TYPE = "run"
 _SHOWN_OF_ANSWER = ("content", "tool_calls", "usage", "stop_reason", "model")
 
@@ -67,14 +69,20 @@ def resume_type(key: str) -> str:
     return f"resume_{key}"
 
 
-def turn_key(number: int, *, streamed: bool) -> str:
-    """Return the step key of turn `number`, counted from 1."""
-    return (TURN_STEP if streamed else PLAIN_TURN_STEP).format(number)
+def turn_key(name: str, *, streamed: bool) -> str:
+    """Return the step key that people see of the turn that the journal calls ``$turn:3`` or alike."""
+    return (TURN_STEP if streamed else PLAIN_TURN_STEP) + name.partition(":")[2]
 
 
-def turn_number(name: str) -> int:
-    """Return the number in the journal's name of a turn, such as ``$turn:3``."""
-    return int(name.rpartition(":")[2])
+def turn_number(name: str) -> int | None:
+    """Return which call of its loop a turn is, counted from 1; None for one beside the conversation."""
+    found = _LOOP_TURN.fullmatch(name.partition(":")[2])
+    return int(found[1]) if found else None
+
+
+def was_streamed(turn_ended: Data) -> bool:
+    """Whether the answer of the turn whose end `turn_ended` tells was streamed."""
+    return str(turn_ended["step_key"]).startswith(TURN_STEP)
 
 
 def step_started(key: str, where: Data, data: Any = None) -> tuple[str, Data]:
@@ -89,12 +97,25 @@ def step_finished(key: str, result: Any, where: Data, error: str | None = None) 
 
 
 def turn_finished(
-    number: int, answer: Data | None, where: Data, *, streamed: bool, attempt: int, error: str | None
+    name: str,
+    answer: Data | None,
+    where: Data,
+    *,
+    streamed: bool,
+    attempt: int,
+    error: str | None,
+    guarded: bool = False,
 ) -> tuple[str, Data]:
-    """A turn has an outcome on record. `answer` is a model's answer as JSON data."""
+    """A turn has an outcome on record. `answer` is a model's answer as JSON data.
+
+    `guarded`: it is told at once, after guardrails have passed it, and not piece by piece.
+    """
     shown = None if answer is None else {name: answer.get(name) for name in _SHOWN_OF_ANSWER}
-    kind, data = step_finished(turn_key(number, streamed=streamed), shown, where, error)
-    return kind, {**data, "step": number, "attempt": attempt}
+    kind, data = step_finished(turn_key(name, streamed=streamed), shown, where, error)
+    if (number := turn_number(name)) is None:
+        return kind, data
+    data.update(step=number, attempt=attempt)
+    return kind, {**data, "guarded": True} if guarded else data
 
 
 def stream_started(step: int, attempt: int, where: Data) -> tuple[str, Data]:
@@ -135,6 +156,11 @@ def _chunk(
         "attempt": attempt,
         "_metadata": where,
     }
+
+
+def handed_off(step: int, agent_id: str, where: Data) -> tuple[str, Data]:
+    """From the turn after `step` on, another agent speaks in the run's conversation."""
+    return "agent_handoff", {"step": step, "agent_id": agent_id, "_metadata": where}
 
 
 def tool_result(step: int, result: Data, where: Data) -> tuple[str, Data]:

@@ -383,19 +383,21 @@ def _of_step(step: Row) -> Iterator[Entry]:
 
 
 def _of_turn(step: Row, where: Row) -> Iterator[Entry]:
-    number = event_data.turn_number(step["name"])
-    streamed = bool((_value(step["input"]) or {}).get("streamed"))
+    name = step["name"]
+    given = _value(step["input"]) or {}
+    streamed = bool(given.get("streamed"))
     if step["started_at"] is not None:
-        begin = event_data.step_started(event_data.turn_key(number, streamed=streamed), where)
+        begin = event_data.step_started(event_data.turn_key(name, streamed=streamed), where)
         yield Entry(*begin, number=0, at=step["started_at"])
     if step["event"] is not None:
         end = event_data.turn_finished(
-            number,
+            name,
             _value(step["output"]),
             where,
             streamed=streamed,
             attempt=step["attempt"],
             error=step["error"],
+            guarded=bool(given.get("guarded")),
         )
         yield Entry(*end, number=step["event"], at=step["finished_at"])
 

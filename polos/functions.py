@@ -153,15 +153,15 @@ def _takes_payload(member: Any) -> bool:
     return isinstance(kind, typing.TypeVar)
 
 
-def check_hook_signature(func: UserFunction) -> UserFunction:
-    """Return the function if it takes ``(ctx, hook_context)``.
+def check_hook_signature(func: UserFunction, *, what: str = "hook") -> UserFunction:
+    """Return the function if it takes ``(ctx, hook_context)``, or what a guardrail takes.
 
     Raises:
         TypeError: It takes fewer arguments, or more.
     """
-    parameters = positional_parameters(func, most=2, what=f"the hook {func!r}")
+    parameters = positional_parameters(func, most=2, what=f"the {what} {func!r}")
     if len(parameters) != 2:
-        raise TypeError(f"the hook {func!r} must take (ctx, hook_context), not {_listed(parameters)}")
+        raise TypeError(f"the {what} {func!r} must take (ctx, {what}_context), not {_listed(parameters)}")
     return func
 
 

@@ -87,7 +87,7 @@ class AgentResult(BaseModel):
     """What an agent run returns.
 
     Also readable as a mapping (``result["result"]``, ``result.get("usage")``), which many programs do.
-    ``stop_reason`` is ``completed``, ``stop_condition`` or ``max_steps``.
+    ``stop_reason`` is ``completed``, ``stop_condition`` or ``max_steps``; ``agent_id`` names who spoke last.
     """
 
     agent_run_id: str
@@ -97,6 +97,7 @@ class AgentResult(BaseModel):
     total_steps: int
     usage: Usage
     stop_reason: str | None = None
+    agent_id: str | None = None
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the field named `key`, or `default` when there is none."""

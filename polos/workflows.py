@@ -33,7 +33,7 @@ from polos.hooks import hook_list
 from polos.inputs import PayloadParameter, WorkflowState, build_state, check_state, checked_state_schema
 from polos.queues import Queue, check_route, queue_of, queue_settings
 from polos.registry import checked_id, defined_at, get_all_workflows, get_workflow, id_or_name, register
-from polos.serialization import class_name, find_model, rebuild
+from polos.serialization import class_name, find_model, rebuild, to_data
 
 WorkflowType = Literal["workflow", "agent", "tool"]
 Schedule = bool | str | dict[str, Any] | None
@@ -177,6 +177,15 @@ class Workflow:
                 later.
         """
         return self._payload.parse(data) if self._payload else None
+
+    def payload_for_hooks(self, payload: Any) -> Any:
+        """Return what hooks see as the payload."""
+        return payload
+
+    def changed_payload(self, payload: Any, changes: dict[str, Any]) -> Any:
+        """Return the payload as JSON data, with what a hook changed merged in."""
+        data = to_data(payload)
+        return {**data, **changes} if isinstance(data, dict) else changes
 
     def check_state(self, initial_state: BaseModel | dict[str, Any] | None) -> Any:
         """Return `initial_state` as JSON data to start a run with; None, with a warning, without a schema.

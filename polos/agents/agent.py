@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
 from typing import Any, cast
 
 from pydantic import BaseModel
 
 from polos import serialization
+from polos.agents.handoffs import Handoff, check_handoffs
+from polos.agents.inputs import (
+    AgentRunConfig,
+    Input,
+    check_input,
+    payload_of,
+    with_prompt,
+    without_prompt,
+)
 from polos.agents.stop_conditions import check_conditions
 from polos.agents.stream import (  # noqa: F401 - existing programs import all of these from here
     AgentStreamHandle,
@@ -16,11 +25,13 @@ from polos.agents.stream import (  # noqa: F401 - existing programs import all o
     StreamResult,
     TextChunkIterator,
 )
+from polos.agents.structured import check_output_schema, schema_of
 from polos.agents.sync_stream import SyncStreamResult
 from polos.callers import RunStarter, call_sync, client_and_payload
 from polos.current import refuse_inside_run
-from polos.errors import ConfigurationError
+from polos.guardrails import guardrail_list
 from polos.handles import ExecutionHandle
+from polos.hooks import hook_list
 from polos.inputs import check_labels
 from polos.models.providers import check_provider
 from polos.queues import Queue
@@ -28,35 +39,6 @@ from polos.registry import register
 from polos.tools.tool import Tool
 from polos.types import AgentConfig, AgentResult, ToolResult
 from polos.workflows import Workflow
-
-
-class AgentRunConfig:
-    """An agent together with the input of one run; made by `Agent.with_input`."""
-
-    def __init__(
-        self,
-        agent: Agent,
-        input: str | list[dict[str, Any]],
-        session_id: str | None = None,
-        user_id: str | None = None,
-        streaming: bool = False,
-        initial_state: BaseModel | dict[str, Any] | None = None,
-        run_timeout_seconds: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.agent = agent
-        self.input = input
-        self.session_id = session_id
-        self.user_id = user_id
-        self.streaming = streaming
-        self.initial_state = initial_state
-        self.run_timeout_seconds = run_timeout_seconds
-        self.kwargs = kwargs
-
-    def payload(self) -> dict[str, Any]:
-        """Return the agent payload: unknown keywords are options for the provider."""
-        options = {name: value for name, value in self.kwargs.items() if name != "provider_kwargs"}
-        return _payload(self.input, {**options, **(self.kwargs.get("provider_kwargs") or {})}, self.streaming)
 
 
 class Agent(Workflow):
@@ -70,11 +52,16 @@ class Agent(Workflow):
         provider_base_url: URL of the provider's API, instead of its public one.
         provider_llm_api: OpenAI only: ``responses`` (default) or ``chat_completions``.
         stop_conditions: Checked after each turn that ran tools; the first that is true ends the run.
+        output_schema: Pydantic class of the answer, in place of text.
+        guardrails: Functions, or sentences that a model judges by, through which every answer must pass.
+        guardrail_max_retries: How often an answer that was refused is made again.
+        output_retries: How often an answer that does not fit `output_schema` is sent back.
+        handoffs: Agents that may take over the conversation, given as agents, ids or `Handoff`s.
         route: Celery queue of the fleet that runs it.
 
     Raises:
-        ValueError: id, provider or model is missing or unknown.
-        TypeError: A tool or stop condition is not one.
+        ValueError: id, provider or model is missing or unknown, or names or numbers contradict each other.
+        TypeError: A tool, hook, guardrail, handoff or stop condition is not one.
     """
 
     def __init__(
@@ -103,19 +90,10 @@ class Agent(Workflow):
         compaction: Any = None,
         stream_to_workflow: bool = False,
         *,
+        output_retries: int = 1,
+        handoffs: list[Agent | Handoff | str] | None = None,
         route: str | None = None,
     ) -> None:
-        _refuse_unsupported(
-            id,
-            output_schema=output_schema,
-            on_start=on_start,
-            on_end=on_end,
-            on_agent_step_start=on_agent_step_start,
-            on_agent_step_end=on_agent_step_end,
-            on_tool_start=on_tool_start,
-            on_tool_end=on_tool_end,
-            guardrails=guardrails,
-        )
         if not isinstance(model, str) or not model:
             raise ValueError(f"Agent {id!r} needs a model name, not {model!r}")
         super().__init__(
@@ -125,6 +103,8 @@ class Agent(Workflow):
             workflow_type="agent",
             queue=queue if isinstance(queue, str | Queue | dict) else None,
             output_schema=AgentResult,
+            on_start=on_start,
+            on_end=on_end,
             route=route,
         )
         self.provider = check_provider(provider)
@@ -136,8 +116,17 @@ class Agent(Workflow):
         self.provider_base_url = provider_base_url
         self.provider_llm_api = provider_llm_api
         self.stop_conditions = check_conditions(stop_conditions)
-        self.result_output_schema = output_schema
-        self.guardrail_max_retries = guardrail_max_retries
+        self.result_output_schema = check_output_schema(id, output_schema)
+        self.output_retries = _count(id, "output_retries", output_retries)
+        self.on_agent_step_start = hook_list(on_agent_step_start, "on_agent_step_start")
+        self.on_agent_step_end = hook_list(on_agent_step_end, "on_agent_step_end")
+        self.on_tool_start = hook_list(on_tool_start, "on_tool_start")
+        self.on_tool_end = hook_list(on_tool_end, "on_tool_end")
+        self.guardrails = guardrail_list(guardrails)
+        self.guardrail_max_retries = _count(id, "guardrail_max_retries", guardrail_max_retries)
+        self.handoffs = check_handoffs(
+            id, handoffs, [tool.id for tool in self.tools if isinstance(tool, Tool)]
+        )
         self.compaction = compaction
         self.stream_to_workflow = stream_to_workflow
         register(self)
@@ -152,20 +141,59 @@ class Agent(Workflow):
         """Return this agent's own tool of that name."""
         return next((tool for tool in self.tools if isinstance(tool, Tool) and tool.id == name), None)
 
+    def find_handoff(self, name: str) -> Agent | None:
+        """Return the agent that takes over when the model calls tool `name`."""
+        return next((one.find_agent() for one in self.handoffs if one.tool_name == name), None)
+
+    def tool_names(self) -> list[str]:
+        """Return the names of everything the model may call, sorted."""
+        own = [tool.id for tool in self.tools if isinstance(tool, Tool)]
+        return sorted([*own, *(handoff.tool_name for handoff in self.handoffs)])
+
+    def find_speaker(self, agent_id: str | None) -> Agent | None:
+        """Return this agent, or the one of that id that it or a successor of it may hand over to."""
+        if agent_id in (None, self.id):
+            return self
+        seen, waiting = {self.id}, deque([self])
+        while waiting:
+            for handoff in waiting.popleft().handoffs:
+                agent = handoff.find_agent()
+                if agent is None or agent.id in seen:
+                    continue
+                if agent.id == agent_id:
+                    return agent
+                seen.add(agent.id)
+                waiting.append(agent)
+        return None
+
     def config(self) -> AgentConfig:
         """Return how this agent calls its model."""
+        schema = self.result_output_schema
         return AgentConfig(
             name=self.id,
             provider=self.provider,
             model=self.model,
-            tools=[tool.definition_for_model() if isinstance(tool, Tool) else tool for tool in self.tools],
+            tools=[
+                *(tool.definition_for_model() if isinstance(tool, Tool) else tool for tool in self.tools),
+                *(handoff.definition_for_model() for handoff in self.handoffs),
+            ],
             system_prompt=self.system_prompt,
             max_output_tokens=self.max_output_tokens,
             temperature=self.temperature,
             provider_base_url=self.provider_base_url,
             provider_llm_api=self.provider_llm_api,
+            output_schema=None if schema is None else schema_of(schema),
+            output_schema_name=None if schema is None else schema.__name__,
             guardrail_max_retries=self.guardrail_max_retries,
         )
+
+    def payload_for_hooks(self, payload: Any) -> Any:
+        """Return the payload with ``prompt``, the text of the input."""
+        return with_prompt(payload)
+
+    def changed_payload(self, payload: Any, changes: dict[str, Any]) -> Any:
+        """Return the payload with what a hook changed; a changed ``prompt`` becomes the input."""
+        return without_prompt(payload, changes)
 
     def check_payload(self, payload: object) -> Any:
         """Return an agent payload ``{"input", "streaming", "provider_kwargs"}`` as JSON data.
@@ -180,7 +208,7 @@ class Agent(Workflow):
             )
         if "input" not in payload:
             raise ValueError(f"The payload of agent {self.id!r} has no 'input'")
-        _check_input(self.id, payload["input"])
+        check_input(self.id, payload["input"])
         return serialization.to_data(payload)
 
     def parse_payload(self, data: Any) -> Any:
@@ -195,15 +223,18 @@ class Agent(Workflow):
             raise ValueError(str(error)) from error
 
     def rebuild_result(self, data: Any, schema: str | None) -> Any:
-        """Return the `AgentResult` of a finished run, its tool results as the classes they had."""
+        """Return the `AgentResult` of a finished run, its answer and tool results as the classes they had."""
         result = super().rebuild_result(data, schema)
         if isinstance(result, AgentResult):
+            model = self.result_output_schema
+            known = [] if model is None else [model]
+            result.result = serialization.rebuild(result.result, result.result_schema, known=known)
             result.tool_results = [_rebuilt(found) for found in result.tool_results]
         return result
 
     def with_input(
         self,
-        input: str | list[dict[str, Any]],
+        input: Input,
         initial_state: BaseModel | dict[str, Any] | None = None,
         session_id: str | None = None,
         user_id: str | None = None,
@@ -215,7 +246,7 @@ class Agent(Workflow):
 
         Further keywords are passed to the provider unchanged.
         """
-        _check_input(self.id, input)
+        check_input(self.id, input)
         check_labels(session_id=session_id, user_id=user_id)
         return AgentRunConfig(
             self,
@@ -250,10 +281,10 @@ class Agent(Workflow):
         """
         refuse_inside_run(f"run() of agent {self.id!r}")
         starter, text = client_and_payload(client, input)
-        _check_input(self.id, text)
+        check_input(self.id, text)
         result: AgentResult = await super().run(
             starter,
-            _payload(text, kwargs, streaming=False),
+            payload_of(text, kwargs, streaming=False),
             initial_state=initial_state,
             session_id=session_id,
             user_id=user_id,
@@ -281,10 +312,10 @@ class Agent(Workflow):
         """
         refuse_inside_run(f"stream() of agent {self.id!r}")
         starter, text = client_and_payload(client, input)
-        _check_input(self.id, text)
+        check_input(self.id, text)
         handle = await self.invoke(
             starter,
-            _payload(text, kwargs, streaming=True),
+            payload_of(text, kwargs, streaming=True),
             initial_state=initial_state,
             session_id=session_id,
             user_id=user_id,
@@ -323,20 +354,6 @@ async def batch_agent_invoke(client: RunStarter, agents: list[AgentRunConfig]) -
     ]
 
 
-def _payload(given: Any, provider_kwargs: dict[str, Any], streaming: bool) -> dict[str, Any]:
-    return {"input": given, "streaming": streaming, "provider_kwargs": provider_kwargs}
-
-
-def _check_input(agent_id: str, given: Any) -> None:
-    if isinstance(given, str):
-        return
-    if isinstance(given, list) and given and all(isinstance(item, dict) for item in given):
-        return
-    raise ValueError(
-        f"The input of agent {agent_id!r} must be a text or a non-empty list of message dicts, not {given!r}"
-    )
-
-
 def _checked_tools(agent_id: str, tools: list[Any] | None) -> list[Tool | dict[str, Any]]:
     checked = list(tools or [])
     for tool in checked:
@@ -348,12 +365,10 @@ def _checked_tools(agent_id: str, tools: list[Any] | None) -> list[Tool | dict[s
     return checked
 
 
-def _refuse_unsupported(agent_id: str, **options: Callable[..., Any] | Any) -> None:
-    for name, value in options.items():
-        if value:
-            raise ConfigurationError(
-                f"Agent {agent_id!r}: {name}= is not supported by this version of polos; leave it out"
-            )
+def _count(agent_id: str, name: str, value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"Agent {agent_id!r}: {name} must be a whole number of 0 or more, not {value!r}")
+    return value
 
 
 def _rebuilt(result: ToolResult) -> ToolResult:

@@ -1,57 +1,160 @@
-"""The conversation of an agent run, kept once: each turn's row holds only what it adds."""
+"""The conversation of an agent run, kept once: each turn's row holds only what it adds.
+
+A turn's input is JSON data of these keys, all but the first two left out where they say nothing:
+
+========================  ================================================================================
+``messages``              the conversation, instead of what was before
+``append``                what is added to it
+``provider_kwargs``       fields of the provider's request, from this turn on
+``streamed``              readers get the answer as a stream
+``agent``                 who speaks, where it is not the run's own agent
+``config``                fields of `AgentConfig` that differ for this one call
+``alone``                 beside the conversation: it gets ``messages`` only, and its answer is not added
+``guarded``               its answer is told to readers once the guardrails have passed it
+========================  ================================================================================
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from polos import serialization
-from polos.models.request import ModelAnswer
-
-Item = dict[str, Any]
-
-
-def first_input(items: Sequence[Item], provider_kwargs: dict[str, Any], *, streamed: bool) -> str:
-    """Return the input of a run's first turn."""
-    given = {"messages": list(items), "provider_kwargs": provider_kwargs}
-    return serialization.dumps({**given, "streamed": True} if streamed else given)
-
-
-def next_input(items: Sequence[Item], *, streamed: bool) -> str:
-    """Return the input of a later turn: what came since the last answer."""
-    given = {"append": list(items)}
-    return serialization.dumps({**given, "streamed": True} if streamed else given)
+from polos.models.request import Item, ModelAnswer
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A place in a conversation."""
+
+    sent: int
+    remembered: int
+
+
 class Conversation:
-    """What a turn sends, and whether its answer is told while it is made."""
+    """What a loop's next model call is to send, and which of it the session remembers.
 
-    messages: list[Item]
-    provider_kwargs: dict[str, Any]
-    streamed: bool
+    Args:
+        given: The input of the run.
+        provider_kwargs: Fields of the provider's request.
+        streamed: Whether answers are told while they are made.
+
+    Attributes:
+        items: Everything the next call sends.
+        remembered: What the session remembers: no answers that were refused, nor what was said of them, and
+            nothing of what hooks put in its place.
+    """
+
+    def __init__(self, given: Sequence[Item], *, provider_kwargs: dict[str, Any], streamed: bool) -> None:
+        self.items = list(given)
+        self.remembered = list(given)
+        self._new: list[Item] | None = None  # since the last call; None: the next call says everything
+        self._provider_kwargs = provider_kwargs
+        self._streamed = streamed
+
+    def add(self, items: Sequence[Item], *, is_remembered: bool = True) -> None:
+        """Add items to what the next call sends."""
+        self._say(items, is_remembered=is_remembered)
+        if self._new is not None:
+            self._new += items
+
+    def answered(self, answer: ModelAnswer) -> None:
+        """Add the answer that the turn has on record: later turns find it there."""
+        self._say(answer.raw_output, is_remembered=True)
+
+    def _say(self, items: Sequence[Item], *, is_remembered: bool) -> None:
+        self.items += items
+        if is_remembered:
+            self.remembered += items
+
+    def mark(self) -> Mark:
+        """Return the place to which `rewind` and `forget` may go back."""
+        return Mark(len(self.items), len(self.remembered))
+
+    def rewind(self, mark: Mark) -> None:
+        """Take back what was said since `mark`."""
+        self.forget(mark)
+        if len(self.items) > mark.sent:
+            del self.items[mark.sent :]
+            self._new = None
+
+    def forget(self, mark: Mark) -> None:
+        """Go on with what was said since `mark`, but do not let the session remember it."""
+        del self.remembered[mark.remembered :]
+
+    def replace(self, items: Sequence[Item]) -> None:
+        """Send these items instead of everything so far."""
+        if list(items) != self.items:
+            self.items = list(items)
+            self._new = None
+
+    def take_input(self, *, agent: str | None, config: dict[str, Any] | None, guarded: bool) -> str:
+        """Return the input of the next turn, and go on from there."""
+        said: dict[str, Any] = {"append": self._new}
+        if self._new is None:
+            said = {"messages": self.items, "provider_kwargs": self._provider_kwargs}
+        self._new = []
+        how = _present(streamed=self._streamed, agent=agent, config=config, guarded=guarded)
+        return serialization.dumps({**said, **how})
 
 
-def replayed(turns: Iterable[tuple[str, int, str, str | None]]) -> Conversation:
-    """Return what the last of `turns` is to send.
+def input_alone(messages: Sequence[Item], config: dict[str, Any], *, agent: str | None) -> str:
+    """Return the input of a turn beside the conversation."""
+    return serialization.dumps({"messages": messages, "alone": True, **_present(agent=agent, config=config)})
+
+
+def _present(**keys: Any) -> dict[str, Any]:
+    return {name: value for name, value in keys.items() if value}
+
+
+@dataclass
+class Asked:
+    """What one turn is to send, and how; read from the rows of the run's turns."""
+
+    messages: list[Item] = field(default_factory=list)
+    provider_kwargs: dict[str, Any] = field(default_factory=dict)
+    streamed: bool = False
+    agent: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    alone: bool = False
+    guarded: bool = False
+
+    @property
+    def is_told_live(self) -> bool:
+        """Whether readers get the answer piece by piece."""
+        return self.streamed and not self.alone and not self.guarded
+
+
+def replayed(turns: Iterable[tuple[str, int, str, str | None]], name: str) -> Asked:
+    """Return what turn `name` is to send.
 
     Args:
         turns: (name, position, input, output) of all turns up to it, oldest first.
+        name: The turn that is executed.
     """
-    messages: list[Item] = []
-    provider_kwargs: dict[str, Any] = {}
-    streamed = False
-    for _, _, given, answered in turns:
+    asked = Asked()
+    for turn, _, given, answered in turns:
         added = serialization.loads(given)
-        if "messages" in added:
-            messages = list(added["messages"])
-        messages += added.get("append", [])
-        provider_kwargs = added.get("provider_kwargs", provider_kwargs)
-        streamed = streamed or added.get("streamed", False)
-        if answered is not None:
-            messages += ModelAnswer.model_validate(serialization.loads(answered)).raw_output
-    return Conversation(messages, provider_kwargs, streamed)
+        if turn == name and added.get("alone"):
+            return Asked(
+                added["messages"], alone=True, agent=added.get("agent"), config=added.get("config", {})
+            )
+        if not added.get("alone"):
+            _add(asked, added, answered)
+    return asked
+
+
+def _add(asked: Asked, added: dict[str, Any], answered: str | None) -> None:
+    if "messages" in added:
+        asked.messages = list(added["messages"])
+    asked.messages += added.get("append", [])
+    asked.provider_kwargs = added.get("provider_kwargs", asked.provider_kwargs)
+    asked.streamed = added.get("streamed", False)
+    asked.agent, asked.config = added.get("agent"), added.get("config", {})
+    asked.guarded = added.get("guarded", False)
+    if answered is not None:
+        asked.messages += ModelAnswer.model_validate(serialization.loads(answered)).raw_output
 
 
 def user_items(given: str | list[Item]) -> list[Item]:

@@ -6,28 +6,26 @@ outcomes, so replaying it costs nothing.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from polos import event_data, serialization
-from polos.agents.conversation import first_input, next_input, output_item, user_items
+from polos.agents import loop_hooks
+from polos.agents.asking import Loop
+from polos.agents.conversation import Conversation, Mark, user_items
+from polos.agents.guarding import answer_of
 from polos.agents.stop_conditions import StopConditionContext, condition_name, evaluate
-from polos.engine import telling
-from polos.engine.children import ChildRequest, await_children
-from polos.engine.execution import Execution
-from polos.engine.inline import run_inline, value_of
-from polos.engine.runtime import Runtime
-from polos.faultpoints import faultpoint
-from polos.journal.states import StepStatus
-from polos.journal.steps import StepRow, schedule_turn
+from polos.agents.structured import parse_output, repair_request
+from polos.agents.tool_calls import output_of, run_tools
+from polos.engine.inline import run_inline
+from polos.errors import OutputError
 from polos.models.request import ModelAnswer
+from polos.serialization import class_name
 from polos.step_names import internal
-from polos.tools.tool import Tool
-from polos.types import AgentResult, Step, ToolCall, ToolResult, Usage
+from polos.types import AgentResult, Step, ToolResult
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from polos.agents.agent import Agent
     from polos.engine.context import AgentContext
 
@@ -37,180 +35,52 @@ CAPPED = "max_steps"
 
 
 async def run_loop(agent: Agent, ctx: AgentContext, payload: dict[str, Any]) -> AgentResult:
-    """Run an agent to its answer. `payload` is the agent payload."""
-    steps: list[Step] = []
-    streamed = ctx.step.engine[1].streams
-    given = first_input(user_items(payload["input"]), payload.get("provider_kwargs") or {}, streamed=streamed)
-    while True:
-        number = len(steps) + 1
-        answer = await _turn(agent, ctx, number, given)
-        results = await _run_tools(agent, ctx, number, answer.tool_calls)
-        steps.append(_step(number, answer, results))
-        if (reason := await _reason_to_stop(agent, ctx, steps)) is not None:
-            return _result(ctx, steps, reason)
-        given = next_input([_output_of(result) for result in results], streamed=streamed)
-
-
-async def _reason_to_stop(agent: Agent, ctx: AgentContext, steps: list[Step]) -> str | None:
-    if not steps[-1].tool_results:
-        return COMPLETED
-    if await _stopped(agent, ctx, steps):
-        return STOPPED
-    return CAPPED if len(steps) >= _cap(agent, ctx) else None
-
-
-def _cap(agent: Agent, ctx: AgentContext) -> float:
-    """Return how many turns are allowed: unlimited here when a condition of the agent says it."""
-    if any(condition_name(condition) == CAPPED for condition in agent.stop_conditions):
-        return float("inf")
-    runtime, _ = ctx.step.engine
-    return runtime.settings.max_agent_steps
-
-
-async def _stopped(agent: Agent, ctx: AgentContext, steps: list[Step]) -> bool:
-    runtime, execution = ctx.step.engine
-    context = StopConditionContext(steps=steps, agent_id=agent.id, agent_run_id=ctx.execution_id)
-    for index, condition in enumerate(agent.stop_conditions):
-        name = internal(f"{len(steps)}.stop_condition.{condition_name(condition)}.{index}")
-        if await run_inline(runtime, execution, name, "run", partial(evaluate, condition, context)):
-            return True
-    return False
-
-
-# -- turns
-
-
-async def _turn(agent: Agent, ctx: AgentContext, number: int, given: str) -> ModelAnswer:
-    """Return the model's answer in turn `number`.
+    """Run an agent to its answer. `payload` is the agent payload.
 
     Raises:
-        StepExecutionError: The model could not be made to answer.
+        StepExecutionError: A model call failed for good, or a hook refused.
+        GuardrailError, OutputError: The model's answers were not accepted.
     """
-    runtime, execution = ctx.step.engine
-    name = internal(f"turn:{number}")
+    loop = Loop(agent, ctx, _conversation(ctx, payload), speaker=agent)
+    while True:
+        reason, mark = await _iterate(loop)
+        if reason is None:
+            continue
+        try:
+            return _result(loop, reason, _output(loop))
+        except OutputError as error:
+            _ask_again(loop, error, mark)
 
-    async def begin(position: int) -> None:
-        await _schedule(runtime, execution, agent, name, position, given)
 
-    row = await execution.outcome(name, "turn", begin)
-    return ModelAnswer.model_validate(value_of(row))
-
-
-async def _schedule(
-    runtime: Runtime, execution: Execution, agent: Agent, name: str, position: int, given: str
-) -> None:
-    seq = await execution.commit(
-        schedule_turn(
-            execution.run_id,
-            execution.claim.attempt,
-            name,
-            position=position,
-            input_text=given,
-            ring_again=runtime.settings.ring_again_seconds,
-        )
+def _conversation(ctx: AgentContext, payload: dict[str, Any]) -> Conversation:
+    _, execution = ctx.step.engine
+    return Conversation(
+        user_items(payload["input"]),
+        provider_kwargs=payload.get("provider_kwargs") or {},
+        streamed=execution.streams,
     )
-    execution.under_way(
-        StepRow(name, "turn", position, None, StepStatus.SCHEDULED.value, 0, None, None, None, None)
-    )
-    execution.scheduled(seq)
-    faultpoint("before_ring", f"turn {agent.id}")
-    telling.turn_scheduled(runtime, execution, event_data.turn_number(name), streamed=execution.streams)
-    runtime.ring_turn(execution.run_id, name, agent.id, execution.claim.route, execution.claim.deployment)
 
 
-# -- tools
+async def _iterate(loop: Loop) -> tuple[str | None, Mark]:
+    """Make one iteration; return why the loop ends, if it does, and where the iteration began."""
+    await loop_hooks.before_step(loop)
+    mark = loop.conversation.mark()
+    speaker = loop.speaker
+    answer = await answer_of(loop)
+    results = await run_tools(loop, answer.tool_calls)
+    step = await _after_step(loop, speaker, _step(loop.number, answer, results))
+    loop.steps.append(step)
+    loop.conversation.add([output_of(result) for result in results])
+    return await _reason_to_stop(loop), mark
 
 
-@dataclass(frozen=True)
-class _Call:
-    """A tool call of an answer: a child to run, or what is wrong with it."""
-
-    call: ToolCall
-    request: ChildRequest | None = None
-    problem: str | None = None
-
-
-async def _run_tools(
-    agent: Agent, ctx: AgentContext, number: int, tool_calls: list[ToolCall]
-) -> list[ToolResult]:
-    """Run the tools of one answer in parallel; a failure is a result like any other."""
-    calls = [_checked_call(agent, call) for call in tool_calls]
-    wanted = {
-        internal(f"execute_tools:step_{number}:{index}"): checked.request
-        for index, checked in enumerate(calls)
-        if checked.request is not None
-    }
-    runtime, execution = ctx.step.engine
-    rows = iter(await await_children(runtime, execution, list(wanted.items())))
-    results = [
-        _failed(checked.call, checked.problem or "")
-        if checked.request is None
-        else _tool_result(checked.call, next(rows))
-        for checked in calls
-    ]
-    if not execution.is_recorded(internal(f"turn:{number + 1}")):  # else an earlier attempt has told them
-        for result in results:
-            telling.tool_answered(runtime, execution, number, result)
-    return results
-
-
-def _checked_call(agent: Agent, call: ToolCall) -> _Call:
-    tool = agent.find_tool(call.function.name)
-    if tool is None:
-        known = sorted(own.id for own in agent.tools if isinstance(own, Tool))
-        return _Call(call, problem=f"tool {call.function.name!r} not found; the tools are {known}")
+async def _after_step(loop: Loop, speaker: Agent, step: Step) -> Step:
+    """Return the iteration as the hooks of the agent that spoke in it have changed it."""
+    loop.speaker, successor = speaker, loop.speaker
     try:
-        arguments = json.loads(call.function.arguments or "{}")
-    except ValueError as error:
-        return _Call(call, problem=f"the arguments are not valid JSON: {error}")
-    if not isinstance(arguments, dict):
-        return _Call(call, problem=f"the arguments must be a JSON object, not {type(arguments).__name__}")
-    return _Call(call, request=_request(tool, arguments))
-
-
-def _request(tool: Tool, arguments: dict[str, Any]) -> ChildRequest:
-    return ChildRequest(
-        kind="tool",
-        name=tool.id,
-        route=tool.route,
-        queue=tool.queue_name,
-        payload=arguments,
-        rebuilt=tool.rebuild_result,
-    )
-
-
-def _tool_result(call: ToolCall, row: StepRow) -> ToolResult:
-    if row.status == StepStatus.FAILED:
-        return _failed(call, row.error or "the tool failed")
-    return ToolResult(
-        tool_name=call.function.name,
-        status="completed",
-        result=value_of(row),
-        result_schema=row.output_schema,
-        tool_call_id=call.id,
-        tool_call_call_id=call.call_id or call.id,
-    )
-
-
-def _failed(call: ToolCall, message: str) -> ToolResult:
-    return ToolResult(
-        tool_name=call.function.name,
-        status="failed",
-        result=f"Error: {message}",
-        error=message,
-        tool_call_id=call.id,
-        tool_call_call_id=call.call_id or call.id,
-    )
-
-
-def _output_of(result: ToolResult) -> dict[str, Any]:
-    """Return the item that tells the model what a tool call came to."""
-    failed = result.status == "failed"
-    text = str(result.result) if failed else serialization.dumps(result.result)
-    return output_item(result.tool_call_call_id, text, is_error=failed)
-
-
-# -- results
+        return await loop_hooks.after_step(loop, step)
+    finally:
+        loop.speaker = successor
 
 
 def _step(number: int, answer: ModelAnswer, results: list[ToolResult]) -> Step:
@@ -224,12 +94,84 @@ def _step(number: int, answer: ModelAnswer, results: list[ToolResult]) -> Step:
     )
 
 
-def _result(ctx: AgentContext, steps: list[Step], reason: str) -> AgentResult:
+# -- when to stop
+
+
+async def _reason_to_stop(loop: Loop) -> str | None:
+    if not loop.steps[-1].tool_results:
+        return COMPLETED
+    if await _is_stopped(loop):
+        return STOPPED
+    return CAPPED if len(loop.steps) >= _cap(loop) else None
+
+
+def _cap(loop: Loop) -> float:
+    """Return how many turns are allowed: unlimited here when a condition of the agent says it."""
+    if any(condition_name(condition) == CAPPED for condition in loop.speaker.stop_conditions):
+        return float("inf")
+    runtime, _ = loop.engine
+    return runtime.settings.max_agent_steps
+
+
+async def _is_stopped(loop: Loop) -> bool:
+    runtime, execution = loop.engine
+    context = StopConditionContext(
+        steps=loop.steps, agent_id=loop.speaker.id, agent_run_id=loop.ctx.execution_id
+    )
+    for index, condition in enumerate(loop.speaker.stop_conditions):
+        name = internal(f"{len(loop.steps)}.stop_condition.{condition_name(condition)}.{index}")
+        if await run_inline(runtime, execution, name, "run", partial(evaluate, condition, context)):
+            return True
+    return False
+
+
+# -- results
+
+
+def _output(loop: Loop) -> Any:
+    """Return the answer: text, or an instance of the output schema.
+
+    Raises:
+        OutputError: It does not fit the schema.
+    """
+    content = loop.steps[-1].content
+    model = loop.speaker.result_output_schema
+    return (content or "") if model is None else parse_output(content, model)
+
+
+def _ask_again(loop: Loop, error: OutputError, mark: Mark) -> None:
+    """Tell the model what is wrong with its answer; the session remembers neither.
+
+    Raises:
+        OutputError: It was told often enough.
+    """
+    model = loop.speaker.result_output_schema
+    assert model is not None, "text is never refused"
+    if loop.mended >= loop.speaker.output_retries:
+        raise OutputError(_no_more(loop, model, error)) from error
+    loop.mended += 1
+    if not loop.steps[-1].tool_results:
+        loop.conversation.forget(mark)
+    loop.conversation.add(repair_request(str(error), model), is_remembered=False)
+
+
+def _no_more(loop: Loop, model: type[BaseModel], error: OutputError) -> str:
+    return (
+        f"The answers of agent {loop.speaker.id!r} do not fit its output_schema {model.__name__}, also after "
+        f"{loop.mended} request(s) to mend them: {error}. Make the schema simpler or the prompt clearer, or "
+        "raise output_retries"
+    )
+
+
+def _result(loop: Loop, reason: str, output: Any) -> AgentResult:
+    model = loop.speaker.result_output_schema
     return AgentResult(
-        agent_run_id=ctx.execution_id,
-        result=steps[-1].content or "",
-        tool_results=[result for step in steps for result in step.tool_results],
-        total_steps=len(steps),
-        usage=sum((step.usage for step in steps if step.usage is not None), Usage()),
+        agent_run_id=loop.ctx.execution_id,
+        result=output,
+        result_schema=None if model is None else class_name(model),
+        tool_results=[result for step in loop.steps for result in step.tool_results],
+        total_steps=len(loop.steps),
+        usage=loop.usage,
         stop_reason=reason,
+        agent_id=loop.speaker.id,
     )

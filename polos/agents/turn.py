@@ -10,13 +10,13 @@ from typing import Any
 
 from polos import event_data, serialization
 from polos.agents.agent import Agent
-from polos.agents.conversation import Conversation, replayed
+from polos.agents.conversation import Asked, replayed
 from polos.agents.deltas import Deltas
 from polos.current import Place, current_place
 from polos.engine.outcomes import back_off, completed, error_text, failed
 from polos.engine.runtime import Models, Runtime
 from polos.engine.tasks import start_apart
-from polos.errors import ModelError, PolosError
+from polos.errors import ConfigurationError, ModelError, PolosError
 from polos.faultpoints import faultpoint
 from polos.journal.runs import READ_RUN, run_record
 from polos.journal.states import StepStatus
@@ -75,48 +75,68 @@ async def _execute(runtime: Runtime, claim: TurnClaim, worker_id: str) -> str:
     if not isinstance(agent, Agent):
         return await _hand_back(runtime, claim)
     try:
-        conversation = await _conversation(runtime, claim)
-        request = _request(runtime, claim, agent, conversation)
+        asked = await _asked(runtime, claim)
+        request = _request(runtime, claim, agent, asked)
         await runtime.models.ready()  # before `may_start`, which says what is true for a moment only
     except Exception as error:  # noqa: BLE001 - made from recorded values: another attempt cannot help
-        return await _failed(runtime, claim, agent, error, run)
+        return await _failed(runtime, claim, error, run)
     await runtime.may_start()
     if runtime.worker_id != worker_id:
         return "taken over"
     if runtime.draining:
         return await _hand_back(runtime, claim)
-    deltas = _deltas(runtime, claim, run) if conversation.streamed else None
-    return await _call(runtime, claim, agent, request, run, deltas)
+    number = event_data.turn_number(claim.name)
+    deltas = _deltas(runtime, claim, run, number) if asked.is_told_live and number is not None else None
+    return await _call(runtime, claim, request, run, asked, deltas)
 
 
-async def _conversation(runtime: Runtime, claim: TurnClaim) -> Conversation:
+async def _asked(runtime: Runtime, claim: TurnClaim) -> Asked:
     rows = await runtime.journal.read(READ_TURNS, run=claim.run_id, until=claim.position)
-    return replayed((row[0], row[1], row[2], row[3]) for row in rows)
+    return replayed(((row[0], row[1], row[2], row[3]) for row in rows), claim.name)
 
 
-def _deltas(runtime: Runtime, claim: TurnClaim, run: dict[str, Any]) -> Deltas:
+def _speaker(agent: Agent, asked: Asked) -> Agent:
+    """Return the agent whose model is called.
+
+    Raises:
+        ConfigurationError: A handoff led to an agent that this process does not have.
+    """
+    speaker = agent.find_speaker(asked.agent)
+    if speaker is None:
+        raise ConfigurationError(
+            f"Agent {agent.id!r} handed over to {asked.agent!r}, which this worker does not know: import the "
+            "module that defines it (POLOS_IMPORTS), or name the agent itself in handoffs="
+        )
+    return speaker
+
+
+def _deltas(runtime: Runtime, claim: TurnClaim, run: dict[str, Any], number: int) -> Deltas:
     return Deltas(
         runtime,
         root_id=run["root_id"],
         where=event_data.metadata(run["id"], run["name"]),
-        number=event_data.turn_number(claim.name),
+        number=number,
         attempt=claim.attempt,
     )
 
 
-def _request(runtime: Runtime, claim: TurnClaim, agent: Agent, conversation: Conversation) -> ModelRequest:
-    config = agent.config()
+def _request(runtime: Runtime, claim: TurnClaim, agent: Agent, asked: Asked) -> ModelRequest:
+    speaker = _speaker(agent, asked)
+    config = speaker.config().model_copy(update=asked.config)
     return ModelRequest(
         provider=config.provider,
         model=config.model,
-        messages=conversation.messages,
+        messages=asked.messages,
         system_prompt=config.system_prompt,
         tools=config.tools,
         temperature=config.temperature,
         max_output_tokens=config.max_output_tokens,
         provider_base_url=config.provider_base_url,
         provider_llm_api=config.provider_llm_api,
-        provider_kwargs=conversation.provider_kwargs,
+        provider_kwargs=asked.provider_kwargs if speaker.provider == agent.provider else {},
+        top_p=config.top_p,
+        output_schema=config.output_schema,
+        output_schema_name=config.output_schema_name,
         idempotency_key=f"{claim.run_id}:{claim.name}",
         timeout_seconds=runtime.settings.model_timeout_seconds,
         chunk_timeout_seconds=runtime.settings.model_chunk_timeout_seconds,
@@ -126,16 +146,16 @@ def _request(runtime: Runtime, claim: TurnClaim, agent: Agent, conversation: Con
 async def _call(
     runtime: Runtime,
     claim: TurnClaim,
-    agent: Agent,
     request: ModelRequest,
     run: dict[str, Any],
+    asked: Asked,
     deltas: Deltas | None,
 ) -> str:
     """Make the model call and record what came of it."""
-    faultpoint("before_execute", f"turn {agent.id}")
+    faultpoint("before_execute", f"turn {run['name']}")
     may_send = partial(_may_send, runtime, runtime.worker_id)
-    asked = _generate(runtime.models, request, deltas, current_place.get(), may_send)
-    calling = start_apart(asked, name=f"model call {agent.id}")
+    answering = _generate(runtime.models, request, deltas, current_place.get(), may_send)
+    calling = start_apart(answering, name=f"model call {run['name']}")
     runtime.turns[(claim.run_id, claim.name)] = calling
     try:
         answer: ModelAnswer = await calling
@@ -147,10 +167,10 @@ async def _call(
     except Exception as error:  # noqa: BLE001 - whatever a provider's client raises
         if runtime.draining:  # what is raised while the process closes says nothing about the model
             return await _hand_back(runtime, claim)
-        return await _failed(runtime, claim, agent, error, run, streamed=deltas is not None)
-    faultpoint("after_execute", f"turn {agent.id}")
+        return await _failed(runtime, claim, error, run, asked)
+    faultpoint("after_execute", f"turn {run['name']}")
     outcome = _outcome(runtime, claim, answer)
-    return await _complete(runtime, claim, outcome, run, streamed=deltas is not None)
+    return await _complete(runtime, claim, outcome, run, asked)
 
 
 async def _generate(
@@ -187,8 +207,13 @@ def _outcome(runtime: Runtime, claim: TurnClaim, answer: ModelAnswer) -> Outcome
 
 
 async def _complete(
-    runtime: Runtime, claim: TurnClaim, outcome: Outcome, run: dict[str, Any], *, streamed: bool = False
+    runtime: Runtime,
+    claim: TurnClaim,
+    outcome: Outcome,
+    run: dict[str, Any],
+    asked: Asked | None = None,
 ) -> str:
+    held_back = asked is not None and asked.guarded and outcome.status is StepStatus.COMPLETED
     rows = await runtime.journal.do(
         complete_turn(
             claim,
@@ -196,13 +221,15 @@ async def _complete(
             outcome,
             root_id=run["root_id"],
             ring_again=runtime.settings.ring_again_seconds,
+            told=not held_back,
         )
     )
     if not rows:
         return "taken over"
     faultpoint("after_record", "turn")
     status, owner, seq, number = rows[0]
-    if number is not None:
+    if number is not None and not held_back:
+        streamed = asked is not None and asked.streamed
         _tell(runtime, claim, outcome, run, number=number, streamed=streamed)
     if owner == runtime.worker_id and (execution := runtime.executions.get(claim.run_id)) is not None:
         execution.completed_here(_row(claim, outcome, seq))
@@ -222,7 +249,7 @@ def _tell(
 ) -> None:
     """Tell that the turn has its outcome; readers complete what they have of its text by it."""
     event = event_data.turn_finished(
-        event_data.turn_number(claim.name),
+        claim.name,
         None if outcome.output is None else serialization.loads(outcome.output),
         event_data.metadata(run["id"], run["name"]),
         streamed=streamed,
@@ -250,11 +277,9 @@ def _row(claim: TurnClaim, outcome: Outcome, seq: int) -> StepRow:
 async def _failed(
     runtime: Runtime,
     claim: TurnClaim,
-    agent: Agent,
     error: Exception,
     run: dict[str, Any],
-    *,
-    streamed: bool = False,
+    asked: Asked | None = None,
 ) -> str:
     failures = serialization.loads(claim.failures) if claim.failures else []
     failures.append({"try": len(failures) + 1, "error": error_text(error), "at": runtime.clock.time()})
@@ -264,7 +289,7 @@ async def _failed(
     if not retryable or len(failures) >= settings.model_max_attempts:
         logger.warning("Turn %s of run %s failed: %s", claim.name, claim.run_id, error)
         outcome = failed(_final_message(error, len(failures)), failures=text)
-        return await _complete(runtime, claim, outcome, run, streamed=streamed)
+        return await _complete(runtime, claim, outcome, run, asked)
     delay = _delay(runtime, error, len(failures) - 1)
     logger.info("Turn %s of run %s is tried again in %.1f s: %s", claim.name, claim.run_id, delay, error)
     unit = retry_turn(claim, runtime.worker_id, error=error_text(error), failures=text, delay=delay)

@@ -39,6 +39,7 @@ class ChildRequest:
     run_timeout_seconds: float | None = None
     session_id: str | None = None
     user_id: str | None = None
+    caller: str | None = None  # whose definition its name is looked up in first; None: the parent's
 
     def for_session(self, session_id: str | None, user_id: str | None) -> ChildRequest:
         """Return the request for another session or user than the parent's, where they are given."""
@@ -125,7 +126,7 @@ def _new_runs(
             deployment=claim.deployment,
             kind=request.kind,
             name=request.name,
-            caller=claim.name,
+            caller=request.caller or claim.name,
             queue=request.queue,
             route=runtime.routes.of_run(request.name, request.route),
             concurrency_key=request.concurrency_key,

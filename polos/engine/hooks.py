@@ -48,8 +48,11 @@ class _Hooks:
 
     async def before(self, payload: Any) -> Any:
         """Return the payload, as the hooks at the start have changed it."""
-        for name, function in _named("on_start", getattr(self._definition, "on_start", ())):
-            seen = HookContext(workflow_id=self._definition.id, current_payload=copy.deepcopy(payload))
+        for name, function in named("on_start", getattr(self._definition, "on_start", ())):
+            seen = HookContext(
+                workflow_id=self._definition.id,
+                current_payload=self._definition.payload_for_hooks(copy.deepcopy(payload)),
+            )
             result = await self._decided(name, function, seen)
             if result.modified_payload is not None:
                 payload = self._changed_payload(name, payload, result.modified_payload)
@@ -57,56 +60,79 @@ class _Hooks:
 
     async def after(self, payload: Any, output: Any) -> Any:
         """Return the output, as the hooks at the end have changed it."""
-        for name, function in _named("on_end", getattr(self._definition, "on_end", ())):
+        for name, function in named("on_end", getattr(self._definition, "on_end", ())):
             seen = HookContext(
                 workflow_id=self._definition.id,
-                current_payload=copy.deepcopy(payload),
+                current_payload=self._definition.payload_for_hooks(copy.deepcopy(payload)),
                 current_output=copy.deepcopy(output),
             )
             result = await self._decided(name, function, seen)
             if result.modified_output is not None:
-                output = _changed_output(name, output, result.modified_output)
+                output = changed_output(name, output, result.modified_output)
         return output
 
     async def _decided(self, name: str, function: Callable[..., Any], seen: HookContext) -> HookResult:
-        async def call() -> HookResult:
-            result = await call_in_step(function, (self._ctx, seen), {})
-            if not isinstance(result, HookResult):
-                raise StepExecutionError(
-                    f"Hook {name!r} must return a HookResult, such as HookResult.continue_with(), "
-                    f"not {type(result).__name__}"
-                )
-            return result
-
-        value = await run_inline(self._runtime, self._execution, internal(name), "run", call, retries=RETRIES)
-        result = HookResult.model_validate(serialization.to_data(value))
-        if result.action is HookAction.FAIL:
-            raise StepExecutionError(result.error_message or f"Hook {name!r} failed the run")
-        return result
+        return await decide(self._runtime, self._execution, self._ctx, name, function, seen)
 
     def _changed_payload(self, name: str, payload: Any, changes: dict[str, Any]) -> Any:
         try:
-            return self._definition.parse_payload(_merged(payload, changes))
+            return self._definition.parse_payload(self._definition.changed_payload(payload, changes))
         except ValueError as error:
             problem = f"Hook {name!r} changed the payload to one of no use: {error}"
             raise StepExecutionError(problem) from error
 
 
-def _named(point: str, functions: Sequence[Callable[..., Any]]) -> list[tuple[str, Callable[..., Any]]]:
+async def decide(
+    runtime: Runtime,
+    execution: Execution,
+    ctx: WorkflowContext,
+    name: str,
+    function: Callable[..., Any],
+    seen: HookContext,
+) -> HookResult:
+    """Return what a hook decides about `seen`, as step `name`.
+
+    Raises:
+        StepExecutionError: It refused, or failed for good.
+    """
+
+    async def call() -> HookResult:
+        result = await call_in_step(function, (ctx, seen), {})
+        if not isinstance(result, HookResult):
+            raise StepExecutionError(
+                f"Hook {name!r} must return a HookResult, such as HookResult.continue_with(), "
+                f"not {type(result).__name__}"
+            )
+        return result
+
+    value = await run_inline(runtime, execution, internal(name), "run", call, retries=RETRIES)
+    result = HookResult.model_validate(serialization.to_data(value))
+    if result.action is HookAction.FAIL:
+        raise StepExecutionError(result.error_message or f"Hook {name!r} failed the run")
+    return result
+
+
+def named(point: str, functions: Sequence[Callable[..., Any]]) -> list[tuple[str, Callable[..., Any]]]:
+    """Return the hooks of a point with the names of their steps."""
     return [
         (f"{point}.{getattr(function, '__name__', type(function).__name__)}.{place}", function)
         for place, function in enumerate(functions)
     ]
 
 
-def _merged(value: Any, changes: Any) -> Any:
+def merged(value: Any, changes: Any) -> Any:
     """Return changes merged into a dict or model, as JSON data; anything else they replace."""
     data = serialization.to_data(value)
     return {**data, **changes} if isinstance(data, dict) and isinstance(changes, dict) else changes
 
 
-def _changed_output(name: str, output: Any, changes: Any) -> Any:
-    changed = _merged(output, changes)
+def changed_output(name: str, output: Any, changes: Any) -> Any:
+    """Return an output with a hook's changes: merged, if both are dicts or models; else they replace it.
+
+    Raises:
+        StepExecutionError: It is no longer of use.
+    """
+    changed = merged(output, changes)
     if not isinstance(output, BaseModel) or not isinstance(changes, dict):
         return changed
     try:

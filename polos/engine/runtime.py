@@ -75,6 +75,12 @@ class Definition(Protocol):
     def parse_payload(self, data: Any) -> Any:
         """Return JSON data as what the function takes; ValueError when it does not fit."""
 
+    def payload_for_hooks(self, payload: Any) -> Any:
+        """Return the payload as hooks see it."""
+
+    def changed_payload(self, payload: Any, changes: dict[str, Any]) -> Any:
+        """Return the payload as JSON data, with a hook's changes."""
+
     def build_state(self, data: Any) -> Any:
         """Return the run's state."""
 

@@ -85,12 +85,30 @@ def step_finished(
         runtime.feed.numbered(root_id, number, event, keep=execution.streams)
 
 
-def turn_scheduled(runtime: Runtime, execution: Execution, number: int, *, streamed: bool) -> None:
+def turn_scheduled(runtime: Runtime, execution: Execution, name: str, *, streamed: bool) -> None:
     """Tell that a turn waits for its model."""
     if _is_read(runtime, execution):
-        key = events.turn_key(number, streamed=streamed)
+        key = events.turn_key(name, streamed=streamed)
         event = events.step_started(key, where(execution.claim))
         runtime.feed.live(execution.claim.root_id, event, keep=execution.streams)
+
+
+def handed_off(runtime: Runtime, execution: Execution, number: int, agent_id: str) -> None:
+    """Tell that another agent speaks after turn `number`."""
+    if _is_read(runtime, execution):
+        event = events.handed_off(number, agent_id, where(execution.claim))
+        runtime.feed.live(execution.claim.root_id, event, keep=execution.streams)
+
+
+def turn_settled(
+    runtime: Runtime, execution: Execution, name: str, answer: dict[str, Any], *, number: int, attempt: int
+) -> None:
+    """Tell a model's answer that was held back until the guardrails had passed it; readers get it whole."""
+    streamed = execution.streams
+    event = events.turn_finished(
+        name, answer, where(execution.claim), streamed=streamed, attempt=attempt, error=None, guarded=True
+    )
+    runtime.feed.numbered(execution.claim.root_id, number, event, keep=streamed)
 
 
 def tool_answered(runtime: Runtime, execution: Execution, number: int, result: ToolResult) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Float, bindparam, exists, or_, select, update
+from sqlalchemy import Float, bindparam, case, exists, literal, or_, select, update
 
-from polos.journal.ends import last_event, number_event
-from polos.journal.runs import RUNS, WAKE_VALUES, R, is_live, ringing_from_now
+from polos.journal.ends import is_ours, last_event, number_event
+from polos.journal.runs import RUNS, WAKE_VALUES, R, fence, is_live, ringing_from_now
 from polos.journal.statements import Part, Statement, Unit, now, one_of
 from polos.journal.states import LIVE, StepStatus
-from polos.journal.steps import STEPS, Outcome, S
+from polos.journal.steps import STEPS, Outcome, S, insert_step
 
 P = bindparam
 
@@ -72,8 +72,10 @@ _still_mine = exists().where(
     _held_step.c.status == StepStatus.RUNNING.value,
 )
 _wake_for_turn = update(RUNS).where(R.id == P("run"), one_of(R.status, LIVE), _still_mine)
-# A root numbers the event itself; for a run below it, its root's row is changed first.
-_WAKE_ROOT_FOR_TURN = _wake_for_turn.values(**WAKE_VALUES, event_seq=R.event_seq + 1).returning(
+# A root numbers the event itself; for a run below it, its root's row is changed first. What is not told yet
+# gets no number.
+_told = P("told", type_=R.event_seq.type)
+_WAKE_ROOT_FOR_TURN = _wake_for_turn.values(**WAKE_VALUES, event_seq=R.event_seq + _told).returning(
     R.status, R.owner, R.seq, R.event_seq
 )
 _WAKE_CHILD_FOR_TURN = _wake_for_turn.values(**WAKE_VALUES).returning(
@@ -81,7 +83,7 @@ _WAKE_CHILD_FOR_TURN = _wake_for_turn.values(**WAKE_VALUES).returning(
 )
 _turn_wakes = RUNS.alias("turn_wakes")
 _NUMBER_TURN = number_event(
-    _still_mine, exists().where(_turn_wakes.c.id == P("run"), one_of(_turn_wakes.c.status, LIVE))
+    _told == 1, _still_mine, exists().where(_turn_wakes.c.id == P("run"), one_of(_turn_wakes.c.status, LIVE))
 )
 _TURN_ENDED: dict[str, Any] = {
     "status": P("outcome"),
@@ -97,14 +99,14 @@ _COMPLETE_TURN = (
     .values(
         **_TURN_ENDED,
         seq=select(R.seq).where(R.id == P("run")).scalar_subquery(),
-        event=last_event(P("root", type_=R.id.type)),
+        event=case((_told == 1, last_event(P("root", type_=R.id.type))), else_=None),
     )
 )
 _woken = _WAKE_ROOT_FOR_TURN.cte("woken")
 _completed = (
     update(STEPS)
     .where(*_mine)
-    .values(**_TURN_ENDED, seq=_woken.c.seq, event=_woken.c.event_seq)
+    .values(**_TURN_ENDED, seq=_woken.c.seq, event=case((_told == 1, _woken.c.event_seq), else_=None))
     .returning(S.seq)
     .cte("completed")
 )
@@ -124,11 +126,12 @@ _TURN_DONE = Statement(
 
 
 def complete_turn(
-    claim: TurnClaim, worker: str, outcome: Outcome, *, root_id: str, ring_again: float
+    claim: TurnClaim, worker: str, outcome: Outcome, *, root_id: str, ring_again: float, told: bool = True
 ) -> Unit:
     """Store a turn's outcome and wake its run.
 
-    Answers (run status, owner, seq, number of the event in the tree), or nothing when fenced.
+    Answers (run status, owner, seq, number of the event in the tree), or nothing when fenced. One that is not
+    `told` has no event, and the number means nothing; `settle_turn` tells it later.
 
     The step keeps its owner, so that a repeated unit recognises its own work.
     """
@@ -143,6 +146,7 @@ def complete_turn(
         "error": outcome.error,
         "failures": outcome.failures,
         "ring_again": ring_again,
+        "told": int(told),
     }
     done = Part(_TURN_DONE, params)
     complete = Part(_COMPLETE_TURN_ALONE, params)
@@ -217,6 +221,76 @@ def hand_back_turn(claim: TurnClaim, worker: str, *, ring_again: float) -> Unit:
         "ring_again": ring_again,
     }
     return Unit((Part(_HAND_BACK_TURN, params),), (), order=(claim.run_id, claim.name))
+
+
+_of_turn = (S.run_id == P("run"), S.name == P("turn", type_=S.name.type))
+_NUMBER_SETTLED = number_event(is_ours)
+_tree_event = last_event(P("root", type_=R.id.type))
+_SETTLE = Statement(
+    update(RUNS)
+    .where(*fence())
+    .values(seq=R.seq + 1, crashes=0, event_seq=R.event_seq + case((R.root_id == R.id, 1), else_=0))
+    .returning(
+        R.seq,
+        case((R.root_id == R.id, R.event_seq), else_=_tree_event),
+        select(S.attempt).where(*_of_turn).scalar_subquery(),
+    )
+)
+_INSERT_SETTLED = Statement(
+    insert_step(
+        status=literal(StepStatus.COMPLETED.value),
+        tries=literal(1),
+        seq=R.seq,
+        owner=P("worker", type_=S.owner.type),
+        finished_at=now(),
+    )
+)
+_SETTLE_TURN = Statement(
+    update(STEPS).where(*_of_turn, S.event.is_(None), is_ours).values(output=P("output"), event=_tree_event)
+)
+_turn_settled = STEPS.alias("turn_settled")
+_SETTLED = Statement(
+    select(S.seq, _turn_settled.c.event, _turn_settled.c.attempt)
+    .join_from(STEPS, _turn_settled, _turn_settled.c.run_id == S.run_id)
+    .where(*_turn, S.owner == P("worker"), _turn_settled.c.name == P("turn", type_=S.name.type))
+)
+
+
+def settle_turn(
+    run_id: str,
+    attempt: int,
+    name: str,
+    *,
+    position: int,
+    turn: str,
+    output: str,
+    root_id: str,
+    worker: str,
+) -> Unit:
+    """Write over the outcome of a turn that was not told, and number its event; step `name` says it was done.
+
+    Answers (seq, number of the turn's event in the tree, the turn's attempt), or nothing when fenced.
+    """
+    params = {
+        "run": run_id,
+        "attempt": attempt,
+        "name": name,
+        "kind": "settle",
+        "position": position,
+        "turn": turn,
+        "output": output,
+        "root": root_id,
+        "worker": worker,
+    }
+    number = (Part(_NUMBER_SETTLED, params, guard=False),) if root_id != run_id else ()
+    writes = (Part(_INSERT_SETTLED, params, guard=False), Part(_SETTLE_TURN, params, guard=False))
+    return Unit(
+        (*number, Part(_SETTLE, params), *writes),
+        tuple(dict.fromkeys((root_id, run_id))),
+        order=(root_id, run_id, name),
+        answer=len(number),
+        check=Part(_SETTLED, params),
+    )
 
 
 READ_TURNS = Statement(

@@ -150,8 +150,7 @@ class Progress:
         is_known = _turn_of(entry) in self._texts
         text = self._text(entry)
         answer = (entry.data.get("data") or {}).get("result")
-        was_streamed = entry.data["step_key"] == events.turn_key(entry.data["step"], streamed=True)
-        if answer is not None and was_streamed and (is_known or not self.trusts_start):
+        if answer is not None and events.was_streamed(entry.data) and (is_known or not self.trusts_start):
             if entry.data["attempt"] != text.attempt:
                 yield from self._void(entry, text)
             yield from self._rest(entry, text, answer)
@@ -168,6 +167,7 @@ class Progress:
             known = self.cursor.position  # who goes on after it still gets the end
             start = Entry(*began, number=0, at=entry.at, position=str(known) if known.milliseconds else "")
             yield from self._attempt(start)
+            text.chunks = int(bool(entry.data.get("guarded")))
         if text.calls is None:
             text.calls = 0 if is_short else len(calls)
         pieces = (

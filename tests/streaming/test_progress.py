@@ -29,7 +29,7 @@ def start(attempt: int = 1) -> Entry:
 
 def turn_end(number: int = 1, attempt: int = 1, **answer: Any) -> Entry:
     given = {"content": "".join(WORDS), "tool_calls": [], **answer}
-    event = events.turn_finished(1, given, WHERE, streamed=True, attempt=attempt, error=None)
+    event = events.turn_finished("$turn:1", given, WHERE, streamed=True, attempt=attempt, error=None)
     return Entry(*event, number=number, at=2.0)
 
 

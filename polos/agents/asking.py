@@ -1,0 +1,120 @@
+"""Asking the model: one call, written down as a turn that whichever worker is free executes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from polos.agents.conversation import Conversation, input_alone
+from polos.engine import telling
+from polos.engine.execution import Execution
+from polos.engine.inline import value_of
+from polos.engine.runtime import Runtime
+from polos.faultpoints import faultpoint
+from polos.journal.states import StepStatus
+from polos.journal.steps import StepRow, schedule_turn
+from polos.models.request import Item, ModelAnswer
+from polos.step_names import internal
+from polos.types import Step, Usage
+
+if TYPE_CHECKING:
+    from polos.agents.agent import Agent
+    from polos.engine.context import AgentContext
+
+
+@dataclass
+class Loop:
+    """One agent run on its way to an answer.
+
+    Attributes:
+        agent: The agent whose run it is.
+        speaker: The agent that speaks now: another one after a handoff.
+        steps: The iterations so far.
+        usage: Of every model call so far, judges and refused answers included.
+        mended: Answers that did not fit the output schema and were sent back.
+    """
+
+    agent: Agent
+    ctx: AgentContext
+    conversation: Conversation
+    speaker: Agent
+    steps: list[Step] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+    mended: int = 0
+
+    @property
+    def engine(self) -> tuple[Runtime, Execution]:
+        """The runtime and this run in it."""
+        return self.ctx.step.engine
+
+    @property
+    def number(self) -> int:
+        """Number of the iteration under way, from 1."""
+        return len(self.steps) + 1
+
+    @property
+    def other_speaker(self) -> str | None:
+        """Id of who speaks, None where it is the run's own agent."""
+        return None if self.speaker is self.agent else self.speaker.id
+
+
+async def ask(
+    loop: Loop, name: str, *, config: dict[str, object] | None = None, guarded: bool
+) -> ModelAnswer:
+    """Return the model's answer to the conversation, which does not yet hold it.
+
+    Args:
+        loop: The run on its way.
+        name: Of the turn, unique in the run.
+        config: Fields of `AgentConfig` that differ for this call.
+        guarded: Readers are told of the answer only by `settle`.
+
+    Raises:
+        StepExecutionError: The model could not be made to answer.
+    """
+    given = loop.conversation.take_input(agent=loop.other_speaker, config=config, guarded=guarded)
+    return await _turn(loop, name, given)
+
+
+async def ask_alone(loop: Loop, name: str, messages: list[Item], config: dict[str, object]) -> ModelAnswer:
+    """Return the model's answer to something beside the conversation, such as a judgement.
+
+    Raises:
+        StepExecutionError: The model could not be made to answer.
+    """
+    return await _turn(loop, name, input_alone(messages, config, agent=loop.other_speaker))
+
+
+async def _turn(loop: Loop, name: str, given: str) -> ModelAnswer:
+    _, execution = loop.engine
+    turn = internal(f"turn:{name}")
+
+    async def begin(position: int) -> None:
+        await _schedule(loop, turn, position, given)
+
+    row = await execution.outcome(turn, "turn", begin)
+    answer = ModelAnswer.model_validate(value_of(row))
+    loop.usage += answer.usage
+    return answer
+
+
+async def _schedule(loop: Loop, name: str, position: int, given: str) -> None:
+    runtime, execution = loop.engine
+    claim, agent_id = execution.claim, loop.speaker.id
+    seq = await execution.commit(
+        schedule_turn(
+            execution.run_id,
+            claim.attempt,
+            name,
+            position=position,
+            input_text=given,
+            ring_again=runtime.settings.ring_again_seconds,
+        )
+    )
+    execution.under_way(
+        StepRow(name, "turn", position, None, StepStatus.SCHEDULED.value, 0, None, None, None, None)
+    )
+    execution.scheduled(seq)
+    faultpoint("before_ring", f"turn {agent_id}")
+    telling.turn_scheduled(runtime, execution, name, streamed=execution.streams)
+    runtime.ring_turn(execution.run_id, name, agent_id, claim.route, claim.deployment)
