@@ -294,7 +294,13 @@ class ClientBackend(Forked):
             yield
 
     def answer_wait(
-        self, run: dict[str, Any], step_key: str, data: Any, *, run_id: str | None
+        self,
+        run: dict[str, Any],
+        step_key: str,
+        data: Any,
+        *,
+        run_id: str | None,
+        answered_by: str | None = None,
     ) -> Answered | None:
         """Answer what waits under a key in the tree of `run`; see `polos.waits.answer_wait`."""
         answered = answer_wait(
@@ -305,6 +311,7 @@ class ClientBackend(Forked):
             max_value_bytes=self._settings.max_value_bytes,
             ring_again=self._settings.ring_again_seconds,
             run_id=run_id,
+            answered_by=answered_by,
         )
         if answered is not None and answered.woken is not None:
             self._ring_woken([answered.woken])

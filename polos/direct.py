@@ -197,14 +197,22 @@ class DirectTransport(Forked):
         return row
 
     async def resume_run(
-        self, execution_id: str, step_key: str, data: Any, *, run_id: str | None = None
+        self,
+        execution_id: str,
+        step_key: str,
+        data: Any,
+        *,
+        run_id: str | None = None,
+        answered_by: str | None = None,
     ) -> bool:
         """See `Transport`."""
         row = await self._row(execution_id)
         if row is None:
             raise InputError(f"There is no run {execution_id!r} in project {self._project!r}")
         backend = await self.backend()
-        answered = await asyncio.to_thread(backend.answer_wait, row, step_key, data, run_id=run_id)
+        answered = await asyncio.to_thread(
+            backend.answer_wait, row, step_key, data, run_id=run_id, answered_by=answered_by
+        )
         if answered is not None:
             backend.tell_answered(answered)
         return answered is not None

@@ -13,6 +13,7 @@ PolosError
 ├── GuardrailError                            a model's answers did not pass the guardrails of its agent
 ├── OutputError                               a model's answer does not fit the agent's output schema
 ├── InputError (ValueError)                   the input of a run does not fit its definition
+├── AnswerError (ValueError)                  an answer does not fit the form of its question
 ├── RunTimeoutError                           a run used up its own time
 ├── WorkflowTimeoutError                      the caller's deadline passed
 ├── RunFailedError (RuntimeError)             the run that was waited for failed or was cancelled
@@ -157,6 +158,10 @@ class OutputError(PolosError):
 
 class InputError(PolosError, ValueError):
     """The input of a run does not fit its definition. Another attempt cannot help."""
+
+
+class AnswerError(PolosError, ValueError):
+    """An answer does not fit the form of its question, which still waits; the message names the field."""
 
 
 class RunTimeoutError(PolosError):

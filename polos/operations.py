@@ -143,6 +143,8 @@ class RunOperations:
         suspend_step_key: str,
         data: Any,
         suspend_run_id: str | None = None,
+        *,
+        answered_by: str | None = None,
     ) -> None:
         """Answer a ``ctx.step.suspend``; nothing happens when nobody waits (any more).
 
@@ -150,16 +152,21 @@ class RunOperations:
             suspend_workflow_id: Of the root run.
             suspend_execution_id: The root run, even if one below it waits.
             suspend_step_key: What it waits under.
-            data: The answer, a dict or model.
+            data: The answer, a dict or model. Where the question has a form, texts are read as the types
+                of its fields.
             suspend_run_id: The run that waits, where several of the tree do under one key; else the one that
                 waits longest gets the answer.
+            answered_by: Who answers, to be stored with the answer.
 
         Raises:
+            AnswerError: The answer does not fit the form of the question, which still waits.
             ValueError: There is no such run, or the data is too large.
             TypeError: The data cannot be JSON.
         """
         given = serialization.to_data(data)
-        await self._transport.resume_run(suspend_execution_id, suspend_step_key, given, run_id=suspend_run_id)
+        await self._transport.resume_run(
+            suspend_execution_id, suspend_step_key, given, run_id=suspend_run_id, answered_by=answered_by
+        )
 
     # -- events
 

@@ -99,11 +99,18 @@ class Transport(EventClient, ScheduleClient, Protocol):
         """
 
     async def resume_run(
-        self, execution_id: str, step_key: str, data: Any, *, run_id: str | None = None
+        self,
+        execution_id: str,
+        step_key: str,
+        data: Any,
+        *,
+        run_id: str | None = None,
+        answered_by: str | None = None,
     ) -> bool:
         """Answer what waits under a key in a run's tree; False when nothing does (any more).
 
         Raises:
+            AnswerError: The answer does not fit the form of the question.
             ValueError: There is no such run, or the data is too large.
         """
 

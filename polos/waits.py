@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from polos import event_data, serialization
+from polos.forms import ANSWERED_BY, checked_answer
 from polos.journal.event_waits import READ_MET_OF_TOPIC, Met, hand_over
 from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.journal.suspends import READ_WAIT, READ_WAITS, resume
@@ -46,7 +47,13 @@ class Answered:
 
 @dataclass(frozen=True)
 class Wait:
-    """A wait for an answer, open or over. `data` is what was asked, `answer` what was answered."""
+    """A wait for an answer, open or over.
+
+    Attributes:
+        data: What was asked.
+        answer: What was answered.
+        answered_by: Who answered, as far as that is known.
+    """
 
     status: str
     data: Any
@@ -56,6 +63,7 @@ class Wait:
     asked_at: float
     ended_at: float | None
     expires_at: float | None
+    answered_by: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -69,8 +77,18 @@ def find_wait(journal: Journal, run: Row, step_key: str) -> Wait | None:
     if not rows:
         return None
     status, asked, answer, error, began, ended, expires, run_id = rows[0]
-    given = serialization.loads(answer)["data"] if answer is not None else None
-    return Wait(status, serialization.loads(asked), given, error, run_id, began, ended, expires)
+    event = serialization.loads(answer) if answer is not None else {}
+    return Wait(
+        status,
+        serialization.loads(asked),
+        event.get("data"),
+        error,
+        run_id,
+        began,
+        ended,
+        expires,
+        event.get("answered_by"),
+    )
 
 
 def answer_wait(
@@ -82,6 +100,7 @@ def answer_wait(
     max_value_bytes: int,
     ring_again: float,
     run_id: str | None = None,
+    answered_by: str | None = None,
 ) -> Answered | None:
     """Answer what waits under a key in the tree of `run`; None when that comes too late.
 
@@ -89,13 +108,16 @@ def answer_wait(
     nobody has asked yet is kept for the first that asks.
 
     Raises:
+        AnswerError: It does not fit the form of the question.
         ValueTooLargeError, SerializationError: The data cannot be stored.
     """
     name = user_key(step_key)
     only = run_id or (run["id"] if run["id"] != run["root_id"] else None)
     waits = [row for row in journal.read(READ_WAITS, {"root": run["root_id"]}) if row[1] == name]
-    chosen = next((row[0] for row in waits if only in {None, row[0]}), None)
-    answer = Answer.of(run, step_key, data, max_value_bytes=max_value_bytes)
+    chosen, asked = next(((row[0], row[2]) for row in waits if only in {None, row[0]}), (None, None))
+    answer = Answer.of(
+        run, step_key, data, asked=asked, answered_by=answered_by, max_value_bytes=max_value_bytes
+    )
     [rows] = journal.commit([resume(chosen, name, **answer.columns(), ring_again=ring_again, only=only)])
     if not rows:
         return None
@@ -113,14 +135,27 @@ class Answer:
     output: str
 
     @classmethod
-    def of(cls, run: Row, step_key: str, data: Any, *, max_value_bytes: int) -> Answer:
-        """Return the answer to a key in the tree of `run`.
+    def of(
+        cls,
+        run: Row,
+        step_key: str,
+        data: Any,
+        *,
+        max_value_bytes: int,
+        asked: str | None = None,
+        answered_by: str | None = None,
+    ) -> Answer:
+        """Return the answer to a key in the tree of `run`; `asked` is the question, JSON text, if it is known.
 
         Raises:
+            AnswerError: It does not fit the form of the question.
             ValueTooLargeError, SerializationError: The data cannot be stored.
         """
         given = serialization.to_data(data)
         answer = given if isinstance(given, dict) else {"value": given}
+        if asked is not None:
+            answer = checked_answer(serialization.loads(asked), step_key, answer)
+        by = answered_by or answer.get(ANSWERED_BY)
         topic = event_data.topic_of(run["root_name"], run["root_id"])
         kind = event_data.resume_type(shown(user_key(step_key)))
         limit: dict[str, Any] = {"limit_bytes": max_value_bytes, "what": f"answer to {step_key!r}"}
@@ -128,7 +163,7 @@ class Answer:
             {"project": run["project"], "root": run["root_id"], "topic": topic},
             (kind, answer),
             serialization.dumps(answer, **limit),
-            serialization.dumps(_envelope(topic, kind, answer), **limit),
+            serialization.dumps(_envelope(topic, kind, answer, by), **limit),
         )
 
     def columns(self) -> dict[str, Any]:
@@ -178,10 +213,10 @@ def hand_over_all(
     return [(each.run_id, Woken(*rows[0])) for each, rows in zip(met, answers, strict=True) if rows]
 
 
-def _envelope(topic: str, kind: str, answer: dict[str, Any]) -> dict[str, Any]:
+def _envelope(topic: str, kind: str, answer: dict[str, Any], by: object) -> dict[str, Any]:
     """Return what `ctx.step.suspend` returns: the answer as the event that gave it."""
     now = time.time()
-    return {
+    event = {
         "id": str(uuid.uuid4()),
         "sequence_id": Position.at(now).sequence_id,
         "topic": topic,
@@ -189,3 +224,4 @@ def _envelope(topic: str, kind: str, answer: dict[str, Any]) -> dict[str, Any]:
         "data": answer,
         "created_at": api_time(now),
     }
+    return event if by is None else {**event, "answered_by": str(by)}

@@ -15,6 +15,7 @@ from polos.engine.inline import record_failure, value_of
 from polos.engine.outcomes import completed
 from polos.engine.runtime import Runtime
 from polos.engine.timers import set_alarm
+from polos.errors import AnswerError
 from polos.faultpoints import faultpoint
 from polos.journal.runs import READ_RUN, Claim, run_record
 from polos.journal.states import StepStatus
@@ -83,7 +84,7 @@ async def answer_once(
     """Answer what waits under a key in another tree; the answer and this step are recorded together.
 
     Raises:
-        StepExecutionError: There is no such run, now or on record.
+        StepExecutionError: There is no such run, or its form wants another answer, now or on record.
         ValueTooLargeError, SerializationError: The data cannot be stored.
     """
     claim = execution.claim
@@ -96,9 +97,15 @@ async def answer_once(
             problem = f"resume: there is no run {root_id!r} in project {claim.project!r}"
             await record_failure(runtime, execution, name, "resume", problem, position=position)
             return
-        answer = Answer.of(run, step_key, given, max_value_bytes=runtime.settings.max_value_bytes)
         waits = await runtime.journal.read(READ_WAITS, root=run["root_id"])
-        waiting = next((row[0] for row in waits if row[1] == user_key(step_key)), None)
+        found = ((row[0], row[2]) for row in waits if row[1] == user_key(step_key))
+        waiting, asked = next(found, (None, None))
+        try:
+            limit = runtime.settings.max_value_bytes
+            answer = Answer.of(run, step_key, given, asked=asked, max_value_bytes=limit)
+        except AnswerError as error:
+            await record_failure(runtime, execution, name, "resume", str(error), position=position)
+            return
         outcome = completed(None, runtime.settings, what="")
         record = record_step(
             claim.id,

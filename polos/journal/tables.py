@@ -359,6 +359,27 @@ class Deployment(JournalTable, table=True):
     first_seen_at: float
 
 
+class StandingApproval(JournalTable, table=True):
+    """A tool call that a person allowed for the rest of its session."""
+
+    __tablename__ = "standing_approval"
+
+    id: str = Field(primary_key=True)  # digest of project, session, agent, tool and arguments
+    project: str
+    session_id: str
+    agent: str  # name of the definition that calls the tool; empty: none
+    tool: str
+    arguments: str = Field(sa_type=Text)  # JSON text with sorted keys
+    run_id: str  # the tool's run that was answered so
+    answered_by: str | None = None
+    created_at: float
+
+    __table_args__ = (
+        Index("standing_approval_recent", "project", "created_at"),
+        Index("standing_approval_old", "created_at"),
+    )
+
+
 class ApiKey(JournalTable, table=True):
     """A key of the HTTP API. Only its digest is kept: the key itself is shown once, when it is made."""
 

@@ -8,6 +8,7 @@ import httpx
 
 from polos.errors import (
     AccessDeniedError,
+    AnswerError,
     ConfigurationError,
     IdempotencyError,
     PolosError,
@@ -95,6 +96,8 @@ def _final(status: int, message: str, url: str) -> PolosError | ValueError:
             return IdempotencyError(message)
         case 413:
             return ValueTooLargeError(message)
+        case 422:
+            return AnswerError(message)
         case status if status < 500:
             return ValueError(message)
         case _:

@@ -178,12 +178,20 @@ class RemoteTransport:
         return _handle(data_of(response, self._server.url, key="execution_id"))
 
     async def resume_run(
-        self, execution_id: str, step_key: str, data: Any, *, run_id: str | None = None
+        self,
+        execution_id: str,
+        step_key: str,
+        data: Any,
+        *,
+        run_id: str | None = None,
+        answered_by: str | None = None,
     ) -> bool:
         """See `Transport`."""
         body = {"step_key": step_key, "data": data if isinstance(data, dict) else {"value": data}}
         if run_id is not None:
             body["suspended_execution_id"] = run_id
+        if answered_by is not None:
+            body["answered_by"] = answered_by
         path = f"{_path(execution_id)}/resume"
         if await self.read_run(execution_id) is None:
             raise InputError(f"There is no run {execution_id!r} in this project")

@@ -12,10 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from polos.approval_links import right_of
-from polos.errors import ServiceUnavailableError, ValueTooLargeError
+from polos.errors import AnswerError, ServiceUnavailableError, ValueTooLargeError
+from polos.forms import ANSWERED_BY, Form, form_of
 from polos.serialization import is_storable
 from polos.server.errors import ApiError
-from polos.server.forms import ANSWERED_BY, WHOLE, Form, answer_of, form_of
+from polos.server.forms import WHOLE, answer_of
 from polos.server.local import refuse_strangers
 from polos.server.services import Services, services_of
 from polos.waits import Wait
@@ -98,6 +99,8 @@ async def answer_question(request: Request, execution_id: str, step_key: str) ->
         return _refused(error)
     except ValueTooLargeError as error:
         return _html(413, "Too large", str(error))
+    except AnswerError as error:
+        return _html(400, "Answer", str(error))
 
 
 def _admitted(request: Request, execution_id: str, step_key: str) -> Page:

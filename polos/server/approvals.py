@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from polos.errors import InputError, ValueTooLargeError
+from polos.errors import AnswerError, InputError, ValueTooLargeError
 from polos.records import api_time
 from polos.server.errors import ApiError, missing
 from polos.server.fields import JsonAnswer, Label, ServicesDep, Word, problems
@@ -28,6 +28,7 @@ class Approval(BaseModel):
     status: str
     data: Any = Field(None, description="What is asked.")
     answer: Any = None
+    answered_by: str | None = Field(None, description="As far as that is known.")
     asked_at: str | None = None
     resolved_at: str | None = None
     expires_at: str | None = None
@@ -38,6 +39,7 @@ class Answer(BaseModel):
     """An answer."""
 
     data: dict[str, Any]
+    answered_by: Word | None = Field(None, description="Who answers; else the name of the API key.")
 
 
 class Resume(Answer):
@@ -61,7 +63,7 @@ async def read_approval(
 @router.post(
     "/approvals/{execution_id}/{step_key:path}/submit",
     response_model=Approval,
-    responses={**problems(404, 409), 202: {"model": Approval}},
+    responses={**problems(404, 409, 422), 202: {"model": Approval}},
 )
 async def submit_approval(
     caller: CallerDep, services: ServicesDep, execution_id: Word, step_key: Label, body: Answer
@@ -70,20 +72,20 @@ async def submit_approval(
 
     An answer to what was not asked yet is kept: 202.
     """
-    return await _answered(services, caller, execution_id, step_key, body.data, None)
+    return await _answered(services, caller, execution_id, step_key, body, None)
 
 
 @router.post(
     "/executions/{execution_id}/resume",
     response_model=Approval,
-    responses={**problems(404, 409), 202: {"model": Approval}},
+    responses={**problems(404, 409, 422), 202: {"model": Approval}},
 )
 async def resume_execution(
     caller: CallerDep, services: ServicesDep, execution_id: Word, body: Resume
 ) -> JsonAnswer:
     """Answer what a run waits for, as its code calls it."""
     only = body.suspended_execution_id
-    return await _answered(services, caller, execution_id, body.step_key, body.data, only)
+    return await _answered(services, caller, execution_id, body.step_key, body, only)
 
 
 async def _wait(services: Services, caller: Caller, execution_id: str, step_key: str) -> Wait:
@@ -104,15 +106,15 @@ async def _answered(
     caller: Caller,
     execution_id: str,
     step_key: str,
-    data: dict[str, Any],
+    body: Answer,
     only: str | None,
 ) -> JsonAnswer:
     await _find(services, caller, execution_id, step_key)  # refuses links for other questions
-    await _answer(services, caller, execution_id, step_key, data, only)
+    await _answer(services, caller, execution_id, step_key, body, only)
     found = await _find(services, caller, execution_id, step_key)
     if found is not None:
         return JsonAnswer(_shown(execution_id, step_key, found))
-    kept = {"execution_id": execution_id, "step_key": step_key, "status": "kept", "answer": data}
+    kept = {"execution_id": execution_id, "step_key": step_key, "status": "kept", "answer": body.data}
     return JsonAnswer(Approval(**kept).model_dump(mode="json"), status_code=202)
 
 
@@ -121,14 +123,17 @@ async def _answer(
     caller: Caller,
     execution_id: str,
     step_key: str,
-    data: dict[str, Any],
+    body: Answer,
     only: Annotated[str | None, "the run that waits"],
 ) -> None:
     transport = services.direct(caller.project)
     try:
-        answered = await transport.resume_run(execution_id, step_key, data, run_id=only)
+        by = body.answered_by or caller.key_name
+        answered = await transport.resume_run(execution_id, step_key, body.data, run_id=only, answered_by=by)
     except ValueTooLargeError as error:
         raise ApiError(413, str(error)) from error
+    except AnswerError as error:
+        raise ApiError(422, str(error)) from error
     except InputError as error:
         raise missing(f"execution {execution_id!r}", caller.project) from error
     except (TypeError, ValueError, RecursionError) as error:  # what cannot be stored
@@ -146,6 +151,7 @@ def _shown(execution_id: str, step_key: str, wait: Wait) -> dict[str, Any]:
         "status": _STATUS[wait.status],
         "data": wait.data,
         "answer": wait.answer,
+        "answered_by": wait.answered_by,
         "asked_at": api_time(wait.asked_at),
         "resolved_at": api_time(wait.ended_at),
         "expires_at": api_time(wait.expires_at),

@@ -26,12 +26,14 @@ WINDOW_SECONDS = 60
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks. `key_id` is None in local mode; `approval` is the one wait that a link is for."""
+    """Who asks. `key_id` is None in local mode; `approval` is the one wait that a link is for,
+    `key_name` what the key was called when it was made."""
 
     project: str
     key_id: str | None
     is_admin: bool
     approval: tuple[str, str] | None = None
+    key_name: str | None = None
 
 
 class Gate:
@@ -82,7 +84,7 @@ async def _key_holder(services: Services, request: HTTPConnection) -> Caller:
     key = await services.journal.call(lambda journal: recognise(journal, secret.strip()))
     if key is None:
         raise _unknown("This API key is unknown or was revoked; make one with 'polos keys create'")
-    return Caller(key.project, key.id, key.is_admin)
+    return Caller(key.project, key.id, key.is_admin, key_name=key.name)
 
 
 def _link_token(request: HTTPConnection) -> str | None:
