@@ -60,7 +60,7 @@ class Field:
         return text
 
     def read(self, given: Any) -> Any:
-        """Return a value of an answer as the field's type has it: texts of HTML forms stand for what they say.
+        """Return a value of an answer in the field's type; texts, as HTML forms send them, are read.
 
         Raises:
             ValueError: It does not fit; the message says what would.
@@ -111,18 +111,18 @@ def checked_answer(question: Any, step_key: str, answer: dict[str, Any]) -> dict
     Raises:
         AnswerError: A field is missing or does not fit; the message names it.
     """
-    asked = question if isinstance(question, Mapping) else {}
+    is_lenient = isinstance(question, Mapping) and question.get("_source") in APPROVALS
     checked = dict(answer)
     for field in form_of(question, step_key).fields:
         given = answer.get(field.key, answer.get(field.name, field.default))
         if given is None or (given == "" and field.type != "boolean"):
-            if field.required:
+            if field.required and not is_lenient:
                 raise AnswerError(f"The answer to {step_key!r} lacks {_named(field)}, which is required")
             continue
         try:
             checked[field.key] = field.read(given)
         except ValueError as error:
-            if asked.get("_source") not in APPROVALS:
+            if not is_lenient:
                 raise AnswerError(f"The answer to {step_key!r} has {_named(field)} that {error}") from error
     return checked
 
@@ -144,8 +144,8 @@ def _numeric(given: Any) -> int | float:
     if isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given):
         return given
     try:
-        return _number(given)
-    except (ValueError, AttributeError, TypeError) as error:
+        return _number(given if isinstance(given, str) else "")
+    except ValueError as error:
         raise ValueError(f"takes a number, not {given!r}") from error
 
 

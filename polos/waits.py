@@ -145,7 +145,7 @@ class Answer:
         asked: str | None = None,
         answered_by: str | None = None,
     ) -> Answer:
-        """Return the answer to a key in the tree of `run`; `asked` is the question, JSON text, if it is known.
+        """Return the answer to a key in the tree of `run`; `asked`: the question, JSON text.
 
         Raises:
             AnswerError: It does not fit the form of the question.

@@ -66,7 +66,7 @@ async def _key_of_question(
     if gate.decide is not None and not await _decided(ctx, gate.tool, gate.decide, given):
         return None
     days = runtime.settings.standing_approval_days
-    if await runtime.journal.read(READ_STANDING, id=call.id, days=days):
+    if call.session_id and await runtime.journal.read(READ_STANDING, id=call.id, days=days):
         return None
     return f"approve_{gate.tool}_{uuid.uuid4()}"
 
@@ -98,7 +98,7 @@ async def _ask(runtime: Runtime, execution: Execution, gate: Gate, call: Allowed
     answer = event["data"]
     if answer.get("approved") is not True:
         raise RuntimeError(rejection(f"Tool {gate.tool!r}", answer))
-    if answer.get("allow_always") is True:
+    if answer.get("allow_always") is True and call.session_id:
         await _remember(runtime, execution, call, event.get("answered_by"))
 
 
@@ -110,7 +110,7 @@ def question(call: AllowedCall) -> dict[str, Any]:
             "description": f"{call.agent or 'A program'} wants to run {call.tool!r}.",
             "fields": [
                 field("approved", "boolean", "Approve this call?", required=True, default=False),
-                field("allow_always", "boolean", "Do not ask again for this call in this session", default=False),
+                field("allow_always", "boolean", "Allow this very call for the whole session", default=False),
                 field("feedback", "textarea", "Feedback"),
             ],
             "context": {"tool": call.tool, "input": call.arguments},

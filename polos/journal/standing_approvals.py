@@ -1,4 +1,4 @@
-"""Approvals that stand: the same call of a tool, in the same session of the same agent, is not asked again."""
+"""Approvals that stand: an equal call of a tool, by the same agent in the same session, asks nobody."""
 
 from __future__ import annotations
 

@@ -26,8 +26,7 @@ WINDOW_SECONDS = 60
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks. `key_id` is None in local mode; `approval` is the one wait that a link is for,
-    `key_name` what the key was called when it was made."""
+    """Who asks. `key_id` is None in local mode; `approval` is the one wait that a link is for."""
 
     project: str
     key_id: str | None

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
+import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
-from typing import Any, Literal, get_origin, is_typeddict, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, get_origin, is_typeddict, overload
 
 from pydantic import BaseModel
 
 from polos.callers import client_and_payload
 from polos.current import refuse_inside_run
-from polos.errors import ConfigurationError
 from polos.functions import (
     UserFunction,
     check_signature,
     is_model,
     is_unresolved,
     members,
+    positional_parameters,
     resolved,
     signature_of,
 )
@@ -27,7 +29,11 @@ from polos.queues import Queue
 from polos.registry import id_or_name, register
 from polos.workflows import Workflow
 
+if TYPE_CHECKING:
+    from polos.engine.context import WorkflowContext
+
 ToolApproval = Literal["always", "none"]
+ApprovalRule = ToolApproval | Callable[["WorkflowContext", Any], Any]
 
 _JSON_TYPES = (str, int, float, bool, NoneType, None, Any, object, inspect.Signature.empty)
 _JSON_CONTAINERS = (dict, list, tuple)
@@ -40,9 +46,13 @@ class Tool(Workflow):
     JSON schema the model sees, by default that of the function's input model. Other keyword arguments are
     ignored.
 
+    With ``approval="always"`` a person is asked before each call, after the hooks at the start; a function
+    ``(ctx, input) -> bool`` says for each input whether to ask. What is rejected, or not answered within
+    `approval_timeout` seconds (None: it waits for ever), fails the call with an error that the model reads.
+
     Raises:
-        ValueError: The id is empty, or `approval` is neither ``always`` nor ``none``.
-        TypeError: `func` does not take ``(ctx)`` or ``(ctx, payload)``, or a hook is not callable.
+        ValueError: The id is empty, or `approval` or `approval_timeout` is of no use.
+        TypeError: `func` or `approval` does not take ``(ctx, payload)``, or a hook is not callable.
     """
 
     def __init__(
@@ -54,9 +64,10 @@ class Tool(Workflow):
         queue: str | Queue | dict[str, Any] | None = None,
         on_start: Any = None,
         on_end: Any = None,
-        approval: ToolApproval | None = None,
+        approval: ApprovalRule | None = None,
         *,
         route: str | None = None,
+        approval_timeout: float | None = None,
         **_ignored: Any,
     ) -> None:
         super().__init__(
@@ -69,22 +80,39 @@ class Tool(Workflow):
             on_end=on_end,
             route=route,
         )
-        if approval not in ("always", "none", None):
-            raise ValueError(
-                f"approval={approval!r} of tool {id!r} cannot be used: give 'always', 'none' or None"
-            )
-        if approval == "always":
-            raise ConfigurationError(
-                f"tool {id!r}: this version of polos cannot ask for approval (approval='always') and never "
-                "runs such a tool without it; leave approval= out to let it run unasked"
-            )
-        self.approval: ToolApproval | None = approval
+        self.approval = _checked_approval(approval, id)
+        self.approval_timeout = _checked_timeout(approval_timeout, id)
         self._parameters = parameters
         register(self)
 
     async def _default_execute(self, ctx: Any, payload: dict[str, Any] | None = None) -> Any:
         """Do what the tool does; for subclasses that are given no `func`."""
         raise NotImplementedError(f"tool {self.id!r} has no func and does not override _default_execute")
+
+    def with_approval(self, approval: ApprovalRule | None, *, timeout: float | None = None) -> Self:
+        """Return a copy for the `tools` of an agent that asks as `approval` says; the tool stays as it is.
+
+        Raises:
+            ValueError, TypeError: `approval` or `timeout` is of no use.
+        """
+        gated = copy.copy(self)
+        gated.approval = _checked_approval(approval, self.id)
+        gated.approval_timeout = _checked_timeout(timeout, self.id)
+        return gated
+
+    async def call(self, ctx: Any, payload: Any = None) -> Any:
+        """Return what the function returns, once a person has approved where that is wanted.
+
+        Raises:
+            RuntimeError: It was rejected, or nobody answered in time.
+        """
+        if self.approval not in (None, "none"):
+            # A program that only defines tools pays for no engine.
+            from polos.engine.approving import Gate, pass_gate  # noqa: PLC0415
+
+            decide = self.approval if callable(self.approval) else None
+            await pass_gate(ctx, Gate(self.id, decide, self.approval_timeout), payload)
+        return await super().call(ctx, payload)
 
     @functools.cached_property
     def parameters(self) -> dict[str, Any]:
@@ -175,7 +203,7 @@ def tool(
     queue: str | Queue | dict[str, Any] | None = None,
     on_start: Any = None,
     on_end: Any = None,
-    approval: ToolApproval | None = None,
+    approval: ApprovalRule | None = None,
     **options: Any,
 ) -> Callable[[UserFunction], Tool]: ...
 
@@ -187,17 +215,18 @@ def tool(
     queue: str | Queue | dict[str, Any] | None = None,
     on_start: Any = None,
     on_end: Any = None,
-    approval: ToolApproval | None = None,
+    approval: ApprovalRule | None = None,
     **options: Any,
 ) -> Tool | Callable[[UserFunction], Tool]:
     """Make a function ``(ctx)`` or ``(ctx, input: Model)`` a registered `Tool`.
 
     Used as ``@tool`` or ``@tool(description="…")``. The id defaults to the function's name, the description
     to its docstring, the parameters to the JSON schema of its input. With ``approval="always"`` a person is
-    asked first. Unknown keywords are ignored.
+    asked first, with a function ``(ctx, input) -> bool`` where that returns True; see `Tool`. Unknown
+    keywords are ignored.
 
     Raises:
-        ValueError: The id is empty, or `approval` is neither ``always`` nor ``none``.
+        ValueError: The id is empty, or `approval` is of no use.
         TypeError: The input is not annotated with a model, or the return annotation is not JSON.
     """
     if callable(id):
@@ -219,6 +248,31 @@ def tool(
         )
 
     return decorate
+
+
+def _checked_approval(approval: Any, tool_id: str) -> ApprovalRule | None:
+    if callable(approval):
+        what = f"the approval function of tool {tool_id!r}"
+        if len(positional_parameters(approval, most=2, what=what)) != 2:
+            raise TypeError(f"{what} must take (ctx, input)")
+    elif approval not in ("always", "none", None):
+        raise ValueError(
+            f"approval={approval!r} of tool {tool_id!r} cannot be used: give 'always', 'none', None or a "
+            "function (ctx, input) that returns True to ask and False to run it"
+        )
+    rule: ApprovalRule | None = approval
+    return rule
+
+
+def _checked_timeout(seconds: Any, tool_id: str) -> float | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise ValueError(
+            f"approval_timeout={seconds!r} of tool {tool_id!r} cannot be used: give seconds, more than 0, or "
+            "None to wait for ever"
+        )
+    return float(seconds)
 
 
 def _check_tool_function(func: UserFunction, name: str) -> None:

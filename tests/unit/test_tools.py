@@ -6,7 +6,6 @@ import pytest
 from pydantic import BaseModel, Field
 
 from polos import registry
-from polos.errors import ConfigurationError
 from polos.tools.tool import Tool, tool
 from polos.workflows import Workflow, get_workflow
 
@@ -101,9 +100,24 @@ def test_a_tool_without_approval_is_accepted(approval):
     assert tool(id="t", approval=approval)(lambda ctx: 1).approval == approval
 
 
-def test_a_tool_that_needs_approval_is_refused_rather_than_run_without():
-    with pytest.raises(ConfigurationError, match="cannot ask for approval"):
-        tool(id="t", approval="always")(lambda ctx: 1)
+def test_a_copy_with_another_approval_leaves_the_tool_as_it_is():
+    t = tool(id="t", approval="always", approval_timeout=5)(lambda ctx: 1)
+    copied = t.with_approval("none")
+    assert (t.approval, t.approval_timeout) == ("always", 5.0)
+    assert (copied.approval, copied.approval_timeout, copied.id) == ("none", None, "t")
+    assert get_workflow("t") is t
+
+
+@pytest.mark.parametrize("approval", [lambda ctx: True, lambda a, b, c: True])
+def test_a_function_that_decides_takes_context_and_input(approval):
+    with pytest.raises(TypeError, match=r"the approval function of tool 't' must take"):
+        tool(id="t", approval=approval)(lambda ctx: 1)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "5", True, float("inf"), float("nan")])
+def test_a_timeout_of_no_use_is_refused(seconds):
+    with pytest.raises(ValueError, match=r"approval_timeout=.* of tool 't' cannot be used"):
+        tool(id="t", approval="always", approval_timeout=seconds)(lambda ctx: 1)
 
 
 def test_another_approval_is_refused():

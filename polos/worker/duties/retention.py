@@ -8,6 +8,7 @@ from typing import Protocol
 from polos import event_data
 from polos.journal.leases import take_lease
 from polos.journal.retention import MAX_EVENTS, MAX_TREES, READ_OLD_TREES, remove_old_events, remove_tree
+from polos.journal.standing_approvals import MAX_REMOVED, remove_old
 from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.settings import Settings
 from polos.worker.duties.desk import Desk
@@ -28,7 +29,7 @@ class Journal(Protocol):
 
 
 class RemoveOldRuns:
-    """Removes old trees of runs and old events in small batches; one sweeper at a time does."""
+    """Removes what is old in small batches: trees of runs, events, approvals. One sweeper at a time does."""
 
     every_seconds = EVERY_SECONDS
 
@@ -38,11 +39,16 @@ class RemoveOldRuns:
     def do(self, desk: Desk) -> float | None:
         """Remove one batch; say when to come again if there is more."""
         days = days_kept(desk.settings)
-        if not any(days.values()) or not desk.do(take_lease("retention", self._me, seconds=LEASE_SECONDS)):
+        standing = desk.settings.standing_approval_days
+        if not (any(days.values()) or standing) or not desk.do(
+            take_lease("retention", self._me, seconds=LEASE_SECONDS)
+        ):
             return None
         trees = remove_trees(desk, days)
         events = len(desk.do(remove_old_events(days["events"]))) if days["events"] else 0
-        return AGAIN_SECONDS if trees == MAX_TREES or events == MAX_EVENTS else None
+        approvals = len(desk.do(remove_old(standing))) if standing else 0
+        is_more = trees == MAX_TREES or events == MAX_EVENTS or approvals == MAX_REMOVED
+        return AGAIN_SECONDS if is_more else None
 
 
 def days_kept(settings: Settings) -> dict[str, float]:
