@@ -61,6 +61,9 @@ def from_chat(answer: Any, call_ids: CallIds, *, thinks_aloud: bool = False) -> 
         usage=_chat_usage(answer.get("usage") or {}),
         raw_output=[*_chat_reasoning(message), *_chat_text(message, content), *calls],
         stop_reason=choice.get("finish_reason"),
+        refusal=message.get("refusal")
+        or (message.get("provider_specific_fields") or {}).get("refusal")
+        or None,
         model=answer.get("model"),
     )
 
@@ -76,6 +79,7 @@ def from_responses(answer: Any, call_ids: CallIds) -> ModelAnswer:
         usage=_responses_usage(answer.get("usage") or {}),
         raw_output=items,
         stop_reason=_responses_stop_reason(answer, has_calls=bool(calls)),
+        refusal=_responses_refusal(answer.get("output") or ()),
         model=answer.get("model"),
     )
 
@@ -90,8 +94,7 @@ def _chat_content(message: Item, *, thinks_aloud: bool) -> str | None:
     content = message.get("content")
     if thinks_aloud and isinstance(content, str):
         content = without_thoughts(content)
-    elsewhere = message.get("provider_specific_fields") or {}
-    return content or message.get("refusal") or elsewhere.get("refusal") or None
+    return content or None
 
 
 def _chat_call(call: Item, call_ids: CallIds) -> Item:
@@ -186,7 +189,12 @@ def _responses_item(item: Item, call_ids: CallIds) -> Item:
 
 def _responses_text(item: Item) -> str:
     parts = item.get("content") or ()
-    return "".join(part.get("text") or part.get("refusal") or "" for part in parts)
+    return "".join(part.get("text") or "" for part in parts)
+
+
+def _responses_refusal(items: Iterable[Item]) -> str | None:
+    parts = [part for item in items if item.get("type") == "message" for part in item.get("content") or ()]
+    return "".join(part.get("refusal") or "" for part in parts) or None
 
 
 def _responses_stop_reason(answer: Item, *, has_calls: bool) -> str:

@@ -15,12 +15,12 @@ from polos.models.catalog import is_reasoning_model, litellm_provider, max_outpu
 from polos.models.delivery import Delivery
 from polos.models.failures import (
     Call,
-    empty_answer_error,
     error_code,
     error_response,
     failed_answer_error,
     model_error,
     timeout_error,
+    unusable_answer_error,
 )
 from polos.models.messages import (
     chat_messages,
@@ -110,8 +110,8 @@ async def ask(
     answer, body = await _exchange(attempt)
     if failure := body.get("error"):
         raise failed_answer_error(call, failure)
-    if not answer.content and not answer.tool_calls:
-        raise empty_answer_error(call, answer.stop_reason)
+    if (unusable := unusable_answer_error(call, answer)) is not None:
+        raise unusable
     if delivery:
         delivery.complete(answer)
     model = (answer.model or request.model).removeprefix(provider.prefix)

@@ -16,12 +16,12 @@ from typing import Any
 
 import httpx
 
-from polos.errors import ModelError
+from polos.errors import ModelError, ModelErrorKind
+from polos.models.kinds import advice, kind_of, may_pass
 from polos.models.providers import PROVIDERS
+from polos.models.request import ModelAnswer
 from polos.models.streams.assembler import StreamError
 
-_RETRYABLE_STATUSES = (408, 409, 429)
-_OUT_OF_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
 _TEXT_LIMIT = 600
 
 # What providers call errors in a stream, which have no status.
@@ -83,6 +83,12 @@ STATUS_OF_EXCEPTION: Mapping[str, int | bool] = {
     "Timeout": 408,
 }
 
+# And which code of a provider those stand for that have one.
+_CODE_OF_EXCEPTION: Mapping[str, str] = {
+    "ContentPolicyViolationError": "content_filter",
+    "ContextWindowExceededError": "context_length_exceeded",
+}
+
 
 @dataclass(frozen=True)
 class Call:
@@ -109,38 +115,47 @@ def model_error(error: BaseException, call: Call) -> ModelError:
     if any(isinstance(cause, TimeoutError | httpx.TimeoutException) for cause in causes):
         return timeout_error(call)
     if any(isinstance(cause, httpx.UnsupportedProtocol | httpx.InvalidURL) for cause in causes):
-        return _error(f"{call.base_url!r} is not a URL; check the base URL", call)
+        return _error(f"{call.base_url!r} is not a URL; check the base URL", call, ModelErrorKind.BAD_REQUEST)
     if (
         lost := next((cause for cause in causes if isinstance(cause, httpx.TransportError)), None)
     ) is not None:
         reason = str(lost) or type(lost).__name__
-        return _error(f"the connection failed ({reason}); check the base URL", call, retryable=True)
+        text = f"the connection failed ({reason}); check the base URL"
+        return _error(text, call, ModelErrorKind.UNAVAILABLE, retryable=True)
     if call.answered:
-        return _error(f"the answer cannot be read: {_describe(causes)}", call, retryable=True)
+        text = f"the answer cannot be read: {_describe(causes)}"
+        return _error(text, call, ModelErrorKind.BAD_ANSWER, retryable=True)
     return _from_exception(error, causes, call)
 
 
 def timeout_error(call: Call) -> ModelError:
     """Return the error of a call that took too long."""
     seconds = "" if call.timeout_seconds is None else f" within {call.timeout_seconds:g} seconds"
-    return _error(f"no answer{seconds}", call, retryable=True)
+    return _error(f"no answer{seconds}", call, ModelErrorKind.TIMEOUT, retryable=True)
 
 
-def empty_answer_error(call: Call, stop_reason: str | None) -> ModelError:
-    """Return the error of an answer that holds neither text nor tool calls."""
-    advice = "; raise max_output_tokens" if stop_reason == "length" else ""
-    return _error(
-        f"empty answer: neither text nor tool calls (stop reason {stop_reason!r}){advice}",
-        call,
-        retryable=True,
-    )
+def unusable_answer_error(call: Call, answer: ModelAnswer) -> ModelError | None:
+    """Return the error of an answer that is none: refused, filtered or empty; None if it can be used."""
+    if answer.refusal is not None:
+        return _declined(f"the model refused to answer: {answer.refusal}", call, ModelErrorKind.REFUSAL)
+    if answer.stop_reason == "content_filter" and call.provider == "anthropic":  # its word is "refusal"
+        return _declined("the model refused to answer", call, ModelErrorKind.REFUSAL)
+    if answer.stop_reason == "content_filter":
+        return _declined("the answer was cut by a content filter", call, ModelErrorKind.CONTENT_FILTER)
+    if answer.content or answer.tool_calls:
+        return None
+    # Room for the answer is what was missing: the same request would miss it again.
+    is_cut = answer.stop_reason == "length"
+    hint = "; raise max_output_tokens" if is_cut else ""
+    text = f"empty answer: neither text nor tool calls (stop reason {answer.stop_reason!r}){hint}"
+    return _error(text, call, ModelErrorKind.EMPTY, retryable=not is_cut)
 
 
 def failed_answer_error(call: Call, error: Mapping[str, Any]) -> ModelError:
     """Return the error an OpenAI Responses answer reports in its body."""
-    code = str(error.get("code") or "")
-    retryable = code in ("server_error", "rate_limit_exceeded", "vector_store_timeout", "")
-    return _error(f"the answer failed: {error.get('message') or code}", call, retryable=retryable)
+    code, text = str(error.get("code") or ""), str(error.get("message") or "")
+    kind = kind_of(None if code in ("", "vector_store_timeout") else 400, code, text)
+    return _declined(f"the answer failed: {text or code}", call, kind)
 
 
 def error_code(response: httpx.Response) -> str:
@@ -171,34 +186,30 @@ def _response(causes: list[BaseException]) -> httpx.Response | None:
 
 def _from_response(response: httpx.Response, call: Call) -> ModelError:
     text, code = _said(response)
-    status = response.status_code
-    retryable = _may_go_away(status) and code not in _OUT_OF_MONEY
-    advice = "" if retryable else f". {_advice(status, code, call)}"
-    return _error(
-        f"HTTP {status}: {text.rstrip('.')}{advice}",
+    kind = kind_of(response.status_code, code, f"{text} {_details(response)}")
+    return _declined(
+        f"HTTP {response.status_code}: {text}",
         call,
-        status_code=status,
-        retryable=retryable,
-        retry_after_seconds=_retry_after_seconds(response) if retryable else None,
+        kind,
+        status_code=response.status_code,
+        retry_after_seconds=_retry_after_seconds(response),
     )
 
 
 def _from_stream(broken: StreamError, call: Call) -> ModelError:
     """Map what ended a stream: it broke, or the provider said why in its last event."""
     if broken.said is None:
-        return _error(str(broken), call, retryable=True)
+        return _error(str(broken), call, ModelErrorKind.UNAVAILABLE, retryable=True)
     codes = [broken.said.get(name) for name in ("code", "type", "status")]
     status = next((status for code in codes if (status := _status_of(code)) is not None), None)
     code = str(broken.said.get("code") or broken.said.get("type") or "")
-    retryable = (status is None or _may_go_away(status)) and code not in _OUT_OF_MONEY
-    text = str(broken.said.get("message") or code or dict(broken.said)).rstrip(".")
-    advice = "" if retryable else f". {_advice(status or 0, code, call)}"
-    return _error(
-        f"the provider broke off its stream: {text}{advice}",
+    text = str(broken.said.get("message") or code or dict(broken.said))
+    return _declined(
+        f"the provider broke off its stream: {text}",
         call,
+        kind_of(status, code, text),
         status_code=status,
-        retryable=retryable,
-        retry_after_seconds=_retry_delay(json.dumps(broken.said, default=str)) if retryable else None,
+        retry_after_seconds=_retry_delay(json.dumps(broken.said, default=str)),
     )
 
 
@@ -209,21 +220,18 @@ def _status_of(code: Any) -> int | None:
     return _STATUS_OF_CODE.get(code)
 
 
-def _may_go_away(status: int) -> bool:
-    return status in _RETRYABLE_STATUSES or status >= 500
-
-
 def _from_exception(error: BaseException, causes: list[BaseException], call: Call) -> ModelError:
     """Map an exception without an HTTP answer by the LiteLLM class it is."""
-    names = (name.__name__ for name in type(error).__mro__)
+    names = [name.__name__ for name in type(error).__mro__]
     meaning = next((STATUS_OF_EXCEPTION[name] for name in names if name in STATUS_OF_EXCEPTION), False)
     if type(error).__name__ == "APIConnectionError" and not _is_network(causes):
         meaning = False  # LiteLLM's wrapping of any bug or bad input met while it built the request
+    text = _describe(causes)
     if isinstance(meaning, bool):
-        return _error(_describe(causes), call, retryable=meaning)
-    retryable = _may_go_away(meaning)
-    advice = "" if retryable else f". {_advice(meaning, '', call)}"
-    return _error(f"{_describe(causes)}{advice}", call, status_code=meaning, retryable=retryable)
+        kind = ModelErrorKind.UNAVAILABLE if meaning else ModelErrorKind.BAD_REQUEST
+        return _error(text, call, kind, retryable=meaning)
+    code = next((code for name, code in _CODE_OF_EXCEPTION.items() if name in names), "")
+    return _declined(text, call, kind_of(meaning, code, text), status_code=meaning)
 
 
 def _is_network(causes: list[BaseException]) -> bool:
@@ -235,9 +243,34 @@ def _describe(causes: list[BaseException]) -> str:
     return " ".join(f"{type(root).__name__}: {root}".split()).strip(": ")
 
 
+def _declined(
+    what: str,
+    call: Call,
+    kind: ModelErrorKind,
+    *,
+    status_code: int | None = None,
+    retry_after_seconds: float | None = None,
+) -> ModelError:
+    """Return the error of a request the provider turned down, with advice where waiting does not help."""
+    if may_pass(kind):
+        return _error(
+            what,
+            call,
+            kind,
+            status_code=status_code,
+            retryable=True,
+            retry_after_seconds=retry_after_seconds,
+        )
+    keys = PROVIDERS[call.provider].key_variables if call.provider in PROVIDERS else ()
+    todo = advice(kind, keys=keys, base_url=call.base_url, provider=call.provider)
+    what = what.rstrip(".")[: _TEXT_LIMIT - len(todo)]
+    return _error(f"{what}. {todo}", call, kind, status_code=status_code)
+
+
 def _error(
     what: str,
     call: Call,
+    kind: ModelErrorKind,
     *,
     status_code: int | None = None,
     retryable: bool = False,
@@ -247,6 +280,7 @@ def _error(
         f"{call.provider} model {call.model!r}: {_without_secrets(what, call.secrets)[:_TEXT_LIMIT]}",
         provider=call.provider,
         model=call.model,
+        kind=kind,
         status_code=status_code,
         retryable=retryable,
         retry_after_seconds=retry_after_seconds,
@@ -260,21 +294,6 @@ def _without_secrets(text: str, secrets: tuple[str, ...]) -> str:
     return re.sub(r"\b(sk|gsk|xai|key|pk)-[\w*-]{6,}|\bAIza[\w-]{10,}", "***", text)
 
 
-def _advice(status: int, code: str, call: Call) -> str:
-    if code in _OUT_OF_MONEY:
-        return "The account has no quota left: check its plan and billing"
-    variable = " or ".join(PROVIDERS[call.provider].key_variables) or "the credentials"
-    where = f"base URL {call.base_url!r}" if call.base_url else "base URL"
-    return {
-        401: f"Check {variable}",
-        402: "Check the account's plan and billing",
-        403: f"Check that {variable} may use this model",
-        404: f"Check the model name and the {where}",
-    }.get(
-        status, "Check the model name, the options and the messages; the same request would be refused again"
-    )
-
-
 def _said(response: httpx.Response) -> tuple[str, str]:
     """Return the message and the code of an error answer."""
     try:
@@ -286,6 +305,20 @@ def _said(response: httpx.Response) -> tuple[str, str]:
     if not isinstance(error, dict):
         return str(error), ""
     return str(error.get("message") or error), str(error.get("code") or error.get("type") or "")
+
+
+def _details(response: httpx.Response) -> str:
+    """Return the reasons some providers give beside the message, as text to search in."""
+    try:
+        body = json.loads(response.text)
+    except (ValueError, httpx.StreamError):
+        return ""
+    body = body[0] if isinstance(body, list) and body else body
+    error = body.get("error") if isinstance(body, dict) else None
+    found = (
+        [error.get(name) for name in ("details", "innererror", "status")] if isinstance(error, dict) else []
+    )
+    return json.dumps([each for each in found if each])
 
 
 def _plain_text(response: httpx.Response) -> str:

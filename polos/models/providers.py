@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from polos.errors import MissingCredentialError, ModelError
+from polos.errors import MissingCredentialError, ModelError, ModelErrorKind
 
 
 class Wire(Enum):
@@ -116,6 +116,7 @@ def find_endpoint(
             f"Set {' or '.join(provider.key_variables)}: provider {provider.name!r} needs a key",
             provider=provider.name,
             model=model,
+            kind=ModelErrorKind.AUTHENTICATION,
         )
     base_url = base_url or _first_variable(provider.base_url_variables)
     if provider.name == "azure" and not base_url:

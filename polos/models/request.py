@@ -66,6 +66,7 @@ class ModelAnswer(BaseModel):
         raw_output: Canonical items to append to the conversation, including the reasoning the
             provider wants to see again in the next call of the same run.
         stop_reason: ``stop``, ``tool_calls``, ``length`` or ``content_filter`` where the provider says.
+        refusal: Why the model declined, in its words; such an answer is raised as an error.
         model: The name the provider answered with.
     """
 
@@ -76,4 +77,5 @@ class ModelAnswer(BaseModel):
     usage: Usage = Field(default_factory=Usage)
     raw_output: list[Item] = Field(default_factory=list)
     stop_reason: str | None = None
+    refusal: str | None = Field(default=None, exclude=True)
     model: str | None = None

@@ -166,10 +166,11 @@ def test_geminis_signature_stays_out_of_the_call_id() -> None:
     assert message["tool_calls"][0]["provider_specific_fields"] == {"thought_signature": "c2ln"}
 
 
-def test_a_refusal_is_text() -> None:
+def test_a_refusal_is_no_text() -> None:
     body = chat_answer(None)
     body["choices"][0]["message"]["refusal"] = "no"
-    assert from_chat(body, CallIds(())).content == "no"
+    answer = from_chat(body, CallIds(()))
+    assert (answer.content, answer.refusal) == (None, "no")
 
 
 def test_responses_items_keep_their_order_and_lose_what_cannot_be_sent_back() -> None:

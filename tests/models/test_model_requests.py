@@ -204,16 +204,6 @@ async def test_litellms_own_retries_are_off(record: Recorder) -> None:
     assert len(record.seen) == 1
 
 
-@pytest.mark.parametrize("provider", ["openai", "groq"])
-async def test_a_refusal_is_the_answer(record: Recorder, provider: str) -> None:
-    refused = chat_answer(None)
-    refused["choices"][0]["message"]["refusal"] = "I will not"
-    record.answers(Answer(refused))
-    answer = await _ask(record, provider, "m", provider_llm_api="chat_completions")
-    assert answer.content == "I will not"
-    assert answer.raw_output == [{"role": "assistant", "content": "I will not"}]
-
-
 @pytest.mark.parametrize("provider", ["openai", "groq", "together"])
 async def test_reasoning_an_open_model_writes_before_its_answer_is_left_out(
     record: Recorder, provider: str

@@ -96,11 +96,6 @@ CHAT = {
         ],
         path="",
     ),
-    "a refusal": Twin(
-        "openai chat",
-        chat_with(content=None, refusal="I will not"),
-        chat_pieces({"role": "assistant", "content": None}, {"refusal": "I will "}, {"refusal": "not"}),
-    ),
     "reasoning in a field": Twin(
         "groq",
         chat_with(reasoning="well well"),

@@ -69,8 +69,6 @@ class ChatAssembler(Assembler):
         self._texts.setdefault(name, []).append(text)
         if name == "content":
             self.sink.text(self._thoughts.visible(text))
-        elif name == "refusal" and not any(self._texts.get("content", ())):
-            self.sink.text(text)
 
     def _add_field(self, name: str, value: Any) -> None:
         if name == "thinking_blocks" and value:

@@ -8,7 +8,7 @@ from polos.models.request import Item
 from polos.models.streams.assembler import Assembler, Sink, raise_if_error
 
 _ENDINGS = ("response.completed", "response.incomplete", "response.failed")
-_TEXT_PIECES = ("response.output_text.delta", "response.refusal.delta")
+_TEXT_PIECE = "response.output_text.delta"
 
 
 class ResponsesAssembler(Assembler):
@@ -23,7 +23,7 @@ class ResponsesAssembler(Assembler):
     def add(self, event: Item) -> None:
         """Take one event; kinds that add nothing to text and calls are passed over."""
         kind = event.get("type")
-        if kind in _TEXT_PIECES:
+        if kind == _TEXT_PIECE:
             self._add_text(event.get("output_index", 0), event["delta"])
         elif kind == "response.output_item.done":
             self._add_item(event["output_index"], event["item"])
