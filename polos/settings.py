@@ -132,6 +132,12 @@ class Settings:
     retention_days_completed: float | None = _setting("POLOS_RETENTION_DAYS_COMPLETED", _days, None)
     retention_days_failed: float | None = _setting("POLOS_RETENTION_DAYS_FAILED", _days, None)
     retention_days_cancelled: float | None = _setting("POLOS_RETENTION_DAYS_CANCELLED", _days, None)
+    session_retention_days: float = _setting(
+        "POLOS_SESSION_RETENTION_DAYS", _seconds, 30.0
+    )  # after the last use of a session; 0: for ever
+    session_max_blob_bytes: int = _setting(
+        "POLOS_SESSION_MAX_BLOB_BYTES", _count, 64 << 10
+    )  # of one image or file that a session remembers
     local_mode: str = _setting("POLOS_LOCAL_MODE", _one_of("true", "false"), "false")  # no keys
     cors_origins: tuple[str, ...] = _setting("POLOS_CORS_ORIGINS", _names, ())
     max_request_bytes: int = _setting("POLOS_MAX_REQUEST_BYTES", _positive_int, 10 << 20)

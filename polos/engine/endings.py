@@ -21,6 +21,7 @@ from polos.journal.cancelling import Cancelled, Cancelling, Target, awaited_belo
 from polos.journal.children import finish_child
 from polos.journal.closing import close_run
 from polos.journal.ends import Ending, finish_run
+from polos.journal.memory import Remembered
 from polos.journal.runs import Claim, retry_run
 from polos.journal.statements import Rows, Unit
 from polos.journal.states import RunStatus
@@ -102,7 +103,8 @@ async def finish(runtime: Runtime, execution: Execution, ending: Ending) -> str:
         await execution.put_away(error_signal(execution), patience_seconds=UNWIND_SECONDS)
     faultpoint("before_finish", f"{claim.kind} {claim.name}")
     ending = replace(ending, spent=execution.running.spent_seconds)
-    rows = await commit(runtime, execution, _ending_unit(runtime, claim, ending))
+    unit = _ending_unit(runtime, claim, ending, _remembered(execution, ending))
+    rows = await commit(runtime, execution, unit)
     faultpoint("after_finish", f"{claim.kind} {claim.name}")
     runtime.let_go(execution)  # a retry may be claimed here at once
     _, status, owner, number = rows[0]
@@ -147,7 +149,12 @@ async def _carried_out(work: Cancelling, journal: Journal) -> list[Cancelled]:
         return found
 
 
-def _ending_unit(runtime: Runtime, claim: Claim, ending: Ending) -> Unit:
+def _remembered(execution: Execution, ending: Ending) -> Remembered | None:
+    left = execution.remembered
+    return left if left is None or ending.status is RunStatus.COMPLETED else left.of_failure()
+
+
+def _ending_unit(runtime: Runtime, claim: Claim, ending: Ending, remembered: Remembered | None) -> Unit:
     if claim.awaited and claim.parent_id is not None and claim.parent_step is not None:
         return finish_child(
             claim.id,
@@ -157,8 +164,9 @@ def _ending_unit(runtime: Runtime, claim: Claim, ending: Ending) -> Unit:
             parent_id=claim.parent_id,
             parent_step=claim.parent_step,
             ring_again=runtime.settings.ring_again_seconds,
+            remembered=remembered,
         )
-    return finish_run(claim.id, claim.attempt, ending, root_id=claim.root_id)
+    return finish_run(claim.id, claim.attempt, ending, root_id=claim.root_id, remembered=remembered)
 
 
 async def commit(runtime: Runtime, execution: Execution, unit: Unit) -> Rows:

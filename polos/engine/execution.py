@@ -21,6 +21,7 @@ from polos.engine.taking_back import taken_back
 from polos.engine.tasks import DurableFuture, Task, only_waits, run_tasks, settled, waits_indirectly
 from polos.errors import NonDeterminismError
 from polos.journal.batches import READ_CHILD_NAMES
+from polos.journal.memory import Remembered
 from polos.journal.runs import READ_FENCE, Claim
 from polos.journal.statements import Row, Unit
 from polos.journal.states import RunStatus, StepStatus
@@ -50,6 +51,7 @@ class Execution(StepBook):
         self.moving = asyncio.Lock()  # held to deliver an outcome or to park: never both
         self.alarms = Alarms(clock)
         self.patches: dict[str, bool] = {}  # what was decided in this pass
+        self.remembered: Remembered | None = None  # what it leaves in the memory of its session, as of now
         self._new_steps: list[DurableFuture] = []  # steps that wait until all recorded outcomes are delivered
 
     @property

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from polos.journal.closing import closing_parts
 from polos.journal.creating import COUNTERS, PLACE_SECONDS, has_limits
 from polos.journal.ends import ENDING_VALUES, FINISHED, NUMBER_END, Ending, ended, is_ours, number_event
+from polos.journal.memory import Remembered, parts_of_end, sessions_of
 from polos.journal.runs import FENCE, RUNS, WAKE_VALUES, NewRun, Q, R, fence, ringing_from_now
 from polos.journal.statements import Part, Row, Statement, Unit, now, one_of
 from polos.journal.states import LIVE, QueueSlot, RunStatus, StepStatus
@@ -155,8 +156,9 @@ def finish_child(
     parent_id: str,
     parent_step: str,
     ring_again: float,
+    remembered: Remembered | None = None,
 ) -> Unit:
-    """End a run its parent waits for, and complete the parent's step.
+    """End a run its parent waits for, and complete the parent's step; `remembered` becomes true with it.
 
     Answers (id, parent status, parent owner, number of the event in the tree), nothing when the child is
     fenced. The parent gets the outcome whatever its own attempt has become.
@@ -178,11 +180,13 @@ def finish_child(
             Part(_WAKE_PARENT, params, guard=False),
             Part(_FINISH_CHILD, params),
             Part(_COMPLETE_PARENT_STEP, params, guard=False),
+            *parts_of_end(remembered, params),
         ),
         tuple({root_id: None, parent_id: None, run_id: None}),
         order=(root_id, parent_id, run_id),
         answer=2,
         check=Part(FINISHED, params),
+        sessions=sessions_of(remembered),
     )
 
 

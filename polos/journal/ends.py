@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, case, exists, literal_column, select, update
 
+from polos.journal.memory import Remembered, parts_of_end, sessions_of
 from polos.journal.runs import RUNS, R, fence, spent_running
 from polos.journal.statements import Part, Statement, Unit, now
 from polos.journal.states import RunStatus
@@ -107,14 +108,20 @@ is_ours = exists().where(
 NUMBER_END = number_event(is_ours)
 
 
-def finish_run(run_id: str, attempt: int, ending: Ending, *, root_id: str) -> Unit:
-    """End a run nobody waits for; answers (id, null, null, event number), nothing when it is not ours."""
+def finish_run(
+    run_id: str, attempt: int, ending: Ending, *, root_id: str, remembered: Remembered | None = None
+) -> Unit:
+    """End a run nobody waits for; answers (id, null, null, event number), nothing when it is not ours.
+
+    `remembered` becomes true with it.
+    """
     params = {"run": run_id, "attempt": attempt, "parent": None, "root": root_id, **ending.columns()}
     number = (Part(NUMBER_END, params, guard=False),) if root_id != run_id else ()
     return Unit(
-        (*number, Part(FINISH, params)),
+        (*number, Part(FINISH, params), *parts_of_end(remembered, params)),
         tuple({root_id: None, run_id: None}),
         order=(root_id, run_id),
         answer=len(number),
         check=Part(FINISHED, params),
+        sessions=sessions_of(remembered),
     )

@@ -24,6 +24,11 @@ LOCK_TOPICS = (
     "SELECT 1 FROM topic WHERE (project, name) IN (SELECT * FROM unnest(%s::text[], %s::text[])) "
     "ORDER BY project, name FOR NO KEY UPDATE"
 )
+LOCK_SESSIONS = (
+    "SELECT 1 FROM session WHERE (project, session_id, agent) IN "
+    "(SELECT * FROM unnest(%s::text[], %s::text[], %s::text[])) "
+    "ORDER BY project, session_id, agent FOR NO KEY UPDATE"
+)
 _LOST = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -64,7 +69,10 @@ def commands(units: Sequence[Unit], dialect: Dialect) -> tuple[list[Command], li
         head.append((LOCK_RUNS, (locks,)))
     topics = sorted({topic for unit in units for topic in unit.topics})
     if len(topics) > 1:
-        head.append((LOCK_TOPICS, ([place for place, _ in topics], [name for _, name in topics])))
+        head.append((LOCK_TOPICS, [list(column) for column in zip(*topics, strict=True)]))
+    sessions = sorted({session for unit in units for session in unit.sessions})
+    if len(sessions) > 1:
+        head.append((LOCK_SESSIONS, [list(column) for column in zip(*sessions, strict=True)]))
     return [*head, *body, ("COMMIT", None)], [place + len(head) for place in answers]
 
 

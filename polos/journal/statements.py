@@ -67,6 +67,28 @@ def _postgresql_texts_of(element: texts_of, compiler: SQLCompiler, **kw: Any) ->
     return f"(SELECT json_array_elements_text(CAST({compiler.process(element.clauses, **kw)} AS json)))"
 
 
+class texts_with_tokens(FunctionElement[Any]):  # noqa: N801 - reads as a SQL function
+    """The rows (place from 0, item, tokens) of a JSON list of [text, number]; for `table_valued`."""
+
+    inherit_cache = True
+
+
+@compiles(texts_with_tokens, "sqlite")
+def _sqlite_texts_with_tokens(element: texts_with_tokens, compiler: SQLCompiler, **kw: Any) -> str:
+    rows = f"json_each({compiler.process(element.clauses, **kw)})"
+    columns = "key AS place, json_extract(value, '$[0]') AS item, json_extract(value, '$[1]') AS tokens"
+    return f"(SELECT {columns} FROM {rows})"
+
+
+@compiles(texts_with_tokens, "postgresql")
+def _postgresql_texts_with_tokens(element: texts_with_tokens, compiler: SQLCompiler, **kw: Any) -> str:
+    rows = f"json_array_elements(CAST({compiler.process(element.clauses, **kw)} AS json))"
+    return (
+        "(SELECT CAST(n - 1 AS integer) AS place, v ->> 0 AS item, CAST(v ->> 1 AS integer) AS tokens"
+        f" FROM {rows} WITH ORDINALITY AS given (v, n))"
+    )
+
+
 def one_of(column: ColumnElement[Any], words: Iterable[str]) -> ColumnElement[bool]:
     """Return ``column IN (words)`` with the words, constants of ours, in the text: compiled once."""
     return column.in_([literal_column(f"'{word}'") for word in sorted(words)])
@@ -132,6 +154,7 @@ class Unit:
         order: Place in a batch: (root or run id, step name).
         topics: Topics whose counters the unit locks, as (project, name): PostgreSQL locks those of a batch in
             one order, after the runs.
+        sessions: Sessions whose rows it locks, as (project, session id, agent): likewise, after the topics.
         check: Asked when a unit was repeated after a lost connection and touched nothing: does the row stand
             already as this unit wanted it, by the same worker and attempt? Its rows are the answer then.
     """
@@ -144,6 +167,7 @@ class Unit:
     check: Part | None = None
     locks_first: bool = False
     topics: tuple[tuple[str, str], ...] = ()
+    sessions: tuple[tuple[str, str, str], ...] = ()
 
     def for_dialect(self, dialect: Dialect) -> tuple[tuple[Part, ...], int]:
         """Return the parts to run, and which of them answers."""

@@ -124,6 +124,7 @@ class Run(JournalTable, table=True):
         _partial("run_overdue", "status = 'waiting' AND claimed_at IS NOT NULL", "claimed_at"),
         _partial("run_illegal", ILLEGAL_RUN, "id"),
         _partial("run_live_child", "parent_id IS NOT NULL AND finished_at IS NULL", "parent_id"),
+        _partial("run_live_session", "finished_at IS NULL", "project", "session_id"),
         _partial("run_old", "parent_id IS NULL AND finished_at IS NOT NULL", "finished_at"),
         _partial("run_scheduled", "schedule_id IS NOT NULL AND finished_at IS NULL", "schedule_id"),
         _partial(
@@ -175,6 +176,66 @@ class Step(JournalTable, table=True):
         _partial("step_waits", "status = 'running' AND ring_at IS NOT NULL", "ring_at"),
         {"postgresql_with": {"fillfactor": "80"}},
     )
+
+
+class Session(JournalTable, table=True):
+    """What an agent remembers of a session: how much there is. Locked last, to number messages."""
+
+    __tablename__ = "session"
+
+    project: str = Field(primary_key=True)
+    session_id: str = Field(primary_key=True)
+    agent: str = Field(primary_key=True)
+    generation: str  # another one when what was remembered is deleted
+    last_message: int = 0  # number of the last one
+    last_summary: int = 0
+    summary: int | None = None  # number of the one that is loaded
+    loads_after: int = 0  # messages up to here are not loaded: a summary stands for them, or they are deleted
+    deleted_messages: int = 0  # up to this number they go, once no run that may have loaded them is live
+    deleted_summaries: int = 0
+    deleted_at: float | None = None  # until they are gone
+    created_at: float
+    used_at: float
+
+    __table_args__ = (
+        Index("session_used", "used_at"),
+        _partial("session_deleted", "deleted_at IS NOT NULL", "deleted_at"),
+    )
+
+
+class SessionMessage(JournalTable, table=True):
+    """One item of what was said in a session. Rows never change."""
+
+    __tablename__ = "session_message"
+
+    project: str = Field(primary_key=True)
+    session_id: str = Field(primary_key=True)
+    agent: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    run_id: str | None = None  # None: written by a program
+    place: int  # among those of its run, from 0
+    item: str = Field(sa_type=Text)
+    tokens: int  # about so many
+    created_at: float
+
+    __table_args__ = (_partial("session_message_run", "run_id IS NOT NULL", "run_id", "place", unique=True),)
+
+
+class SessionSummary(JournalTable, table=True):
+    """A text that stands for a range of messages. Rows never change."""
+
+    __tablename__ = "session_summary"
+
+    project: str = Field(primary_key=True)
+    session_id: str = Field(primary_key=True)
+    agent: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    run_id: str | None = None
+    text: str = Field(sa_type=Text)
+    tokens: int
+    first_message: int
+    last_message: int
+    created_at: float
 
 
 class Topic(JournalTable, table=True):
