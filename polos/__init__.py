@@ -10,6 +10,7 @@ from polos import aliases
 
 if TYPE_CHECKING:
     from polos.agents.agent import Agent, batch_agent_invoke
+    from polos.agents.fallbacks import FallbackModel
     from polos.agents.handoffs import Handoff
     from polos.agents.inputs import AgentRunConfig
     from polos.agents.stop_conditions import (
@@ -62,6 +63,7 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "polos.agents.agent": ("Agent", "batch_agent_invoke"),
+    "polos.agents.fallbacks": ("FallbackModel",),
     "polos.agents.handoffs": ("Handoff",),
     "polos.agents.inputs": ("AgentRunConfig",),
     "polos.agents.stop_conditions": (
@@ -127,6 +129,7 @@ __all__ = [
     "ExecutedToolConfig",
     "ExecutionCancelledError",
     "ExecutionHandle",
+    "FallbackModel",
     "GuardrailContext",
     "GuardrailError",
     "GuardrailResult",

@@ -10,7 +10,7 @@ TURN_STEP = "llm_stream:"  # begins the key of a turn's step where the answer is
 PLAIN_TURN_STEP = "llm_generate:"
 _LOOP_TURN = re.compile(r"(\d+)(?::\w+)?")  # the n-th call of a loop, perhaps made once more
 STEP_TYPE = "run"
-_SHOWN_OF_ANSWER = ("content", "tool_calls", "usage", "stop_reason", "model")
+_SHOWN_OF_ANSWER = ("content", "tool_calls", "usage", "stop_reason", "model", "provider")
 
 
 def topic_of(root_name: str, root_id: str) -> str:

@@ -25,6 +25,7 @@ NAMES = {
     "ExecutedToolConfig",
     "ExecutionCancelledError",
     "ExecutionHandle",
+    "FallbackModel",
     "GuardrailContext",
     "GuardrailError",
     "GuardrailResult",

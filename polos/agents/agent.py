@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, cast
 
 from pydantic import BaseModel
 
 from polos import serialization
+from polos.agents.fallbacks import FallbackModel, model_policy
 from polos.agents.handoffs import Handoff, check_handoffs
 from polos.agents.inputs import (
     AgentRunConfig,
@@ -58,6 +60,12 @@ class Agent(Workflow):
         output_retries: How often an answer that does not fit `output_schema` is sent back.
         handoffs: Agents that may take over the conversation, given as agents, ids or `Handoff`s.
         route: Celery queue of the fleet that runs it.
+        fallback_models: Asked in order when a model gives no answer: ``"provider/model"`` or `FallbackModel`.
+        fallback_on_content_filter: Whether they are asked also what a content filter refused.
+        model_retries: Further attempts of each model in one turn; ``POLOS_MODEL_MAX_ATTEMPTS`` counts the
+            first one too.
+        model_timeout_seconds: For a whole model call, instead of the setting.
+        chunk_timeout_seconds: For each silence in a streamed answer, instead of the setting.
 
     Raises:
         ValueError: id, provider or model is missing or unknown, or names or numbers contradict each other.
@@ -93,6 +101,11 @@ class Agent(Workflow):
         output_retries: int = 1,
         handoffs: list[Agent | Handoff | str] | None = None,
         route: str | None = None,
+        fallback_models: Sequence[str | FallbackModel] | None = None,
+        fallback_on_content_filter: bool = False,
+        model_retries: int | None = None,
+        model_timeout_seconds: float | None = None,
+        chunk_timeout_seconds: float | None = None,
     ) -> None:
         if not isinstance(model, str) or not model:
             raise ValueError(f"Agent {id!r} needs a model name, not {model!r}")
@@ -129,6 +142,14 @@ class Agent(Workflow):
         )
         self.compaction = compaction
         self.stream_to_workflow = stream_to_workflow
+        self.model_policy = model_policy(
+            id,
+            fallback_models=fallback_models,
+            fallback_on_content_filter=fallback_on_content_filter,
+            model_retries=model_retries,
+            model_timeout_seconds=model_timeout_seconds,
+            chunk_timeout_seconds=chunk_timeout_seconds,
+        )
         register(self)
 
     async def _body(self, ctx: Any, payload: dict[str, Any]) -> AgentResult:

@@ -10,13 +10,15 @@ from typing import Any
 
 from polos import event_data, serialization
 from polos.agents.agent import Agent
+from polos.agents.attempts import failures_of, judge
 from polos.agents.conversation import Asked, replayed
 from polos.agents.deltas import Deltas
+from polos.agents.fallbacks import ModelPolicy
+from polos.agents.model_calls import ModelCall, prepare_call
 from polos.current import Place, current_place
-from polos.engine.outcomes import back_off, completed, error_text, failed
+from polos.engine.outcomes import completed, failed
 from polos.engine.runtime import Models, Runtime
 from polos.engine.tasks import start_apart
-from polos.errors import ConfigurationError, ModelError, PolosError
 from polos.faultpoints import faultpoint
 from polos.journal.runs import READ_RUN, run_record
 from polos.journal.states import StepStatus
@@ -76,7 +78,8 @@ async def _execute(runtime: Runtime, claim: TurnClaim, worker_id: str) -> str:
         return await _hand_back(runtime, claim)
     try:
         asked = await _asked(runtime, claim)
-        request = _request(runtime, claim, agent, asked)
+        now = runtime.clock.time()
+        call = prepare_call(claim, agent, asked, run, runtime.settings, now=now)
         await runtime.models.ready()  # before `may_start`, which says what is true for a moment only
     except Exception as error:  # noqa: BLE001 - made from recorded values: another attempt cannot help
         return await _failed(runtime, claim, error, run)
@@ -87,27 +90,12 @@ async def _execute(runtime: Runtime, claim: TurnClaim, worker_id: str) -> str:
         return await _hand_back(runtime, claim)
     number = event_data.turn_number(claim.name)
     deltas = _deltas(runtime, claim, run, number) if asked.is_told_live and number is not None else None
-    return await _call(runtime, claim, request, run, asked, deltas)
+    return await _call(runtime, claim, call, run, deltas)
 
 
 async def _asked(runtime: Runtime, claim: TurnClaim) -> Asked:
     rows = await runtime.journal.read(READ_TURNS, run=claim.run_id, until=claim.position)
     return replayed(((row[0], row[1], row[2], row[3]) for row in rows), claim.name)
-
-
-def _speaker(agent: Agent, asked: Asked) -> Agent:
-    """Return the agent whose model is called.
-
-    Raises:
-        ConfigurationError: A handoff led to an agent that this process does not have.
-    """
-    speaker = agent.find_speaker(asked.agent)
-    if speaker is None:
-        raise ConfigurationError(
-            f"Agent {agent.id!r} handed over to {asked.agent!r}, which this worker does not know: import the "
-            "module that defines it (POLOS_IMPORTS), or name the agent itself in handoffs="
-        )
-    return speaker
 
 
 def _deltas(runtime: Runtime, claim: TurnClaim, run: dict[str, Any], number: int) -> Deltas:
@@ -120,41 +108,17 @@ def _deltas(runtime: Runtime, claim: TurnClaim, run: dict[str, Any], number: int
     )
 
 
-def _request(runtime: Runtime, claim: TurnClaim, agent: Agent, asked: Asked) -> ModelRequest:
-    speaker = _speaker(agent, asked)
-    config = speaker.config().model_copy(update=asked.config)
-    return ModelRequest(
-        provider=config.provider,
-        model=config.model,
-        messages=asked.messages,
-        system_prompt=config.system_prompt,
-        tools=config.tools,
-        temperature=config.temperature,
-        max_output_tokens=config.max_output_tokens,
-        provider_base_url=config.provider_base_url,
-        provider_llm_api=config.provider_llm_api,
-        provider_kwargs=asked.provider_kwargs if speaker.provider == agent.provider else {},
-        top_p=config.top_p,
-        output_schema=config.output_schema,
-        output_schema_name=config.output_schema_name,
-        idempotency_key=f"{claim.run_id}:{claim.name}",
-        timeout_seconds=runtime.settings.model_timeout_seconds,
-        chunk_timeout_seconds=runtime.settings.model_chunk_timeout_seconds,
-    )
-
-
 async def _call(
     runtime: Runtime,
     claim: TurnClaim,
-    request: ModelRequest,
+    call: ModelCall,
     run: dict[str, Any],
-    asked: Asked,
     deltas: Deltas | None,
 ) -> str:
     """Make the model call and record what came of it."""
     faultpoint("before_execute", f"turn {run['name']}")
     may_send = partial(_may_send, runtime, runtime.worker_id)
-    answering = _generate(runtime.models, request, deltas, current_place.get(), may_send)
+    answering = _generate(runtime.models, call.request, deltas, current_place.get(), may_send)
     calling = start_apart(answering, name=f"model call {run['name']}")
     runtime.turns[(claim.run_id, claim.name)] = calling
     try:
@@ -167,10 +131,10 @@ async def _call(
     except Exception as error:  # noqa: BLE001 - whatever a provider's client raises
         if runtime.draining:  # what is raised while the process closes says nothing about the model
             return await _hand_back(runtime, claim)
-        return await _failed(runtime, claim, error, run, asked)
+        return await _failed(runtime, claim, error, run, call)
     faultpoint("after_execute", f"turn {run['name']}")
-    outcome = _outcome(runtime, claim, answer)
-    return await _complete(runtime, claim, outcome, run, asked)
+    outcome = _outcome(runtime, claim, call.kept(answer))
+    return await _complete(runtime, claim, outcome, run, call.asked)
 
 
 async def _generate(
@@ -271,6 +235,7 @@ def _row(claim: TurnClaim, outcome: Outcome, seq: int) -> StepRow:
         None,
         outcome.error,
         None,
+        outcome.failures,
     )
 
 
@@ -279,44 +244,34 @@ async def _failed(
     claim: TurnClaim,
     error: Exception,
     run: dict[str, Any],
-    asked: Asked | None = None,
+    call: ModelCall | None = None,
 ) -> str:
-    failures = serialization.loads(claim.failures) if claim.failures else []
-    failures.append({"try": len(failures) + 1, "error": error_text(error), "at": runtime.clock.time()})
-    text = serialization.dumps(failures)
-    settings = runtime.settings
-    retryable = isinstance(error, PolosError) and error.retryable
-    if not retryable or len(failures) >= settings.model_max_attempts:
-        logger.warning("Turn %s of run %s failed: %s", claim.name, claim.run_id, error)
-        outcome = failed(_final_message(error, len(failures)), failures=text)
-        return await _complete(runtime, claim, outcome, run, asked)
-    delay = _delay(runtime, error, len(failures) - 1)
+    """Record that the model gave no answer, and go on as the policy of the agent that speaks says."""
+    verdict = judge(
+        error,
+        asked="" if call is None else call.label,
+        failures=failures_of(claim.failures),
+        policy=ModelPolicy() if call is None else call.policy,
+        settings=runtime.settings,
+        at=runtime.clock.time(),
+    )
+    if verdict.delay is None:
+        logger.warning("Turn %s of run %s failed: %s", claim.name, claim.run_id, verdict.error)
+        outcome = failed(verdict.error, failures=verdict.failures)
+        return await _complete(runtime, claim, outcome, run, None if call is None else call.asked)
+    delay = verdict.delay
     logger.info("Turn %s of run %s is tried again in %.1f s: %s", claim.name, claim.run_id, delay, error)
-    unit = retry_turn(claim, runtime.worker_id, error=error_text(error), failures=text, delay=delay)
+    unit = retry_turn(claim, runtime.worker_id, error=verdict.error, failures=verdict.failures, delay=delay)
     if not await runtime.journal.do(unit):
         return "taken over"
     _ring_later(runtime, claim, run, delay)
     return StepStatus.SCHEDULED.value
 
 
-def _delay(runtime: Runtime, error: Exception, attempt: int) -> float:
-    """Return the pause before the next attempt: what the provider asks for, else our own back-off."""
-    settings = runtime.settings
-    pause = back_off(
-        attempt, base_seconds=settings.model_retry_base_seconds, max_seconds=settings.model_retry_max_seconds
-    )
-    asked = error.retry_after_seconds if isinstance(error, ModelError) else None
-    return pause if asked is None else max(pause, asked)
-
-
 def _ring_later(runtime: Runtime, claim: TurnClaim, run: dict[str, Any], delay: float) -> None:
     """Ring when the pause is over; should this process die before, the sweeper does."""
     bell = (claim.run_id, claim.name, run["name"], run["route"], run["deployment"])
     runtime.clock.call_later(delay + 0.01, runtime.ring_turn, *bell)
-
-
-def _final_message(error: Exception, tries: int) -> str:
-    return f"{error_text(error)} (after {tries} attempts)" if tries > 1 else error_text(error)
 
 
 async def _hand_back(runtime: Runtime, claim: TurnClaim) -> str:

@@ -11,7 +11,7 @@ from polos.models.request import Item, ModelAnswer
 from polos.models.streams.thoughts import without_thoughts
 from polos.types import ToolCall, ToolCallFunction, Usage
 
-_SERVER_TOOL_MARK = "srvtoolu_"  # Anthropic's ids of calls it executes itself; their results name them
+SERVER_TOOL_MARK = "srvtoolu_"  # Anthropic's ids of calls it executes itself; their results name them
 _SIGNATURE_MARK = "__thought__"  # LiteLLM appends Gemini's thought signature, kilobytes long, to call ids
 
 
@@ -29,7 +29,7 @@ class CallIds:
 
     def accept(self, call_id: str | None) -> str:
         """Return `call_id` if it is new, else a fresh one."""
-        if call_id and call_id.startswith(_SERVER_TOOL_MARK):
+        if call_id and call_id.startswith(SERVER_TOOL_MARK):
             return call_id
         if self._first:
             call_id = self._first.popleft()
@@ -54,7 +54,7 @@ def from_chat(answer: Any, call_ids: CallIds, *, thinks_aloud: bool = False) -> 
     message = choice.get("message") or {}
     content = _chat_content(message, thinks_aloud=thinks_aloud)
     calls = [_chat_call(call, call_ids) for call in message.get("tool_calls") or ()]
-    ours = [call for call in calls if not call["call_id"].startswith(_SERVER_TOOL_MARK)]
+    ours = [call for call in calls if not call["call_id"].startswith(SERVER_TOOL_MARK)]
     return ModelAnswer(
         content=content,
         tool_calls=[tool_call(call) for call in ours],

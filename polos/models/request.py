@@ -68,6 +68,7 @@ class ModelAnswer(BaseModel):
         stop_reason: ``stop``, ``tool_calls``, ``length`` or ``content_filter`` where the provider says.
         refusal: Why the model declined, in its words; such an answer is raised as an error.
         model: The name the provider answered with.
+        provider: Who was asked: one of `polos.models.providers.PROVIDERS`.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -79,3 +80,4 @@ class ModelAnswer(BaseModel):
     stop_reason: str | None = None
     refusal: str | None = Field(default=None, exclude=True)
     model: str | None = None
+    provider: str | None = None

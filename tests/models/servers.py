@@ -59,6 +59,10 @@ class ModelServer:
     def fails(self, status: int, *, times: int | None = 1, **options: Any) -> None:
         self._server.state.scenarios.add(Fail(status, times=times, **options))
 
+    def script(self, *behaviors: Any) -> None:
+        """Add behaviours of `llmock.scenarios` as they are."""
+        self._server.state.scenarios.add(*behaviors)
+
     def hangs(self, seconds: float) -> None:
         self._server.state.scenarios.add(Delay(seconds))
 
