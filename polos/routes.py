@@ -71,9 +71,12 @@ class Routes:
 
     As with Celery's tasks, what is written on the definition comes first. `task_routes` matches readable
     names (``get_weather``, ``weather-agent``, ``weather-agent.turn``), then the names of the two tasks.
+
+    Args:
+        app: None where there is no Celery: only what is written on definitions counts.
     """
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any | None) -> None:
         self._app = app
 
     def of_run(self, name: str, declared: str | None = None) -> str:
@@ -94,6 +97,8 @@ class Routes:
         return {route, self.of_turn(definition.id, route)} if kind == "agent" else {route}
 
     def _configured(self, *names: str) -> str | None:
+        if self._app is None:
+            return None
         for name in names:
             found = self._app.amqp.router.lookup_route(name, (), {}, {})
             route = found.get("queue") if isinstance(found, dict) else found

@@ -43,7 +43,13 @@ class Connection(Protocol):
 
 
 class Database:
-    """The database of one URL. Holds no connection; `connect()` opens one."""
+    """The database of one URL. Holds no connection; `connect()` opens one.
+
+    Attributes:
+        has_schema: Whether it came with the schema of this version, and needs no look.
+    """
+
+    has_schema = False
 
     def __init__(self, url: str, *, sqlite_sync: str = "normal") -> None:
         self.url = _parsed(url)
@@ -84,10 +90,14 @@ class Database:
         """
         try:
             if self.is_sqlite:
-                return SqliteConnection(self.path, self.dialect, sync=self.sqlite_sync)
+                return self.open_sqlite()
             return PostgresConnection(self.conninfo, self.dialect)
         except JournalUnavailableError as error:
             raise self.unreachable(error) from error
+
+    def open_sqlite(self) -> SqliteConnection:
+        """Open a connection to an SQLite file."""
+        return SqliteConnection(self.path, self.dialect, sync=self.sqlite_sync)
 
     def unreachable(self, error: Exception) -> JournalUnavailableError:
         """Return the error that tells a user what is wrong with the database."""

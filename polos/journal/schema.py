@@ -28,6 +28,8 @@ def prepare(database: Database) -> None:
         SchemaVersionError: It is older (run ``polos db upgrade``) or newer (upgrade polos).
         JournalUnavailableError: The database does not answer.
     """
+    if database.has_schema:
+        return
     found = current_version(database)
     if found == HEAD:
         return

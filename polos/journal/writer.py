@@ -71,9 +71,8 @@ class SqliteBackend:
     """Small batches on the loop itself (a thread hop costs more than the commit), others in one thread."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
-        self._writes = SqliteConnection(database.path, database.dialect, sync=database.sqlite_sync)
-        self._reads = SqliteConnection(database.path, database.dialect, sync=database.sqlite_sync)
+        self._writes = database.open_sqlite()
+        self._reads = database.open_sqlite()
         self._thread = _CommitThread(self._writes)
 
     async def commit(self, units: Sequence[Unit]) -> list[Rows]:
@@ -171,6 +170,11 @@ class Writer:
         self._idle.clear()
         self._arrived.set()
         return await asyncio.shield(answer)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything is committed."""
+        return self._idle.is_set()
 
     async def close(self) -> None:
         """Commit what is waiting, then stop."""

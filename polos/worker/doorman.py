@@ -85,26 +85,32 @@ class Doorman:
         self._looks_everywhere = True
         self._is_wanted.set()
 
+    @property
+    def rests_seconds(self) -> float:
+        """In how many seconds it looks without being told."""
+        return max(self._next_look - time.monotonic(), 0.0)
+
     # -- its thread
 
     def _run(self) -> None:
         while not self._stopped:
             try:
-                self._look_where_wanted()
+                self.look_where_wanted()
             except JournalUnavailableError as error:
                 logger.warning("No run can be admitted, the database is away: %s", error)
                 self._give_up_for_now()
             except Exception:
                 logger.exception("Runs could not be admitted; the next look tries again")
                 self._give_up_for_now()
-            self._is_wanted.wait(max(self._next_look - time.monotonic(), 0.0))
+            self._is_wanted.wait(self.rests_seconds)
             self._is_wanted.clear()
 
     def _give_up_for_now(self) -> None:
         self._disconnect()
         self._next_look = time.monotonic() + LOOK_SECONDS
 
-    def _look_where_wanted(self) -> None:
+    def look_where_wanted(self) -> None:
+        """Admit what may begin, where this was told to look; everywhere now and then."""
         lanes, self._lanes = self._lanes, set()
         everywhere, self._looks_everywhere = self._looks_everywhere, False
         if everywhere or time.monotonic() >= self._next_look or len(lanes) > MANY_LANES:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 import uuid
 from collections.abc import Callable, Collection, Coroutine
@@ -19,17 +18,9 @@ from polos.engine.runtime import Runtime, worker_channel
 from polos.engine.signals import Fenced
 from polos.engine.tasks import install_task_factory, start_apart
 from polos.journal import schema
-from polos.journal.database import Connection
 from polos.journal.liveness import liveness_for
-from polos.journal.postgres import TransientConflictError
-from polos.journal.recovery import ring_offered
-from polos.journal.statements import Unit
 from polos.journal.workers import (
     READ_CLOCK,
-    Offer,
-    WorkerRow,
-    offer_definitions,
-    register_worker,
     remove_worker,
     start_draining,
 )
@@ -42,12 +33,11 @@ from polos.streaming.feed import Feed
 from polos.threads import DaemonThreads
 from polos.worker.audit import Audit
 from polos.worker.consuming import Consumed
-from polos.worker.declarations import declarations
-from polos.worker.definitions import offers, resolve
-from polos.worker.descriptions import described
+from polos.worker.definitions import resolve
 from polos.worker.doorman import Doorman
 from polos.worker.drain import drain
 from polos.worker.heartbeat import LOOK_AGAIN_SECONDS, Heartbeat
+from polos.worker.registration import Registration
 from polos.worker.sweeper import Sweeper
 
 logger = logging.getLogger("polos.worker")
@@ -73,12 +63,12 @@ class WorkerService:
         self._app = app
         self._connections = connections
         self._settings = settings
-        self._hostname = hostname
-        self._kind = kind
-        self._concurrency = concurrency
         self._routes = routes
         self._drain_seconds = drain_seconds
         self._routing = Routes(app)
+        self._registration = Registration(
+            settings, self._routing, hostname=hostname, kind=kind, concurrency=concurrency, served=routes
+        )
         self._liveness = liveness_for(connections.database)
         self._dispatcher = DispatchThread(Sender(app), connections.broker_outage.report)
         self._heartbeat = Heartbeat(
@@ -121,7 +111,8 @@ class WorkerService:
         self._heartbeat.start(self._heartbeat.worker_id)
         self._sweeper.start()
         self._doorman.start()
-        if self._settings.preload_models == "1" and any(kind == "agent" for kind, _ in self._offers()):
+        serves_agents = any(kind == "agent" for kind, _ in self._registration.offers())
+        if self._settings.preload_models == "1" and serves_agents:
             # No daemon: see `models.call`.
             threading.Thread(target=_preload_models, name="polos-preload", daemon=False).start()
 
@@ -158,13 +149,13 @@ class WorkerService:
     def offer_new_definitions(self) -> None:
         """Offer what was defined since this worker started."""
         if self._run_coroutine is not None and self.runtime is not None:
-            offered = self._offers()
-            details = described(offered, self._routing)
-            offer = offer_definitions(self.runtime.worker_id, offered, details=details)
-            self._run_coroutine(self.runtime.journal.do(offer))
-            self._run_coroutine(self._declare_again(offered))
-            self._run_coroutine(self.runtime.journal.do(self._waited_for()))
+            self._run_coroutine(self._offer_again(self.runtime))
             self._doorman.look()
+
+    async def _offer_again(self, runtime: Runtime) -> None:
+        [(now, _)] = await runtime.journal.read(READ_CLOCK)
+        for unit in self._registration.offer_again(runtime.worker_id, now):
+            await runtime.journal.do(unit)
 
     async def _start_on_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -217,51 +208,7 @@ class WorkerService:
         await models.close()
 
     def _register(self) -> None:
-        """Take the lock, then enter the worker: a sweeper that sees the row finds the lock held."""
-        settings = self._settings
-        connection = self._heartbeat.connect()
-        row = WorkerRow(
-            id=self._heartbeat.worker_id,
-            hostname=self._hostname,
-            pid=os.getpid(),
-            project=settings.project_id,
-            deployment=settings.deployment_id,
-            kind=self._kind,
-            routes=",".join(sorted(self._routes)),
-            concurrency=self._concurrency,
-        )
-        offered = self._offers()
-        details = described(offered, self._routing)
-        connection.commit([register_worker(row, offered, details=details)])
-        self._declare(connection, offered)
-        connection.commit([self._waited_for()])
-        if not offered:
-            logger.warning(
-                "This worker offers nothing: no agent, tool or workflow is imported. Name the modules that "
-                "define them in POLOS_IMPORTS, or as arguments of 'polos worker'."
-            )
-
-    def _declare(self, connection: Connection, offered: Collection[Offer]) -> None:
-        """Enter the schedules and triggers of what this worker offers, one by one."""
-        [(now, _)] = connection.read(READ_CLOCK, {})
-        for unit in declarations(self._settings, self._routing, offered, now=now):
-            _certainly(connection, unit)
-
-    async def _declare_again(self, offered: Collection[Offer]) -> None:
-        assert self.runtime is not None
-        journal = self.runtime.journal
-        [(now, _)] = await journal.read(READ_CLOCK)
-        for unit in declarations(self._settings, self._routing, offered, now=now):
-            await journal.do(unit)
-
-    def _offers(self) -> list[tuple[str, str]]:
-        return offers(self._routing, self._routes)
-
-    def _waited_for(self) -> Unit:
-        settings = self._settings
-        return ring_offered(
-            self._heartbeat.worker_id, project=settings.project_id, deployment=settings.deployment_id
-        )
+        self._registration.enter(self._heartbeat.worker_id, self._heartbeat.connect())
 
     # -- what others tell it
 
@@ -312,16 +259,6 @@ class WorkerService:
             if call is not None:
                 call.cancel()
         await asyncio.gather(*(_dropped(execution) for execution in list(runtime.executions.values())))
-
-
-def _certainly(connection: Connection, unit: Unit) -> None:
-    """Commit a unit, again while it gets into the way of another worker's."""
-    while True:
-        try:
-            connection.commit([unit])
-            return
-        except TransientConflictError:
-            continue  # the database chose us to give way; the other is done
 
 
 async def _dropped(execution: Execution) -> None:

@@ -66,11 +66,13 @@ class Sweeper:
         nudge: Nudge = no_nudge,
         admit: Admit = no_admit,
         duties: Sequence[Duty] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._liveness = liveness
         self._desk = Desk(self._connect, dispatcher, routes, settings, nudge, admit)
         self._duties = all_duties(settings) if duties is None else list(duties)
+        self._monotonic = monotonic
         self._next_look: dict[Duty, float] = {}
         self._wanted_after = settings.sweep_seconds
         self._settings = settings
@@ -123,8 +125,8 @@ class Sweeper:
             self._stop.wait(SHORTEST_PAUSE_SECONDS)  # who is poked all the time has other things to do too
             pause = self._pause()
             self._sleeps_until = time.monotonic() + pause
-            if self._poked.wait(pause):  # what is due now was not when it was looked for
-                self._next_look = {duty: at for duty, at in self._next_look.items() if duty.every_seconds}
+            if self._poked.wait(pause):
+                self.look_everywhere()
             self._sleeps_until = math.inf
             self._poked.clear()
 
@@ -132,6 +134,15 @@ class Sweeper:
         if self._coroner.suspects:
             return min(self._settings.sweep_seconds, SUSPICION_SECONDS / 5)
         return min(self._settings.sweep_seconds * random.uniform(0.8, 1.2), self._wanted_after)
+
+    def look_everywhere(self) -> None:
+        """Have the next sweep look everywhere: what is due now was not when it was looked for."""
+        self._next_look = {duty: at for duty, at in self._next_look.items() if duty.every_seconds}
+
+    @property
+    def rests_seconds(self) -> float:
+        """In how many seconds the next sweep is wanted."""
+        return min(self._settings.sweep_seconds, self._wanted_after)
 
     def sweep(self) -> None:
         """Do every duty once."""
@@ -173,7 +184,7 @@ class Sweeper:
     def _do_duties(self) -> None:
         """Do every duty whose time has come; how soon the next sweep is wanted is remembered."""
         self._wanted_after = self._settings.sweep_seconds
-        now = time.monotonic()
+        now = self._monotonic()
         for duty in self._duties:
             if (pause := self._next_look.get(duty, 0.0) - now) > 0:
                 self._wanted_after = min(self._wanted_after, max(pause, SHORTEST_PAUSE_SECONDS))

@@ -8,14 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 
-from polos.agents.turn import execute_turn
-from polos.current import Place, current_place
-from polos.engine.coordinator import coordinate
 from polos.engine.runtime import NoSlot, Runtime
 from polos.routes import RUN_TASK, TURN_TASK
-from polos.step_names import shown
 from polos.worker.bridge import AsyncTask
-from polos.worker.forwarding import forward, may_serve
+from polos.worker.serving import serve_run, serve_turn
 from polos.worker.slots import current_slot
 from polos.worker.stock import HOST, NOT_READY, StockHost
 
@@ -81,22 +77,15 @@ async def _run(self: Any, run_id: str) -> str:
     runtime = _runtime(self.app)
     if runtime is None:
         return NOT_READY
-    current_place.set(Place(run_id))
-    if not may_serve(runtime, self.request.shadow):
-        return await forward(runtime, run_id)
-    became = await coordinate(runtime, run_id, current_slot() or NoSlot())
-    return await forward(runtime, run_id) if became == "held elsewhere" else _shown(became, run_id)
+    became = await serve_run(runtime, run_id, current_slot() or NoSlot(), label=self.request.shadow)
+    return _shown(became, run_id)
 
 
 async def _turn(self: Any, run_id: str, step: str) -> str:
     runtime = _runtime(self.app)
     if runtime is None:
         return NOT_READY
-    current_place.set(Place(run_id, shown(step)))
-    if not may_serve(runtime, self.request.shadow):
-        return await forward(runtime, run_id, step)
-    became = await execute_turn(runtime, run_id, step)
-    return await forward(runtime, run_id, step) if became == "held elsewhere" else _shown(became, run_id)
+    return _shown(await serve_turn(runtime, run_id, step, label=self.request.shadow), run_id)
 
 
 def _shown(became: str, run_id: str) -> str:
