@@ -9,6 +9,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from polos import serialization
+from polos.agents.delegates import tool_of, tool_of_agent
 from polos.agents.fallbacks import FallbackModel, model_policy
 from polos.agents.handoffs import Handoff, check_handoffs
 from polos.agents.inputs import (
@@ -38,7 +39,7 @@ from polos.inputs import check_labels
 from polos.models.providers import check_provider
 from polos.queues import Queue
 from polos.registry import register
-from polos.tools.tool import Tool
+from polos.tools.tool import ApprovalRule, Tool
 from polos.types import AgentConfig, AgentResult, ToolResult
 from polos.workflows import Workflow
 
@@ -50,7 +51,8 @@ class Agent(Workflow):
         id: Workflow id; also the agent's name in Flower and in the dashboard.
         provider: openai, anthropic, gemini, groq, fireworks, together, azure, ollama or litellm.
         model: Model name as the provider knows it.
-        tools: `Tool` objects, and dicts for tools built into the provider, passed on unchanged.
+        tools: `Tool` objects, agents and workflows, which become tools of their names, and dicts for tools
+            built into the provider, passed on unchanged.
         provider_base_url: URL of the provider's API, instead of its public one.
         provider_llm_api: OpenAI only: ``responses`` (default) or ``chat_completions``.
         stop_conditions: Checked after each turn that ran tools; the first that is true ends the run.
@@ -79,7 +81,7 @@ class Agent(Workflow):
         model: str,
         description: str | None = None,
         system_prompt: str | None = None,
-        tools: list[Tool | dict[str, Any]] | None = None,
+        tools: Sequence[Workflow | dict[str, Any]] | None = None,
         temperature: float | None = None,
         max_output_tokens: int | None = None,
         provider_base_url: str | None = None,
@@ -138,7 +140,7 @@ class Agent(Workflow):
         self.guardrails = guardrail_list(guardrails)
         self.guardrail_max_retries = _count(id, "guardrail_max_retries", guardrail_max_retries)
         self.handoffs = check_handoffs(
-            id, handoffs, [tool.id for tool in self.tools if isinstance(tool, Tool)]
+            id, handoffs, [tool.name for tool in self.tools if isinstance(tool, Tool)]
         )
         self.compaction = compaction
         self.stream_to_workflow = stream_to_workflow
@@ -159,7 +161,11 @@ class Agent(Workflow):
         return await run_loop(self, ctx, payload)
 
     def find_tool(self, name: str) -> Tool | None:
-        """Return this agent's own tool of that name."""
+        """Return this agent's own tool that the model calls by that name."""
+        return next((tool for tool in self.tools if isinstance(tool, Tool) and tool.name == name), None)
+
+    def find_run_tool(self, name: str) -> Tool | None:
+        """Return this agent's own tool that runs of that name are of."""
         return next((tool for tool in self.tools if isinstance(tool, Tool) and tool.id == name), None)
 
     def find_handoff(self, name: str) -> Agent | None:
@@ -168,7 +174,7 @@ class Agent(Workflow):
 
     def tool_names(self) -> list[str]:
         """Return the names of everything the model may call, sorted."""
-        own = [tool.id for tool in self.tools if isinstance(tool, Tool)]
+        own = [tool.name for tool in self.tools if isinstance(tool, Tool)]
         return sorted([*own, *(handoff.tool_name for handoff in self.handoffs)])
 
     def find_speaker(self, agent_id: str | None) -> Agent | None:
@@ -280,6 +286,35 @@ class Agent(Workflow):
             **kwargs,
         )
 
+    def as_tool(
+        self,
+        id: str | None = None,
+        description: str | None = None,
+        approval: ApprovalRule | None = None,
+        *,
+        input_schema: type[BaseModel] | None = None,
+        approval_timeout: float | None = None,
+        run_timeout_seconds: int | None = None,
+    ) -> Tool:
+        """Return this agent as a tool of others: each call is a child run, in the session of its caller.
+
+        The model gives the agent a text as `input`, or what `input_schema` wants, which the agent reads as
+        JSON. The call returns the agent's answer, structured output as data; where the agent fails, so does
+        the tool. The model calls it `id`, by default as the agent is called.
+
+        Raises:
+            ValueError, TypeError: `id`, `approval`, `approval_timeout` or `input_schema` is of no use.
+        """
+        return tool_of_agent(
+            self,
+            id=id,
+            description=description,
+            approval=approval,
+            approval_timeout=approval_timeout,
+            input_schema=input_schema,
+            run_timeout_seconds=run_timeout_seconds,
+        )
+
     async def run(  # type: ignore[override]  # an agent takes text where a workflow takes a payload
         self,
         client: Any = None,
@@ -375,12 +410,12 @@ async def batch_agent_invoke(client: RunStarter, agents: list[AgentRunConfig]) -
     ]
 
 
-def _checked_tools(agent_id: str, tools: list[Any] | None) -> list[Tool | dict[str, Any]]:
-    checked = list(tools or [])
-    for tool in checked:
-        if not isinstance(tool, Tool | dict):
+def _checked_tools(agent_id: str, tools: Sequence[Any] | None) -> list[Tool | dict[str, Any]]:
+    for tool in tools or ():
+        if not isinstance(tool, Workflow | dict):
             raise TypeError(f"Agent {agent_id!r}: {tool!r} is not a tool; decorate the function with @tool")
-    names = [tool.id for tool in checked if isinstance(tool, Tool)]
+    checked = [tool if isinstance(tool, dict) else tool_of(tool) for tool in tools or ()]
+    names = [tool.name for tool in checked if isinstance(tool, Tool)]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"Agent {agent_id!r} has several tools named {doubled}; give each its own id")
     return checked

@@ -43,8 +43,8 @@ class Tool(Workflow):
     """A workflow that a model may call; it registers itself.
 
     `func` takes ``(ctx, payload)``; a subclass may override `_default_execute` instead. `parameters` is the
-    JSON schema the model sees, by default that of the function's input model. Other keyword arguments are
-    ignored.
+    JSON schema the model sees, by default that of the function's input model, `name` what it calls the tool
+    by, by default its id. Other keyword arguments are ignored.
 
     With ``approval="always"`` a person is asked before each call, after the hooks at the start; a function
     ``(ctx, input) -> bool`` says for each input whether to ask. What is rejected, or not answered within
@@ -68,6 +68,7 @@ class Tool(Workflow):
         *,
         route: str | None = None,
         approval_timeout: float | None = None,
+        name: str | None = None,
         **_ignored: Any,
     ) -> None:
         super().__init__(
@@ -83,6 +84,7 @@ class Tool(Workflow):
         self.approval = _checked_approval(approval, id)
         self.approval_timeout = _checked_timeout(approval_timeout, id)
         self._parameters = parameters
+        self.name = name or id
         register(self)
 
     async def _default_execute(self, ctx: Any, payload: dict[str, Any] | None = None) -> Any:
@@ -111,7 +113,7 @@ class Tool(Workflow):
             from polos.engine.approving import Gate, pass_gate  # noqa: PLC0415
 
             decide = self.approval if callable(self.approval) else None
-            await pass_gate(ctx, Gate(self.id, decide, self.approval_timeout), payload)
+            await pass_gate(ctx, Gate(self.name, decide, self.approval_timeout), payload)
         return await super().call(ctx, payload)
 
     @functools.cached_property
@@ -127,7 +129,7 @@ class Tool(Workflow):
         """Return name, description and parameters as one flat function definition."""
         return {
             "type": "function",
-            "name": self.id,
+            "name": self.name,
             "description": self.description or "",
             "parameters": self.parameters,
         }

@@ -40,7 +40,7 @@ def resolve(kind: str, name: str, caller: str | None) -> Any:
     """Return a definition: a tool from its calling agent's own list first, else by id; None when unknown."""
     if kind == "tool" and caller is not None:
         agent = get_workflow(caller)
-        found = agent.find_tool(name) if agent is not None and hasattr(agent, "find_tool") else None
+        found = agent.find_run_tool(name) if agent is not None and hasattr(agent, "find_run_tool") else None
         if found is not None:
             return found
     definition = get_workflow(name)
