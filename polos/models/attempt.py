@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from polos.errors import ModelError
 from polos.models import anthropic
 from polos.models.answers import CallIds, from_chat, from_responses
 from polos.models.catalog import is_reasoning_model, litellm_provider, max_output_tokens, supported_options
 from polos.models.delivery import Delivery
+from polos.models.estimates import completed_usage, written_in
 from polos.models.failures import (
     Call,
     error_code,
@@ -107,25 +109,54 @@ async def ask(
         exchange=Exchange(before_send, streamed),
         delivery=delivery,
     )
-    answer, body = await _exchange(attempt)
-    if failure := body.get("error"):
-        raise failed_answer_error(call, failure)
-    if (unusable := unusable_answer_error(call, answer)) is not None:
+    try:
+        answer, body = await _exchange(attempt)
+    except ModelError as error:
+        error.usage = _usage_of_failure(attempt)
+        raise
+    model = (answer.model or request.model).removeprefix(provider.prefix)
+    usage = _priced(_counted(attempt, answer), attempt, body, model)
+    if (unusable := _why_unusable(call, answer, body)) is not None:
+        unusable.usage = usage
         raise unusable
     if delivery:
         delivery.complete(answer)
-    model = (answer.model or request.model).removeprefix(provider.prefix)
-    usage = _priced(answer.usage, attempt, body, model)
     return answer.model_copy(update={"model": model, "usage": usage})
 
 
-def _priced(usage: Usage, attempt: Attempt, body: Body, served_model: str) -> Usage:
+def _why_unusable(call: Call, answer: ModelAnswer, body: Body) -> ModelError | None:
+    if failure := body.get("error"):
+        return failed_answer_error(call, failure)
+    return unusable_answer_error(call, answer)
+
+
+def _usage_of_failure(attempt: Attempt) -> Usage | None:
+    """Return what a call that failed is billed for: what came of the answer, if it had begun to come."""
+    if not attempt.exchange.answered:
+        return None
+    streamed = attempt.exchange.streamed
+    assembler = streamed.assembler if streamed else None
+    said, written = (assembler.counted(), assembler.written) if assembler else (Usage(), 0)
+    return _priced(completed_usage(said, attempt.request, written=written), attempt)
+
+
+def _counted(attempt: Attempt, answer: ModelAnswer) -> Usage:
+    if answer.usage.total_tokens:
+        return answer.usage
+    return completed_usage(answer.usage, attempt.request, written=written_in(answer.raw_output))
+
+
+def _priced(
+    usage: Usage, attempt: Attempt, body: Body | None = None, served_model: str | None = None
+) -> Usage:
+    body = body or {}
+    billed = body.get("usage") or {}
     cost = call_cost(
         attempt.provider,
         attempt.request.model,
         usage,
         served_model=served_model,
-        billed=body.get("usage"),
+        billed=billed if billed.get("total_tokens") else None,
         service_tier=body.get("service_tier"),
     )
     return usage.model_copy(update={"cost": cost})

@@ -7,6 +7,7 @@ from typing import Any
 
 from polos.models.request import Item
 from polos.models.streams.assembler import Assembler, Sink, raise_if_error
+from polos.types import Usage
 
 # Which field of a block the pieces of each kind belong to.
 _TEXT_PIECES = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
@@ -50,6 +51,22 @@ class AnthropicAssembler(Assembler):
         content = [self._blocks[index] for index in sorted(self._blocks)]
         return {**self._message, "content": content, "usage": self._usage}
 
+    def counted(self) -> Usage:
+        """Return what the first event says of the input, and the last of the output."""
+        read, made = (
+            self._usage.get("cache_read_input_tokens"),
+            self._usage.get("cache_creation_input_tokens"),
+        )
+        input_tokens = (self._usage.get("input_tokens") or 0) + (read or 0) + (made or 0)
+        output_tokens = self._usage.get("output_tokens") or 0
+        return Usage(
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            total_tokens=input_tokens + output_tokens,
+            cache_read_input_tokens=read,
+            cache_creation_input_tokens=made,
+        )
+
     def _add_usage(self, usage: Item | None) -> None:
         self._usage.update({name: value for name, value in (usage or {}).items() if value is not None})
 
@@ -63,10 +80,12 @@ class AnthropicAssembler(Assembler):
         if kind in _TEXT_PIECES:
             text = delta[_TEXT_PIECES[kind]]
             self._pieces.setdefault((index, _TEXT_PIECES[kind]), []).append(text)
+            self.written += len(text) if kind != "signature_delta" else 0
             if kind == "text_delta":
                 self.sink.text(text)
         elif kind == "input_json_delta":
             self._pieces.setdefault((index, "input"), []).append(delta["partial_json"])
+            self.written += len(delta["partial_json"])
         elif kind == "citations_delta":
             block = self._blocks[index]
             block["citations"] = [*(block.get("citations") or ()), delta["citation"]]

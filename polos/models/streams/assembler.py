@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from polos.models.request import Item
+from polos.types import Usage
 
 
 class Sink(Protocol):
@@ -37,12 +38,14 @@ class Assembler(ABC):
     Attributes:
         is_complete: Whether the answer is whole should the stream end here.
         is_finished: Whether the provider has said that nothing follows.
+        written: Characters of output so far: text, reasoning and arguments of calls.
     """
 
     def __init__(self, sink: Sink) -> None:
         self.sink = sink
         self.is_complete = False
         self.is_finished = False
+        self.written = 0
 
     @abstractmethod
     def add(self, event: Item) -> None:
@@ -55,6 +58,10 @@ class Assembler(ABC):
     @abstractmethod
     def answer(self) -> Item:
         """Return the body a call that is not streamed would have had; once, after the last event."""
+
+    def counted(self) -> Usage:
+        """Return the tokens the provider has told of so far, for a stream that ends here."""
+        return Usage()
 
 
 def raise_if_error(event: Item) -> None:

@@ -60,6 +60,7 @@ class ChatAssembler(Assembler):
             if name == "tool_calls":
                 for piece in value or ():
                     self._calls.add(piece)
+                    self.written += len(str((piece.get("function") or {}).get("arguments") or ""))
             elif isinstance(value, str) and name not in ("role", *_STREAM_FIELDS):
                 self._add_text(name, value)
             else:
@@ -67,6 +68,7 @@ class ChatAssembler(Assembler):
 
     def _add_text(self, name: str, text: str) -> None:
         self._texts.setdefault(name, []).append(text)
+        self.written += len(text)
         if name == "content":
             self.sink.text(self._thoughts.visible(text))
 

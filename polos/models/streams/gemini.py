@@ -6,6 +6,7 @@ import json
 
 from polos.models.request import Item
 from polos.models.streams.assembler import Assembler, Sink, raise_if_error
+from polos.types import Usage
 
 
 class GeminiAssembler(Assembler):
@@ -34,6 +35,18 @@ class GeminiAssembler(Assembler):
         content = {"role": "model", "parts": self._parts}
         return {**self._answer, "candidates": [{**self._candidate, "content": content}]}
 
+    def counted(self) -> Usage:
+        """Return what the last event said: each counts what came so far."""
+        usage = self._answer.get("usageMetadata") or {}
+        input_tokens = usage.get("promptTokenCount") or 0
+        output_tokens = (usage.get("candidatesTokenCount") or 0) + (usage.get("thoughtsTokenCount") or 0)
+        return Usage(
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            total_tokens=input_tokens + output_tokens,
+            cache_read_input_tokens=usage.get("cachedContentTokenCount"),
+        )
+
     def _add_candidate(self, candidate: Item) -> None:
         self._candidate.update({name: value for name, value in candidate.items() if name != "content"})
         for part in (candidate.get("content") or {}).get("parts") or ():
@@ -42,6 +55,7 @@ class GeminiAssembler(Assembler):
             self.is_complete = True
 
     def _add_part(self, part: Item) -> None:
+        self.written += len(part.get("text") or "")
         last = self._parts[-1] if self._parts else {}
         if _is_text(part) and _is_text(last) and _may_join(last, part):
             last["text"] += part["text"]
@@ -55,6 +69,7 @@ class GeminiAssembler(Assembler):
 
     def _deliver(self, call: Item) -> None:
         arguments = json.dumps(call.setdefault("args", {}), ensure_ascii=False)  # as LiteLLM writes them
+        self.written += len(arguments)
         item = {
             "type": "function_call",
             "call_id": call.get("id"),

@@ -33,6 +33,7 @@ class OllamaAssembler(Assembler):
         return {**self._answer, "message": {"role": "assistant", **texts, **calls}}
 
     def _add_message(self, message: Item) -> None:
+        self.written += sum(len(message.get(name) or "") for name in ("thinking", "content"))
         if thinking := message.get("thinking"):
             self._texts.setdefault("thinking", []).append(thinking)
         if text := message.get("content"):

@@ -57,17 +57,19 @@ _FORMATS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class Streamed:
     """What a streamed call needs beyond its request.
 
     Attributes:
         sink: Told of each piece.
         chunk_timeout_seconds: How long the stream may be silent once it has begun.
+        assembler: What has come so far; None before the stream begins.
     """
 
     sink: Sink
     chunk_timeout_seconds: float
+    assembler: Assembler | None = None
 
 
 async def send_streamed(
@@ -90,7 +92,7 @@ async def send_streamed(
     response = await _ask_for_a_stream(send, request, found, refused=refused)
     if not response.is_success or _content_type(response) in _NOT_STREAMED:
         return await _read_whole(response)
-    assembler = found.assembler(streamed.sink)
+    assembler = streamed.assembler = found.assembler(streamed.sink)
     await _read(response, assembler, streamed.chunk_timeout_seconds)
     return _assembled(response, assembler.answer())
 

@@ -23,6 +23,8 @@ class ResponsesAssembler(Assembler):
     def add(self, event: Item) -> None:
         """Take one event; kinds that add nothing to text and calls are passed over."""
         kind = event.get("type")
+        if isinstance(event.get("delta"), str):
+            self.written += len(event["delta"])
         if kind == _TEXT_PIECE:
             self._add_text(event.get("output_index", 0), event["delta"])
         elif kind == "response.output_item.done":

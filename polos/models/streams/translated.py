@@ -17,7 +17,7 @@ async def read_translated(stream: Any, streamed: Streamed) -> Item:
     Raises:
         StreamError: It fell silent, or ended before the answer was complete.
     """
-    assembler = ChatAssembler(streamed.sink)
+    assembler = streamed.assembler = ChatAssembler(streamed.sink)
     seconds = streamed.chunk_timeout_seconds
     try:
         async with asyncio.timeout(seconds) as silence:
