@@ -168,9 +168,9 @@ class Agent(Workflow):
         """Return this agent's own tool that runs of that name are of."""
         return next((tool for tool in self.tools if isinstance(tool, Tool) and tool.id == name), None)
 
-    def find_handoff(self, name: str) -> Agent | None:
-        """Return the agent that takes over when the model calls tool `name`."""
-        return next((one.find_agent() for one in self.handoffs if one.tool_name == name), None)
+    def find_handoff(self, name: str) -> Handoff | None:
+        """Return the handoff that the model asks for when it calls tool `name`."""
+        return next((one for one in self.handoffs if one.tool_name == name), None)
 
     def tool_names(self) -> list[str]:
         """Return the names of everything the model may call, sorted."""

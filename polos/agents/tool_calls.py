@@ -67,8 +67,8 @@ def output_of(result: ToolResult) -> Item:
 
 def _checked_call(speaker: Agent, call: ToolCall) -> _Call:
     name = call.function.name
-    tool, agent = speaker.find_tool(name), speaker.find_handoff(name)
-    if tool is None and agent is None:
+    tool, handoff = speaker.find_tool(name), speaker.find_handoff(name)
+    if tool is None and handoff is None:
         return _Call(call, problem=f"tool {name!r} not found; the tools are {speaker.tool_names()}")
     try:
         arguments = json.loads(call.function.arguments or "{}")
@@ -76,6 +76,9 @@ def _checked_call(speaker: Agent, call: ToolCall) -> _Call:
         return _Call(call, problem=f"the arguments are not valid JSON: {error}")
     if not isinstance(arguments, dict):
         return _Call(call, problem=f"the arguments must be a JSON object, not {type(arguments).__name__}")
+    agent = None if handoff is None else handoff.find_agent()
+    if handoff is not None and agent is None:
+        return _Call(call, problem=f"agent {handoff.agent_id!r} is not defined in this worker")
     return _Call(call, arguments, tool, agent)
 
 

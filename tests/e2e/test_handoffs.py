@@ -116,4 +116,4 @@ async def test_an_agent_nobody_defined_is_not_handed_over_to(polos: Polos, model
     model.says("I do it myself.")
     result = await lonely.run(polos, "Go.")
     assert (result.result, result.agent_id) == ("I do it myself.", "handoff-lonely")
-    assert result.tool_results[0].status == "failed"
+    assert "'handoff-nobody' is not defined in this worker" in str(result.tool_results[0].error)

@@ -25,10 +25,10 @@ def test_the_model_sees_a_tool_for_each_agent() -> None:
     assert first["name"] == "transfer_to_billing_agent"
     assert "Knows invoices." in first["description"]
     assert (second["name"], second["description"].endswith("Later.")) == ("ask_later", True)
-    assert triage.find_handoff("transfer_to_billing_agent") is billing
-    assert triage.find_handoff("ask_later") is None
+    assert [handoff.find_agent() for handoff in triage.handoffs] == [billing, None]
     later = agent("later-defined")
-    assert triage.find_handoff("ask_later") is later
+    assert triage.handoffs[1].find_agent() is later
+    assert triage.find_handoff("ask_later") is triage.handoffs[1]
     assert triage.tool_names() == ["ask_later", "transfer_to_billing_agent"]
 
 
