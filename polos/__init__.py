@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from polos import aliases
 
 if TYPE_CHECKING:
-    from polos.agents.agent import Agent, batch_agent_invoke
+    from polos.agents.agent import Agent
+    from polos.agents.batches import batch_agent_invoke
     from polos.agents.fallbacks import FallbackModel
     from polos.agents.handoffs import Handoff
     from polos.agents.inputs import AgentRunConfig
@@ -62,7 +63,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PLACES = {
-    "polos.agents.agent": ("Agent", "batch_agent_invoke"),
+    "polos.agents.agent": ("Agent",),
+    "polos.agents.batches": ("batch_agent_invoke",),
     "polos.agents.fallbacks": ("FallbackModel",),
     "polos.agents.handoffs": ("Handoff",),
     "polos.agents.inputs": ("AgentRunConfig",),

@@ -142,7 +142,9 @@ async def test_hooks_change_messages_arguments_results_and_steps(polos: Polos, m
 async def test_a_hook_at_the_start_changes_the_input(polos: Polos, model: ModelServer) -> None:
     def rewritten(ctx: WorkflowContext, context: HookContext) -> HookResult:
         payload = context.current_payload
-        return HookResult.continue_with(modified_payload={**payload, "prompt": payload["prompt"] + " Briefly."})
+        return HookResult.continue_with(
+            modified_payload={**payload, "prompt": payload["prompt"] + " Briefly."}
+        )
 
     def whole(ctx: WorkflowContext, context: HookContext) -> HookResult:
         return HookResult.continue_with(modified_output={"result": context.current_output.result + "!"})

@@ -107,7 +107,9 @@ class Holder(BaseModel):
 @pytest.mark.parametrize(("schema", "field"), [(Bare, "Bare.maybe"), (Holder, "Bare.maybe")])
 def test_optional_fields_need_a_default(schema: type[BaseModel], field: str) -> None:
     if schema is Holder:
-        assert Agent(id="o", provider="openai", model="m", output_schema=Person).result_output_schema is Person
+        assert (
+            Agent(id="o", provider="openai", model="m", output_schema=Person).result_output_schema is Person
+        )
     with pytest.raises(ValueError, match=f"need a default.*{field}"):
         Agent(id="optional", provider="openai", model="m", output_schema=schema)
 

@@ -20,7 +20,9 @@ def agent(name: str, **options: Any) -> Agent:
 
 def test_the_model_sees_a_tool_for_each_agent() -> None:
     billing = agent("billing agent", description="Knows invoices.")
-    triage = agent("triage", handoffs=[billing, Handoff("later-defined", name="ask_later", description="Later.")])
+    triage = agent(
+        "triage", handoffs=[billing, Handoff("later-defined", name="ask_later", description="Later.")]
+    )
     first, second = triage.config().tools
     assert first["name"] == "transfer_to_billing_agent"
     assert "Knows invoices." in first["description"]
