@@ -45,7 +45,17 @@ if TYPE_CHECKING:
     from polos.queues import Queue, queue
     from polos.registry import get_all_workflows, get_workflow
     from polos.schedules import SchedulePayload
+    from polos.tools.ask_user import AskUserField, AskUserFieldOption, AskUserInput, create_ask_user_tool
     from polos.tools.tool import Tool, ToolApproval, tool
+    from polos.tools.web_search import (
+        TavilySearchConfig,
+        WebSearchFunction,
+        WebSearchOptions,
+        WebSearchResult,
+        WebSearchResultItem,
+        WebSearchToolConfig,
+        create_web_search_tool,
+    )
     from polos.types import (
         AgentConfig,
         AgentResult,
@@ -99,7 +109,17 @@ _PLACES = {
     "polos.queues": ("Queue", "queue"),
     "polos.registry": ("get_all_workflows", "get_workflow"),
     "polos.schedules": ("SchedulePayload",),
+    "polos.tools.ask_user": ("AskUserField", "AskUserFieldOption", "AskUserInput", "create_ask_user_tool"),
     "polos.tools.tool": ("Tool", "ToolApproval", "tool"),
+    "polos.tools.web_search": (
+        "TavilySearchConfig",
+        "WebSearchFunction",
+        "WebSearchOptions",
+        "WebSearchResult",
+        "WebSearchResultItem",
+        "WebSearchToolConfig",
+        "create_web_search_tool",
+    ),
     "polos.types": (
         "AgentConfig",
         "AgentResult",
@@ -123,6 +143,9 @@ __all__ = [
     "AgentResult",
     "AgentRunConfig",
     "AgentStreamHandle",
+    "AskUserField",
+    "AskUserFieldOption",
+    "AskUserInput",
     "BatchEventPayload",
     "BatchStepResult",
     "BatchWorkflowInput",
@@ -152,12 +175,18 @@ __all__ = [
     "StopConditionContext",
     "StreamEvent",
     "StreamResult",
+    "TavilySearchConfig",
     "Tool",
     "ToolApproval",
     "ToolCall",
     "ToolCallFunction",
     "ToolResult",
     "Usage",
+    "WebSearchFunction",
+    "WebSearchOptions",
+    "WebSearchResult",
+    "WebSearchResultItem",
+    "WebSearchToolConfig",
     "Workflow",
     "WorkflowContext",
     "WorkflowState",
@@ -165,6 +194,8 @@ __all__ = [
     "__version__",
     "batch_agent_invoke",
     "batch_invoke",
+    "create_ask_user_tool",
+    "create_web_search_tool",
     "executed_tool",
     "get_all_workflows",
     "get_workflow",

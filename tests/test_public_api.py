@@ -17,6 +17,9 @@ NAMES = {
     "AgentResult",
     "AgentRunConfig",
     "AgentStreamHandle",
+    "AskUserField",
+    "AskUserFieldOption",
+    "AskUserInput",
     "BatchEventPayload",
     "BatchStepResult",
     "BatchWorkflowInput",
@@ -46,12 +49,18 @@ NAMES = {
     "StopConditionContext",
     "StreamEvent",
     "StreamResult",
+    "TavilySearchConfig",
     "Tool",
     "ToolApproval",
     "ToolCall",
     "ToolCallFunction",
     "ToolResult",
     "Usage",
+    "WebSearchFunction",
+    "WebSearchOptions",
+    "WebSearchResult",
+    "WebSearchResultItem",
+    "WebSearchToolConfig",
     "Workflow",
     "WorkflowContext",
     "WorkflowState",
@@ -59,6 +68,8 @@ NAMES = {
     "__version__",
     "batch_agent_invoke",
     "batch_invoke",
+    "create_ask_user_tool",
+    "create_web_search_tool",
     "executed_tool",
     "get_all_workflows",
     "get_workflow",
@@ -88,7 +99,11 @@ def test_each_name_can_be_imported(name: str) -> None:
     value = getattr(polos, name)
 
     assert value is not None
-    assert getattr(value, "__name__", name) == name or name in {"ToolApproval", "__version__"}
+    assert getattr(value, "__name__", name) == name or name in {
+        "ToolApproval",
+        "WebSearchFunction",
+        "__version__",
+    }
 
 
 @pytest.mark.parametrize("name", sorted(NAMES - {"__version__"}))
