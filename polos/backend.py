@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from polos import event_data
+from polos.clock import SYSTEM_CLOCK, Clock
 from polos.connections import Connections, configured_app, installed_app
 from polos.dispatch import Doorbell, Sender, quietly
 from polos.errors import JournalUnavailableError
@@ -23,7 +24,7 @@ from polos.forking import ForkPlan
 from polos.forks import Forked
 from polos.journal import schema
 from polos.journal.cancelling import Cancelled, cancelling, carry_out, target_of
-from polos.journal.database import Connection
+from polos.journal.database import Connection, Database
 from polos.journal.forks import create_fork
 from polos.journal.postgres import TransientConflictError
 from polos.journal.queue_lists import list_queues
@@ -71,8 +72,9 @@ class EmbeddableWorker(Protocol):
 class ClientBackend(Forked):
     """The connections of one process for one client; made anew after a fork."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._settings = settings
+        self._clock = clock
         self._left: list[object] = []
         self._begin()
         self.watch_forks()
@@ -83,10 +85,15 @@ class ClientBackend(Forked):
         self._lock = threading.RLock()  # one journal connection, many threads
         self._app: Celery | None = None
         self._connections: Connections | None = None
+        self._database: Database | None = None
         self._journal: Connection | None = None
         self._worker: EmbeddableWorker | None = None
         self._feeds = Feeds(
-            _Journal(self), self._bus, self._hand_over, max_value_bytes=self._settings.max_value_bytes
+            _Journal(self),
+            self._bus,
+            self._hand_over,
+            max_value_bytes=self._settings.max_value_bytes,
+            clock=self._clock,
         )
         self._starter = Starter(_Journal(self), self._settings)
         self._buses: WeakKeyDictionary[asyncio.AbstractEventLoop, Bus] = WeakKeyDictionary()
@@ -94,7 +101,7 @@ class ClientBackend(Forked):
     def before_fork(self) -> None:
         """Let nothing be under way; an SQLite connection must not even be open when its process forks."""
         self._lock.acquire()
-        if self._connections is not None and self._connections.database.is_sqlite:
+        if self._database is not None and self._database.is_sqlite:
             self._disconnect()  # SQLite would take the parent's locks on the file for the child's own
 
     def after_fork(self) -> None:
@@ -117,9 +124,11 @@ class ClientBackend(Forked):
         with self._lock:
             if self._connections is None:
                 self._app, self._connections = self._configured()
+                self._database = self._connections.database
             if self._journal is None:
-                schema.prepare(self._connections.database)
-                self._journal = self._connections.database.connect()
+                assert self._database is not None
+                schema.prepare(self._database)
+                self._journal = self._database.connect()
 
     def _configured(self) -> tuple[Celery, Connections]:
         if (own := installed_app()) is not None:
@@ -136,7 +145,7 @@ class ClientBackend(Forked):
     @property
     def is_connected(self) -> bool:
         """Whether `connect` has nothing to do."""
-        return self._connections is not None and self._journal is not None
+        return self._database is not None and self._journal is not None
 
     async def close(self) -> None:
         """Drain an embedded worker and give all connections up."""
@@ -158,7 +167,7 @@ class ClientBackend(Forked):
             if self._app is not None and self._connections is not None and not self.rings_through_own_app:
                 self._app.close()
                 self._connections.close()
-            self._worker = self._journal = self._app = self._connections = None
+            self._worker = self._journal = self._app = self._connections = self._database = None
 
     def start_worker(self) -> None:
         """Serve this process's definitions from a thread of it, including those defined since."""
@@ -367,23 +376,28 @@ class ClientBackend(Forked):
     def _bus(self) -> Bus:
         loop = asyncio.get_running_loop()
         if (bus := self._buses.get(loop)) is None:
-            assert self._connections is not None, "connect() comes first"
             for ended in [known for known in self._buses if known.is_closed()]:
                 del self._buses[ended]  # a bus refers to its loop, which would keep both for ever
-            bus = self._buses[loop] = Bus(
-                self._connections.redis,
-                prefix=self._settings.redis_prefix,
-                report=self._connections.redis_outage.report,
-            )
+            bus = self._buses[loop] = self._new_bus()
         return bus
+
+    def _new_bus(self) -> Bus:
+        assert self._connections is not None, "connect() comes first"
+        return Bus(
+            self._connections.redis,
+            prefix=self._settings.redis_prefix,
+            report=self._connections.redis_outage.report,
+        )
 
     # -- the journal and the broker
 
     def _ring(self, doorbells: Sequence[Doorbell]) -> None:
-        assert self._app is not None, "connect() comes first"
-        assert self._connections is not None
         if doorbells:
-            self._connections.broker_outage.report(quietly(lambda: Sender(self._app).send(doorbells)))
+            self._send(doorbells)
+
+    def _send(self, doorbells: Sequence[Doorbell]) -> None:
+        assert self._connections is not None, "connect() comes first"
+        self._connections.broker_outage.report(quietly(lambda: Sender(self._app).send(doorbells)))
 
     def _read(self, statement: Statement, params: Params) -> Rows:
         return self._again(lambda journal: journal.read(statement, params))
@@ -411,8 +425,8 @@ class ClientBackend(Forked):
 
     def _connected(self) -> Connection:
         if self._journal is None:
-            assert self._connections is not None, "connect() comes first"
-            self._journal = self._connections.database.connect()
+            assert self._database is not None, "connect() comes first"
+            self._journal = self._database.connect()
         return self._journal
 
     def _disconnect(self) -> None:

@@ -30,6 +30,9 @@ class DurableFuture(asyncio.Future[Any]):
     """What a run awaits when only the journal can answer."""
 
 
+Kinds = type[asyncio.Future[Any]] | tuple[type[asyncio.Future[Any]], ...]
+
+
 def install_task_factory(loop: asyncio.AbstractEventLoop) -> None:
     """Make `loop` note every task a run creates, keeping the factory it has; harmless when done before."""
     inner = loop.get_task_factory()
@@ -60,16 +63,18 @@ def is_suspended(task: Task) -> bool:
     return task.done() or (waiter is not None and not waiter.done())
 
 
-def only_waits(tasks: Iterable[Task]) -> bool:
-    """Whether each task awaits a durable future, or tasks among `tasks`."""
+def only_waits(tasks: Iterable[Task], kinds: Kinds = DurableFuture) -> bool:
+    """Whether each task awaits a durable future, or others of these `kinds`, or tasks among `tasks`."""
     known = set(tasks)
-    return all(task.done() or _waits_durably(task, known) for task in known)
+    return all(task.done() or _waits_durably(task, known, kinds) for task in known)
 
 
 def waits_indirectly(tasks: Iterable[Task]) -> bool:
     """Whether each task awaits as in `only_waits`, or a lock, queue or time limit of asyncio beside it."""
     known = set(tasks)
-    return all(task.done() or _waits_durably(task, known) or _waits_beside(task) for task in known)
+    return all(
+        task.done() or _waits_durably(task, known, DurableFuture) or _waits_beside(task) for task in known
+    )
 
 
 def _waits_beside(task: Task) -> bool:
@@ -106,24 +111,26 @@ def _waiter(task: Task) -> asyncio.Future[Any] | None:
     return getattr(task, "_fut_waiter", None)  # set by both implementations of Task; nothing public tells
 
 
-def _waits_durably(task: Task, known: set[Task]) -> bool:
+def _waits_durably(task: Task, known: set[Task], kinds: Kinds) -> bool:
     waiter = _waiter(task)
     if waiter is None or waiter.done():
         return False
     frames = list(_frames(task))
     if any(_place(frame) == _WAIT_FOR for frame in frames):
         return False  # its time limit goes on with the code, too
-    return _is_durable(waiter, known) or _waits_for_tasks(task, frames, known)
+    return _is_durable(waiter, known, kinds) or _waits_for_tasks(task, frames, known, kinds)
 
 
-def _is_durable(waiter: asyncio.Future[Any], known: set[Task]) -> bool:
-    if isinstance(waiter, DurableFuture) or waiter in known:
+def _is_durable(waiter: asyncio.Future[Any], known: set[Task], kinds: Kinds) -> bool:
+    if isinstance(waiter, kinds) or waiter in known:
         return True
     children = getattr(waiter, "_children", None)  # of asyncio.gather
-    return children is not None and all(child.done() or _is_durable(child, known) for child in children)
+    return children is not None and all(
+        child.done() or _is_durable(child, known, kinds) for child in children
+    )
 
 
-def _waits_for_tasks(task: Task, frames: list[FrameType], known: set[Task]) -> bool:
+def _waits_for_tasks(task: Task, frames: list[FrameType], known: set[Task], kinds: Kinds) -> bool:
     """Whether the task is inside a helper of asyncio that waits, without limit, for tasks among `known`."""
     for frame in reversed(frames):
         if frame.f_code.co_name == _AS_COMPLETED:
@@ -131,7 +138,9 @@ def _waits_for_tasks(task: Task, frames: list[FrameType], known: set[Task]) -> b
         if _place(frame) == _WAIT:
             given = frame.f_locals
             waits_for = given["fs"] if given["timeout"] is None else ()
-            return bool(waits_for) and all(each.done() or _is_durable(each, known) for each in waits_for)
+            return bool(waits_for) and all(
+                each.done() or _is_durable(each, known, kinds) for each in waits_for
+            )
         if _place(frame) in _TASK_GROUPS:
             return True  # a group waits for tasks of the run only
         if not frame.f_globals["__name__"].startswith("asyncio."):

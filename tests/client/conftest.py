@@ -12,6 +12,7 @@ from scripts import Folder
 from sites import POLOS, Site, key_of, started_server
 
 from polos import PolosClient
+from polos.testing import runtime
 
 HERE = Path(__file__).parent
 QUICK = {"POLOS_SWEEP_SECONDS": "0.2", "POLOS_PRELOAD_MODELS": "0", "POLOS_EMBEDDED_WORKER": "0"}
@@ -36,6 +37,18 @@ def way(request: pytest.FixtureRequest) -> str:
 
 
 @pytest_asyncio.fixture
-async def client(site: Site, way: str) -> AsyncIterator[PolosClient]:
+async def site_client(site: Site, way: str) -> AsyncIterator[PolosClient]:
+    """A client of the site; tests that look at the site by other means, too, need one."""
     async with site.client(way) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(params=["direct", "http", "memory"])
+async def client(request: pytest.FixtureRequest) -> AsyncIterator[PolosClient]:
+    """A client of the site, or of a runtime in memory, which has to keep the same promises."""
+    if request.param == "memory":
+        async with runtime() as made:
+            yield made
+        return
+    async with request.getfixturevalue("site").client(request.param) as made:
         yield made

@@ -93,16 +93,18 @@ def test_the_sync_forms_do_the_same(site: Site, way: str) -> None:
         client.schedules.delete(made)
 
 
-async def test_a_published_event_starts_what_it_triggers_at_once(site: Site, client: PolosClient) -> None:
+async def test_a_published_event_starts_what_it_triggers_at_once(
+    site: Site, site_client: PolosClient
+) -> None:
     """Not when a sweeper comes by."""
-    [number] = await client.publish_events("client/orders", [events.EventData(data={"n": 7})])
+    [number] = await site_client.publish_events("client/orders", [events.EventData(data={"n": 7})])
     async with httpx.AsyncClient(base_url=site.url) as http:
         headers = {"Authorization": f"Bearer {site.keys['default']}"}
         params = {"workflow_id": "client-counted", "limit": 1}
         runs = (await http.get("/api/v1/workflows/runs", params=params, headers=headers)).json()
     newest = runs[0]
     assert newest["payload"]["sequence_id"] == number, "it was there when publish returned"
-    assert (await client.wait(newest["id"], timeout_seconds=20))["result"] == 7
+    assert (await site_client.wait(newest["id"], timeout_seconds=20))["result"] == 7
 
 
 async def test_a_triggered_workflow_can_be_started_by_hand(client: PolosClient) -> None:
