@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from polos import aliases
 
 if TYPE_CHECKING:
-    from polos.agents.agent import Agent
-    from polos.agents.batches import batch_agent_invoke
+    from polos.agents.agent import Agent, batch_agent_invoke
     from polos.agents.fallbacks import FallbackModel
     from polos.agents.handoffs import Handoff
     from polos.agents.inputs import AgentRunConfig
@@ -41,21 +40,14 @@ if TYPE_CHECKING:
     from polos.handles import ExecutionHandle
     from polos.hooks import HookAction, HookContext, HookResult, hook
     from polos.inputs import WorkflowState
+    from polos.mcp.environment import EnvironmentVariable
+    from polos.mcp.server import MCPServer
     from polos.program import Polos
     from polos.queues import Queue, queue
     from polos.registry import get_all_workflows, get_workflow
     from polos.schedules import SchedulePayload
-    from polos.tools.ask_user import AskUserField, AskUserFieldOption, AskUserInput, create_ask_user_tool
+    from polos.tools.content import ImageBlock, TextBlock, ToolContent
     from polos.tools.tool import Tool, ToolApproval, tool
-    from polos.tools.web_search import (
-        TavilySearchConfig,
-        WebSearchFunction,
-        WebSearchOptions,
-        WebSearchResult,
-        WebSearchResultItem,
-        WebSearchToolConfig,
-        create_web_search_tool,
-    )
     from polos.types import (
         AgentConfig,
         AgentResult,
@@ -73,8 +65,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PLACES = {
-    "polos.agents.agent": ("Agent",),
-    "polos.agents.batches": ("batch_agent_invoke",),
+    "polos.agents.agent": ("Agent", "batch_agent_invoke"),
     "polos.agents.fallbacks": ("FallbackModel",),
     "polos.agents.handoffs": ("Handoff",),
     "polos.agents.inputs": ("AgentRunConfig",),
@@ -105,21 +96,14 @@ _PLACES = {
     "polos.handles": ("ExecutionHandle",),
     "polos.hooks": ("HookAction", "HookContext", "HookResult", "hook"),
     "polos.inputs": ("WorkflowState",),
+    "polos.mcp.environment": ("EnvironmentVariable",),
+    "polos.mcp.server": ("MCPServer",),
     "polos.program": ("Polos",),
     "polos.queues": ("Queue", "queue"),
     "polos.registry": ("get_all_workflows", "get_workflow"),
     "polos.schedules": ("SchedulePayload",),
-    "polos.tools.ask_user": ("AskUserField", "AskUserFieldOption", "AskUserInput", "create_ask_user_tool"),
+    "polos.tools.content": ("ImageBlock", "TextBlock", "ToolContent"),
     "polos.tools.tool": ("Tool", "ToolApproval", "tool"),
-    "polos.tools.web_search": (
-        "TavilySearchConfig",
-        "WebSearchFunction",
-        "WebSearchOptions",
-        "WebSearchResult",
-        "WebSearchResultItem",
-        "WebSearchToolConfig",
-        "create_web_search_tool",
-    ),
     "polos.types": (
         "AgentConfig",
         "AgentResult",
@@ -143,12 +127,10 @@ __all__ = [
     "AgentResult",
     "AgentRunConfig",
     "AgentStreamHandle",
-    "AskUserField",
-    "AskUserFieldOption",
-    "AskUserInput",
     "BatchEventPayload",
     "BatchStepResult",
     "BatchWorkflowInput",
+    "EnvironmentVariable",
     "EventData",
     "EventPayload",
     "ExecutedToolConfig",
@@ -163,6 +145,8 @@ __all__ = [
     "HookAction",
     "HookContext",
     "HookResult",
+    "ImageBlock",
+    "MCPServer",
     "MaxStepsConfig",
     "MaxTokensConfig",
     "OutputError",
@@ -175,18 +159,14 @@ __all__ = [
     "StopConditionContext",
     "StreamEvent",
     "StreamResult",
-    "TavilySearchConfig",
+    "TextBlock",
     "Tool",
     "ToolApproval",
     "ToolCall",
     "ToolCallFunction",
+    "ToolContent",
     "ToolResult",
     "Usage",
-    "WebSearchFunction",
-    "WebSearchOptions",
-    "WebSearchResult",
-    "WebSearchResultItem",
-    "WebSearchToolConfig",
     "Workflow",
     "WorkflowContext",
     "WorkflowState",
@@ -194,8 +174,6 @@ __all__ = [
     "__version__",
     "batch_agent_invoke",
     "batch_invoke",
-    "create_ask_user_tool",
-    "create_web_search_tool",
     "executed_tool",
     "get_all_workflows",
     "get_workflow",

@@ -9,6 +9,7 @@ PolosError
 ├── AccessDeniedError (PermissionError)       polos server does not accept the key, or not for this
 ├── ModelError                                a provider refused, failed or answered nonsense
 │   └── MissingCredentialError (ValueError)   its key is not set
+├── ToolServerError                           an MCP server does not answer, refuses or fails
 ├── StepExecutionError                        a step failed for good; fails the run unless caught
 ├── GuardrailError                            a model's answers did not pass the guardrails of its agent
 ├── OutputError                               a model's answer does not fit the agent's output schema
@@ -135,6 +136,18 @@ class ModelError(PolosError):
 
 class MissingCredentialError(ModelError, ValueError):
     """The provider needs a key that is not set."""
+
+
+class ToolServerError(PolosError):
+    """A server of tools (MCP) cannot be started or reached, refuses, fails or does not answer in time.
+
+    Attributes:
+        retryable: Whether the same may succeed later.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
 
 
 class StepExecutionError(PolosError):

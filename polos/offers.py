@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from polos.journal.statements import Params, Rows, Statement
 from polos.journal.workers import READ_NEWEST_DEPLOYMENT, READ_OFFERING, READ_OFFERS
+from polos.registry import family_id
 from polos.settings import Settings
 
 
@@ -60,7 +61,8 @@ class Offers:
         """
         kind, name = record["workflow_type"], record["workflow_id"]
         deployment = record["deployment_id"]
-        if self._offering(record["project_id"], deployment, kind, name):
+        names = [name, family_id(name)] if kind == "tool" else [name]
+        if any(self._offering(record["project_id"], deployment, kind, each) for each in names):
             return None
         return (
             f"No live worker serves {kind or 'workflow'} {name!r} of deployment {deployment!r}: "

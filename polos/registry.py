@@ -64,7 +64,15 @@ def _same_code(previous: Workflow, definition: Workflow) -> bool:
 
 def get_workflow(id: str) -> Workflow | None:
     """Return the workflow, agent or tool with this id, or None."""
-    return _definitions.get(id)
+    found = _definitions.get(id)
+    if found is None and (family := _definitions.get(family_id(id))) is not None:
+        return family.member(id)
+    return found
+
+
+def family_id(id: str) -> str:
+    """Return the id of the family that tool `id` would belong to: ``files.*`` for ``files.read``."""
+    return f"{id.partition('.')[0]}.*"
 
 
 def get_all_workflows() -> dict[str, Workflow]:

@@ -103,6 +103,11 @@ class Settings:
     model_retry_base_seconds: float = _setting("POLOS_MODEL_RETRY_BASE_SECONDS", _seconds, 1.0)
     model_retry_max_seconds: float = _setting("POLOS_MODEL_RETRY_MAX_SECONDS", _seconds, 60.0)
     model_prices: Path | None = _setting("POLOS_MODEL_PRICES", price_list_path, None)  # JSON, the user's
+    mcp_connect_seconds: float = _setting("POLOS_MCP_CONNECT_SECONDS", _pause, 30.0)
+    mcp_timeout_seconds: float = _setting("POLOS_MCP_TIMEOUT_SECONDS", _pause, 60.0)
+    mcp_list_seconds: float = _setting("POLOS_MCP_LIST_SECONDS", _seconds, 60.0)
+    mcp_idle_seconds: float = _setting("POLOS_MCP_IDLE_SECONDS", _seconds, 300.0)
+    mcp_restart_max_seconds: float = _setting("POLOS_MCP_RESTART_MAX_SECONDS", _seconds, 60.0)
     silence_limit_seconds: float = _setting("POLOS_SILENCE_LIMIT_SECONDS", _seconds, 10.0)
     beat_seconds: float = _setting("POLOS_BEAT_SECONDS", _seconds, 1.0)
     sweep_seconds: float = _setting("POLOS_SWEEP_SECONDS", _seconds, 1.0)
@@ -118,7 +123,6 @@ class Settings:
     approval_secret: str = _setting("POLOS_APPROVAL_SECRET", str, "")  # signs links; none are made without
     approval_link_seconds: float = _setting("POLOS_APPROVAL_LINK_SECONDS", _seconds, 7 * 86400.0)
     standing_approval_days: float = _setting("POLOS_STANDING_APPROVAL_DAYS", _seconds, 30.0)  # 0: for ever
-    search_timeout_seconds: float = _setting("POLOS_SEARCH_TIMEOUT_SECONDS", _pause, 30.0)  # of a web search
     stream_keep_seconds: float = _setting(
         "POLOS_STREAM_KEEP_SECONDS", _seconds, 3600.0
     )  # after its last entry

@@ -158,6 +158,10 @@ class Workflow:
         annotation = resolved(self.func, signature_of(self.func).return_annotation)
         return annotation if is_model(annotation) else None
 
+    def member(self, id: str) -> Workflow | None:
+        """Return the definition of this id, if this one stands for many; None otherwise."""
+        return None
+
     # -- what the engine does with it
 
     def check_payload(self, payload: object) -> Any:

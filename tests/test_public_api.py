@@ -17,12 +17,10 @@ NAMES = {
     "AgentResult",
     "AgentRunConfig",
     "AgentStreamHandle",
-    "AskUserField",
-    "AskUserFieldOption",
-    "AskUserInput",
     "BatchEventPayload",
     "BatchStepResult",
     "BatchWorkflowInput",
+    "EnvironmentVariable",
     "EventData",
     "EventPayload",
     "ExecutedToolConfig",
@@ -37,6 +35,8 @@ NAMES = {
     "HookAction",
     "HookContext",
     "HookResult",
+    "MCPServer",
+    "ImageBlock",
     "MaxStepsConfig",
     "MaxTokensConfig",
     "OutputError",
@@ -49,18 +49,14 @@ NAMES = {
     "StopConditionContext",
     "StreamEvent",
     "StreamResult",
-    "TavilySearchConfig",
+    "TextBlock",
     "Tool",
     "ToolApproval",
     "ToolCall",
     "ToolCallFunction",
+    "ToolContent",
     "ToolResult",
     "Usage",
-    "WebSearchFunction",
-    "WebSearchOptions",
-    "WebSearchResult",
-    "WebSearchResultItem",
-    "WebSearchToolConfig",
     "Workflow",
     "WorkflowContext",
     "WorkflowState",
@@ -68,8 +64,6 @@ NAMES = {
     "__version__",
     "batch_agent_invoke",
     "batch_invoke",
-    "create_ask_user_tool",
-    "create_web_search_tool",
     "executed_tool",
     "get_all_workflows",
     "get_workflow",
@@ -99,11 +93,7 @@ def test_each_name_can_be_imported(name: str) -> None:
     value = getattr(polos, name)
 
     assert value is not None
-    assert getattr(value, "__name__", name) == name or name in {
-        "ToolApproval",
-        "WebSearchFunction",
-        "__version__",
-    }
+    assert getattr(value, "__name__", name) == name or name in {"ToolApproval", "__version__"}
 
 
 @pytest.mark.parametrize("name", sorted(NAMES - {"__version__"}))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, cast
 
 from pydantic import BaseModel
 
 from polos import serialization
-from polos.agents.batches import DEFAULT_CONCURRENCY, run_batch
 from polos.agents.delegates import tool_of, tool_of_agent
 from polos.agents.fallbacks import FallbackModel, model_policy
 from polos.agents.handoffs import Handoff, check_handoffs
@@ -31,11 +31,13 @@ from polos.agents.stream import (  # noqa: F401 - existing programs import all o
 )
 from polos.agents.structured import check_output_schema, schema_of
 from polos.agents.sync_stream import SyncStreamResult
-from polos.callers import call_sync, client_and_payload
+from polos.callers import RunStarter, call_sync, client_and_payload
 from polos.current import refuse_inside_run
 from polos.guardrails import guardrail_list
+from polos.handles import ExecutionHandle
 from polos.hooks import hook_list
 from polos.inputs import check_labels
+from polos.mcp.server import MCPServer
 from polos.models.providers import check_provider
 from polos.queues import Queue
 from polos.registry import register
@@ -51,8 +53,8 @@ class Agent(Workflow):
         id: Workflow id; also the agent's name in Flower and in the dashboard.
         provider: openai, anthropic, gemini, groq, fireworks, together, azure, ollama or litellm.
         model: Model name as the provider knows it.
-        tools: `Tool` objects, agents and workflows, which become tools of their names, and dicts for tools
-            built into the provider, passed on unchanged.
+        tools: `Tool` and `MCPServer` objects, agents and workflows, which become tools of their names, and
+            dicts for tools built into the provider, passed on unchanged.
         provider_base_url: URL of the provider's API, instead of its public one.
         provider_llm_api: OpenAI only: ``responses`` (default) or ``chat_completions``.
         stop_conditions: Checked after each turn that ran tools; the first that is true ends the run.
@@ -81,7 +83,7 @@ class Agent(Workflow):
         model: str,
         description: str | None = None,
         system_prompt: str | None = None,
-        tools: Sequence[Workflow | dict[str, Any]] | None = None,
+        tools: Sequence[Workflow | MCPServer | dict[str, Any]] | None = None,
         temperature: float | None = None,
         max_output_tokens: int | None = None,
         provider_base_url: str | None = None,
@@ -165,12 +167,14 @@ class Agent(Workflow):
         return next((tool for tool in self.tools if isinstance(tool, Tool) and tool.name == name), None)
 
     def find_run_tool(self, name: str) -> Tool | None:
-        """Return this agent's own tool that runs of that name are of."""
-        return next((tool for tool in self.tools if isinstance(tool, Tool) and tool.id == name), None)
+        """Return the tool that runs of that name are of: the agent's own, or of one of its servers."""
+        own = (tool if tool.id == name else None for tool in self.tools if isinstance(tool, Tool))
+        served = (server.family.member(name) for server in self.servers)
+        return next((tool for tool in chain(own, served) if tool is not None), None)
 
-    def find_handoff(self, name: str) -> Handoff | None:
-        """Return the handoff that the model asks for when it calls tool `name`."""
-        return next((one for one in self.handoffs if one.tool_name == name), None)
+    def find_handoff(self, name: str) -> Agent | None:
+        """Return the agent that takes over when the model calls tool `name`."""
+        return next((one.find_agent() for one in self.handoffs if one.tool_name == name), None)
 
     def tool_names(self) -> list[str]:
         """Return the names of everything the model may call, sorted."""
@@ -193,6 +197,11 @@ class Agent(Workflow):
                 waiting.append(agent)
         return None
 
+    @property
+    def servers(self) -> list[MCPServer]:
+        """The MCP servers among its tools."""
+        return [tool for tool in self.tools if isinstance(tool, MCPServer)]
+
     def config(self) -> AgentConfig:
         """Return how this agent calls its model."""
         schema = self.result_output_schema
@@ -201,7 +210,7 @@ class Agent(Workflow):
             provider=self.provider,
             model=self.model,
             tools=[
-                *(tool.definition_for_model() if isinstance(tool, Tool) else tool for tool in self.tools),
+                *(_definition(tool) for tool in self.tools if not isinstance(tool, MCPServer)),
                 *(handoff.definition_for_model() for handoff in self.handoffs),
             ],
             system_prompt=self.system_prompt,
@@ -379,39 +388,6 @@ class Agent(Workflow):
         )
         return StreamResult(handle, cast(StreamClient, starter))
 
-    async def run_batch(
-        self,
-        client: Any = None,
-        inputs: Sequence[Input] | None = None,
-        *,
-        concurrency: int = DEFAULT_CONCURRENCY,
-        return_exceptions: bool = False,
-        **options: Any,
-    ) -> list[Any]:
-        """Run the agent on each input and return the results in that order.
-
-        Args:
-            client: The client; the default one if only `inputs` are given.
-            inputs: Texts or lists of messages.
-            concurrency: How many runs are under way at a time.
-            return_exceptions: Give what a run raised as its result. Otherwise the first failure is raised at
-                once; runs under way go on, but no more are started.
-            options: What `run` takes.
-
-        Raises:
-            RunFailedError, WorkflowTimeoutError: As `run`.
-            ValueError: An input or `concurrency` is of no use; nothing was started.
-        """
-        starter, given = client_and_payload(client, inputs)
-        return await run_batch(
-            self,
-            starter,
-            given or [],
-            concurrency=concurrency,
-            return_exceptions=return_exceptions,
-            **options,
-        )
-
     def run_sync(  # type: ignore[override]  # as `run` differs
         self, client: Any = None, input: Any = None, **options: Any
     ) -> AgentResult:
@@ -422,19 +398,44 @@ class Agent(Workflow):
         """Return what `stream` does, for code that cannot await; `options` are its further arguments."""
         return SyncStreamResult(call_sync(client, lambda client: self.stream(client, input, **options)))
 
-    def run_batch_sync(self, client: Any = None, inputs: Any = None, **options: Any) -> list[Any]:
-        """Return what `run_batch` does, for code that cannot await; `options` are its further arguments."""
-        return call_sync(client, lambda client: self.run_batch(client, inputs, **options))
+
+async def batch_agent_invoke(client: RunStarter, agents: list[AgentRunConfig]) -> list[ExecutionHandle]:
+    """Start a run of each agent, each in its own session; return the handles in order.
+
+    Raises:
+        RuntimeError: Called inside a run.
+    """
+    refuse_inside_run("batch_agent_invoke()")
+    return [
+        await config.agent.invoke(
+            client,
+            config.payload(),
+            session_id=config.session_id,
+            user_id=config.user_id,
+            initial_state=config.initial_state,
+            run_timeout_seconds=config.run_timeout_seconds,
+        )
+        for config in agents
+    ]
 
 
-def _checked_tools(agent_id: str, tools: Sequence[Any] | None) -> list[Tool | dict[str, Any]]:
+def _definition(tool: Tool | dict[str, Any]) -> dict[str, Any]:
+    return tool.definition_for_model() if isinstance(tool, Tool) else tool
+
+
+def _checked_tools(agent_id: str, tools: Sequence[Any] | None) -> list[Tool | MCPServer | dict[str, Any]]:
     for tool in tools or ():
-        if not isinstance(tool, Workflow | dict):
+        if not isinstance(tool, Workflow | MCPServer | dict):
             raise TypeError(f"Agent {agent_id!r}: {tool!r} is not a tool; decorate the function with @tool")
-    checked = [tool if isinstance(tool, dict) else tool_of(tool) for tool in tools or ()]
+    checked = [tool if isinstance(tool, dict | MCPServer) else tool_of(tool) for tool in tools or ()]
     names = [tool.name for tool in checked if isinstance(tool, Tool)]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"Agent {agent_id!r} has several tools named {doubled}; give each its own id")
+    servers = [tool.name for tool in checked if isinstance(tool, MCPServer)]
+    if doubled := sorted({name for name in servers if servers.count(name) > 1}):
+        raise ValueError(
+            f"Agent {agent_id!r} has several MCP servers named {doubled}; give each its own name"
+        )
     return checked
 
 

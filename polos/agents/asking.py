@@ -20,6 +20,7 @@ from polos.types import Step, Usage
 if TYPE_CHECKING:
     from polos.agents.agent import Agent
     from polos.engine.context import AgentContext
+    from polos.mcp.listing import Listed
 
 
 @dataclass
@@ -32,6 +33,7 @@ class Loop:
         steps: The iterations so far.
         usage: Of every model call so far, judges and refused answers included.
         mended: Answers that did not fit the output schema and were sent back.
+        listed: What MCP servers offer to each agent that has spoken, by its id.
     """
 
     agent: Agent
@@ -41,6 +43,7 @@ class Loop:
     steps: list[Step] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     mended: int = 0
+    listed: dict[str, Listed] = field(default_factory=dict)
 
     @property
     def engine(self) -> tuple[Runtime, Execution]:

@@ -7,6 +7,7 @@ A turn's input is JSON data of these keys, all but the first two left out where 
 ``append``                what is added to it
 ``provider_kwargs``       fields of the provider's request, from this turn on
 ``streamed``              readers get the answer as a stream
+``tools``                 definitions of tools, by the agent they are for: what servers were found to offer
 ``agent``                 who speaks, where it is not the run's own agent
 ``config``                fields of `AgentConfig` that differ for this one call
 ``alone``                 beside the conversation: it gets ``messages`` only, and its answer is not added
@@ -52,6 +53,7 @@ class Conversation:
         self._new: list[Item] | None = None  # since the last call; None: the next call says everything
         self._provider_kwargs = provider_kwargs
         self._streamed = streamed
+        self._offered: dict[str, list[Item]] = {}  # since the last call
 
     def add(self, items: Sequence[Item], *, is_remembered: bool = True) -> None:
         """Add items to what the next call sends."""
@@ -67,6 +69,10 @@ class Conversation:
         self.items += items
         if is_remembered:
             self.remembered += items
+
+    def offer(self, agent_id: str, tools: list[Item]) -> None:
+        """Have the model of an agent know these tools too, from the next call on."""
+        self._offered[agent_id] = tools
 
     def mark(self) -> Mark:
         """Return the place to which `rewind` and `forget` may go back."""
@@ -95,7 +101,10 @@ class Conversation:
         if self._new is None:
             said = {"messages": self.items, "provider_kwargs": self._provider_kwargs}
         self._new = []
-        how = _present(streamed=self._streamed, agent=agent, config=config, guarded=guarded)
+        how = _present(
+            streamed=self._streamed, tools=self._offered, agent=agent, config=config, guarded=guarded
+        )
+        self._offered = {}
         return serialization.dumps({**said, **how})
 
 
@@ -115,6 +124,7 @@ class Asked:
     messages: list[Item] = field(default_factory=list)
     provider_kwargs: dict[str, Any] = field(default_factory=dict)
     streamed: bool = False
+    tools: dict[str, list[Item]] = field(default_factory=dict)
     agent: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     alone: bool = False
@@ -151,6 +161,7 @@ def _add(asked: Asked, added: dict[str, Any], answered: str | None) -> None:
     asked.messages += added.get("append", [])
     asked.provider_kwargs = added.get("provider_kwargs", asked.provider_kwargs)
     asked.streamed = added.get("streamed", False)
+    asked.tools |= added.get("tools", {})
     asked.agent, asked.config = added.get("agent"), added.get("config", {})
     asked.guarded = added.get("guarded", False)
     if answered is not None:
@@ -162,7 +173,7 @@ def user_items(given: str | list[Item]) -> list[Item]:
     return [{"role": "user", "content": given}] if isinstance(given, str) else list(given)
 
 
-def output_item(call_id: str, output: str, *, is_error: bool) -> Item:
-    """Return the item that answers one tool call."""
+def output_item(call_id: str, output: str | list[Item], *, is_error: bool) -> Item:
+    """Return the item that answers one tool call; `output` is a text, or blocks."""
     item: Item = {"type": "function_call_output", "call_id": call_id, "output": output}
     return {**item, "is_error": True} if is_error else item

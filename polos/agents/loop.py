@@ -13,6 +13,7 @@ from polos.agents import loop_hooks
 from polos.agents.asking import Loop
 from polos.agents.conversation import Conversation, Mark, user_items
 from polos.agents.guarding import answer_of
+from polos.agents.server_tools import list_of_speaker
 from polos.agents.stop_conditions import StopConditionContext, condition_name, evaluate
 from polos.agents.structured import parse_output, repair_request
 from polos.agents.tool_calls import output_of, run_tools
@@ -63,6 +64,7 @@ def _conversation(ctx: AgentContext, payload: dict[str, Any]) -> Conversation:
 
 async def _iterate(loop: Loop) -> tuple[str | None, Mark]:
     """Make one iteration; return why the loop ends, if it does, and where the iteration began."""
+    await list_of_speaker(loop)
     await loop_hooks.before_step(loop)
     mark = loop.conversation.mark()
     speaker = loop.speaker

@@ -14,6 +14,7 @@ from polos.journal.turns import TurnClaim
 from polos.models.portable import portable_items
 from polos.models.request import ModelAnswer, ModelRequest
 from polos.settings import Settings
+from polos.types import AgentConfig
 
 LEAST_SECONDS = 1.0  # for a call of a run whose time is about to end: it is ended by the sweeper, not by us
 
@@ -73,7 +74,7 @@ def prepare_call(
         model=config.model,
         messages=asked.messages if is_own else portable_items(asked.messages),
         system_prompt=config.system_prompt,
-        tools=config.tools,
+        tools=config.tools if "tools" in asked.config else _tools(config, asked, speaker),
         temperature=config.temperature,
         max_output_tokens=config.max_output_tokens,
         provider_base_url=config.provider_base_url,
@@ -99,6 +100,11 @@ def _speaker(agent: Agent, asked: Asked) -> Agent:
             "module that defines it (POLOS_IMPORTS), or name the agent itself in handoffs="
         )
     return speaker
+
+
+def _tools(config: AgentConfig, asked: Asked, speaker: Agent) -> list[Any]:
+    """Return the agent's own tools, and those its servers were found to offer when it first spoke."""
+    return [*(config.tools or []), *asked.tools.get(speaker.id, [])]
 
 
 def _time_for_call(timeout_seconds: float, run: dict[str, Any], now: float) -> float:

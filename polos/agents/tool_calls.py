@@ -11,6 +11,7 @@ from polos import serialization
 from polos.agents import loop_hooks
 from polos.agents.asking import Loop
 from polos.agents.conversation import output_item
+from polos.agents.server_tools import find_listed, names_of_speaker
 from polos.engine import telling
 from polos.engine.children import ChildRequest, await_children
 from polos.engine.inline import value_of
@@ -18,6 +19,7 @@ from polos.journal.states import StepStatus
 from polos.journal.steps import StepRow
 from polos.models.request import Item
 from polos.step_names import internal
+from polos.tools.content import CONTENT, content_of
 from polos.tools.tool import Tool
 from polos.types import ToolCall, ToolResult
 
@@ -44,7 +46,7 @@ async def run_tools(loop: Loop, tool_calls: Sequence[ToolCall]) -> list[ToolResu
     Raises:
         StepExecutionError: A hook refused or failed.
     """
-    calls = _one_handoff([_checked_call(loop.speaker, call) for call in tool_calls])
+    calls = _one_handoff([_checked_call(loop, call) for call in tool_calls])
     calls = [await _after_hooks(loop, index, call) for index, call in enumerate(calls)]
     results = await _run(loop, calls)
     results = [
@@ -60,25 +62,24 @@ async def run_tools(loop: Loop, tool_calls: Sequence[ToolCall]) -> list[ToolResu
 def output_of(result: ToolResult) -> Item:
     """Return the item that tells the model what a tool call came to."""
     failed = result.status == "failed"
+    if not failed and result.result_schema == CONTENT and (content := content_of(result.result)) is not None:
+        return output_item(result.tool_call_call_id, content.for_model(), is_error=False)
     is_text = failed and isinstance(result.result, str)
     text = str(result.result) if is_text else serialization.dumps(result.result)
     return output_item(result.tool_call_call_id, text, is_error=failed)
 
 
-def _checked_call(speaker: Agent, call: ToolCall) -> _Call:
+def _checked_call(loop: Loop, call: ToolCall) -> _Call:
     name = call.function.name
-    tool, handoff = speaker.find_tool(name), speaker.find_handoff(name)
-    if tool is None and handoff is None:
-        return _Call(call, problem=f"tool {name!r} not found; the tools are {speaker.tool_names()}")
+    tool, agent = loop.speaker.find_tool(name) or find_listed(loop, name), loop.speaker.find_handoff(name)
+    if tool is None and agent is None:
+        return _Call(call, problem=f"tool {name!r} not found; the tools are {names_of_speaker(loop)}")
     try:
         arguments = json.loads(call.function.arguments or "{}")
     except ValueError as error:
         return _Call(call, problem=f"the arguments are not valid JSON: {error}")
     if not isinstance(arguments, dict):
         return _Call(call, problem=f"the arguments must be a JSON object, not {type(arguments).__name__}")
-    agent = None if handoff is None else handoff.find_agent()
-    if handoff is not None and agent is None:
-        return _Call(call, problem=f"agent {handoff.agent_id!r} is not defined in this worker")
     return _Call(call, arguments, tool, agent)
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from polos.clock import SYSTEM_CLOCK, Clock
 from polos.dispatch import Dispatcher, Doorbell
 from polos.engine.execution import Execution
+from polos.engine.resources import Resources
 from polos.journal.runs import READ_RUN, is_pending, run_record
 from polos.journal.states import RunStatus
 from polos.journal.writer import Journal
@@ -180,6 +181,7 @@ class Runtime:
         executions: The runs this process owns, by id.
         turns: The turns it executes, by (run id, step name).
         claiming: Runs and turns whose claim is under way: a doubled doorbell must not claim twice.
+        resources: What tools keep open in this process.
     """
 
     settings: Settings
@@ -203,6 +205,7 @@ class Runtime:
     claiming: set[tuple[str, str]] = field(default_factory=set)
     draining: bool = False
     doorman: Doorman = field(default_factory=NoDoorman)
+    resources: Resources = field(default_factory=Resources)
 
     async def ring_if_queued(self, run_id: str) -> None:
         """Ring for a run if it waits to be claimed, and for no slot."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
@@ -16,7 +17,6 @@ from polos.callers import client_and_payload
 from polos.current import refuse_inside_run
 from polos.functions import (
     UserFunction,
-    check_seconds,
     check_signature,
     is_model,
     is_unresolved,
@@ -44,7 +44,8 @@ class Tool(Workflow):
 
     `func` takes ``(ctx, payload)``; a subclass may override `_default_execute` instead. `parameters` is the
     JSON schema the model sees, by default that of the function's input model, `name` what it calls the tool
-    by, by default its id. Other keyword arguments are ignored.
+    by, by default its id. Without `is_registered` it is found only by whoever has it. Other keyword arguments
+    are ignored.
 
     With ``approval="always"`` a person is asked before each call, after the hooks at the start; a function
     ``(ctx, input) -> bool`` says for each input whether to ask. What is rejected, or not answered within
@@ -69,6 +70,7 @@ class Tool(Workflow):
         route: str | None = None,
         approval_timeout: float | None = None,
         name: str | None = None,
+        is_registered: bool = True,
         **_ignored: Any,
     ) -> None:
         super().__init__(
@@ -82,10 +84,11 @@ class Tool(Workflow):
             route=route,
         )
         self.approval = _checked_approval(approval, id)
-        self.approval_timeout = check_seconds(approval_timeout, f"approval_timeout of tool {id!r}")
+        self.approval_timeout = _checked_timeout(approval_timeout, id)
         self._parameters = parameters
         self.name = name or id
-        register(self)
+        if is_registered:
+            register(self)
 
     async def _default_execute(self, ctx: Any, payload: dict[str, Any] | None = None) -> Any:
         """Do what the tool does; for subclasses that are given no `func`."""
@@ -99,7 +102,7 @@ class Tool(Workflow):
         """
         gated = copy.copy(self)
         gated.approval = _checked_approval(approval, self.id)
-        gated.approval_timeout = check_seconds(timeout, f"approval_timeout of {self.what}")
+        gated.approval_timeout = _checked_timeout(timeout, self.id)
         return gated
 
     async def call(self, ctx: Any, payload: Any = None) -> Any:
@@ -264,6 +267,17 @@ def _checked_approval(approval: Any, tool_id: str) -> ApprovalRule | None:
         )
     rule: ApprovalRule | None = approval
     return rule
+
+
+def _checked_timeout(seconds: Any, tool_id: str) -> float | None:
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        raise ValueError(
+            f"approval_timeout={seconds!r} of tool {tool_id!r} cannot be used: give seconds, more than 0, or "
+            "None to wait for ever"
+        )
+    return float(seconds)
 
 
 def _check_tool_function(func: UserFunction, name: str) -> None:

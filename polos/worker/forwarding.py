@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from polos.dispatch import Doorbell
 from polos.engine.runtime import Runtime
 from polos.journal.runs import READ_RUN, is_pending, run_record
+from polos.journal.statements import Rows
 from polos.journal.states import RunStatus
 from polos.journal.workers import READ_OFFERING
-from polos.registry import get_workflow
+from polos.registry import family_id, get_workflow
 from polos.routes import TURN_SUFFIX, turn_label
 
 logger = logging.getLogger("polos.worker")
@@ -37,14 +39,9 @@ async def forward(runtime: Runtime, run_id: str, step: str | None = None) -> str
     wanted = run["status"] == RunStatus.QUEUED if step is None else run["finished_at"] is None
     if not wanted or _is_ours(runtime, run, step):
         return "held elsewhere"
-    offering = await runtime.journal.read(
-        READ_OFFERING,
-        project=run["project"],
-        deployment=run["deployment"],
-        kind=run["kind"],
-        name=run["name"],
-        silence=runtime.settings.silence_limit_seconds,
-    )
+    offering = await _offering(runtime, run, run["name"])
+    if not offering and run["kind"] == "tool":
+        offering = await _offering(runtime, run, family_id(run["name"]))
     if not offering:
         logger.warning(
             "No live worker serves %s %r of deployment %r; run %s waits until one starts",
@@ -59,6 +56,17 @@ async def forward(runtime: Runtime, run_id: str, step: str | None = None) -> str
         Doorbell(run_id, _label(run, step), run["route"], run["deployment"], step=step, hostname=hostname)
     )
     return f"forwarded to {hostname}"
+
+
+async def _offering(runtime: Runtime, run: dict[str, Any], name: str) -> Rows:
+    return await runtime.journal.read(
+        READ_OFFERING,
+        project=run["project"],
+        deployment=run["deployment"],
+        kind=run["kind"],
+        name=name,
+        silence=runtime.settings.silence_limit_seconds,
+    )
 
 
 def _is_ours(runtime: Runtime, run: dict[str, object], step: str | None) -> bool:

@@ -133,6 +133,7 @@ class WorkerService:
         self._doorman.stop()
         self._sweeper.stop()
         self._heartbeat.stop()
+        self._close_resources(runtime)
         self._within(STOP_SECONDS, self._stop_on_loop(runtime, worker_id))
         self._dispatcher.stop()
         self._liveness.release()
@@ -145,6 +146,13 @@ class WorkerService:
             self._run_coroutine(work, timeout_seconds=seconds)
         except TimeoutError:
             logger.warning("The database does not answer: what this worker owns is put back by another")
+
+    def _close_resources(self, runtime: Runtime) -> None:
+        assert self._run_coroutine is not None
+        try:
+            self._run_coroutine(runtime.resources.close(), timeout_seconds=STOP_SECONDS)
+        except TimeoutError:
+            logger.warning("What tools keep open did not close within %g s; it is left behind", STOP_SECONDS)
 
     def offer_new_definitions(self) -> None:
         """Offer what was defined since this worker started."""

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,6 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import nursery
 import pytest
 import redis.asyncio
 from celery import Celery
@@ -33,9 +33,7 @@ def celery(*arguments: str, urls: dict[str, str], log: Path) -> Iterator[Celery]
     }
     command = [sys.executable, "-m", "celery", "-A", "celery_program", *arguments]
     with log.open("w") as output, Celery(broker=urls["broker_url"], set_as_current=False) as app:
-        process = nursery.start(
-            command, cwd=ROOT, env={**os.environ, **environment}, stdout=output, stderr=output
-        )
+        process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=output, stderr=output)
         try:
             yield app
         finally:

@@ -8,10 +8,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 
 from ledger import WORKER
-from processes import Worker
+from processes import Nursery, Victim
 
 
 @dataclass(frozen=True)
@@ -24,30 +23,33 @@ class Strike:
 
 
 class Crew:
-    """Starts workers as they are wanted. Their names are never used twice."""
+    """Forks workers as they are wanted. Their names are never used twice."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], *, options: Sequence[str]) -> None:
-        self._folder = folder
+    def __init__(
+        self, nursery: Nursery, environment: dict[str, str], *, label: str, options: Sequence[str]
+    ) -> None:
+        self._nursery = nursery
         self._environment = environment
+        self._label = label
         self._options = options
         self._numbers = count(1)
-        self.workers: list[Worker] = []
+        self.workers: list[Victim] = []
         self.strikes: list[Strike] = []
         self.dismissed: set[str] = set()
 
-    def hire(self, **environment: str) -> Worker:
+    def hire(self, **environment: str) -> Victim:
         """Start a worker that serves everything."""
-        name = f"w{next(self._numbers)}-{self._folder.name}"
+        name = f"w{next(self._numbers)}-{self._label}"
         mine = {**self._environment, **environment, WORKER: name}
-        self.workers.append(Worker(f"{name}@here", (), mine, self._folder, options=self._options))
+        self.workers.append(self._nursery.worker(f"{name}@here", (), mine, options=self._options))
         return self.workers[-1]
 
     @property
-    def living(self) -> list[Worker]:
+    def living(self) -> list[Victim]:
         return [worker for worker in self.workers if worker.lives]
 
     @property
-    def ended_by_themselves(self) -> list[Worker]:
+    def ended_by_themselves(self) -> list[Victim]:
         """Workers that are gone though nobody killed them or asked them to end."""
         expected = self.struck | self.dismissed
         return [worker for worker in self.workers if not worker.lives and name_of(worker) not in expected]
@@ -56,29 +58,29 @@ class Crew:
     def struck(self) -> set[str]:
         return {strike.worker for strike in self.strikes}
 
-    def kill(self, worker: Worker) -> None:
+    def kill(self, worker: Victim) -> None:
         """Kill a worker's whole process group with SIGKILL."""
         worker.end()
         self._note(worker, "kill9")
 
-    def freeze(self, worker: Worker) -> None:
+    def freeze(self, worker: Victim) -> None:
         """Stop a worker's process group in the middle of whatever it does."""
         os.killpg(worker.pid, signal.SIGSTOP)
         self._note(worker, "stop")
 
-    def thaw(self, worker: Worker) -> None:
+    def thaw(self, worker: Victim) -> None:
         os.killpg(worker.pid, signal.SIGCONT)
 
-    def dismiss(self, worker: Worker) -> None:
+    def dismiss(self, worker: Victim) -> None:
         """Ask a worker to end, as a deployment does."""
         os.kill(worker.pid, signal.SIGTERM)
         self.dismissed.add(name_of(worker))
 
-    def froze_itself(self, worker: Worker, at: float) -> None:
+    def froze_itself(self, worker: Victim, at: float) -> None:
         """Take note of a worker that its own fault point has stopped."""
         self.strikes.append(Strike(name_of(worker), "stop", at))
 
-    def logs(self) -> Iterator[tuple[Worker, str]]:
+    def logs(self) -> Iterator[tuple[Victim, str]]:
         for worker in self.workers:
             yield worker, worker.log.read_text(errors="replace") if worker.log.exists() else ""
 
@@ -87,10 +89,10 @@ class Crew:
         for worker in self.workers:
             worker.end()
 
-    def _note(self, worker: Worker, kind: str) -> None:
+    def _note(self, worker: Victim, kind: str) -> None:
         self.strikes.append(Strike(name_of(worker), kind, time.time()))
 
 
-def name_of(worker: Worker) -> str:
+def name_of(worker: Victim) -> str:
     """Return the name a worker has in ledger and bill."""
     return worker.name.partition("@")[0]
