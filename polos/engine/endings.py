@@ -46,7 +46,6 @@ async def complete(runtime: Runtime, execution: Execution, context: WorkflowCont
             ),
             output_schema=serialization.schema_name(result),
             final_state=_state(context),
-            **_tokens(result),
         )
     except (TypeError, ValueError) as error:
         return await finish(runtime, execution, Ending(RunStatus.FAILED, error=error_text(error)))
@@ -187,9 +186,3 @@ def _state(context: WorkflowContext | None) -> str | None:
         if context is None or context.state is None
         else serialization.dumps(context.state, what="workflow state")
     )
-
-
-def _tokens(result: Any) -> dict[str, Any]:
-    usage = getattr(result, "usage", None)
-    names = ("input_tokens", "output_tokens", "total_tokens")
-    return {name: int(getattr(usage, name, 0) or 0) for name in names}

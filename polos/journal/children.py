@@ -16,6 +16,7 @@ from polos.journal.creating import COUNTERS, PLACE_SECONDS, has_limits
 from polos.journal.ends import ENDING_VALUES, FINISHED, NUMBER_END, Ending, ended, is_ours, number_event
 from polos.journal.memory import Remembered, parts_of_end, sessions_of
 from polos.journal.runs import FENCE, RUNS, WAKE_VALUES, NewRun, Q, R, fence, ringing_from_now
+from polos.journal.spending import SUMS
 from polos.journal.statements import Part, Row, Statement, Unit, now, one_of
 from polos.journal.states import LIVE, QueueSlot, RunStatus, StepStatus
 from polos.journal.steps import STEPS, S, param
@@ -36,6 +37,7 @@ _GIVEN = (
     "input",
     "initial_state",
     "run_timeout_seconds",
+    "usage_limits",
     "parent_step",
     "awaited",
 )
@@ -142,7 +144,7 @@ _parent_now = (
 _FINISH_CHILD = Statement(
     update(RUNS)
     .where(*fence())
-    .values(**ENDING_VALUES, **ended())
+    .values(**ENDING_VALUES, **SUMS, **ended())
     .returning(R.id, *_parent_now, R.ended_event)
 )
 
@@ -233,6 +235,7 @@ TREE_COLUMNS = (
     "owner",
     "error",
     "total_tokens",
+    "cost",
     "created_at",
     "started_at",
     "finished_at",

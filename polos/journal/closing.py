@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, exists, update
 
 from polos.journal.runs import RUNS
+from polos.journal.spending import RESUM
 from polos.journal.statements import Part, Statement, Unit, now, one_of
 from polos.journal.states import TERMINAL, StepStatus
 from polos.journal.steps import STEPS, S
@@ -33,7 +34,8 @@ def closing_parts(params: dict[str, Any]) -> tuple[Part, ...]:
 
     A closed step has no outcome (`seq`): it became true for nobody.
     """
-    return (Part(_CLOSE_STEPS, params, guard=False), Part(_DROP_EVENT_WAITS, params, guard=False))
+    statements = (_CLOSE_STEPS, _DROP_EVENT_WAITS, RESUM)
+    return tuple(Part(statement, params, guard=False) for statement in statements)
 
 
 def close_run(run_id: str) -> Unit:

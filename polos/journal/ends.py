@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, bindparam, case, exists, literal_column, s
 
 from polos.journal.memory import Remembered, parts_of_end, sessions_of
 from polos.journal.runs import RUNS, R, fence, spent_running
+from polos.journal.spending import SUMS
 from polos.journal.statements import Part, Statement, Unit, now
 from polos.journal.states import RunStatus
 
@@ -25,9 +26,6 @@ class Ending:
     error: str | None = None
     final_state: str | None = None
     cancelled_by: str | None = None
-    input_tokens: int = 0
-    output_tokens: int = 0
-    total_tokens: int = 0
     spent: float | None = None  # seconds that the attempt ran which ends
 
     def columns(self) -> dict[str, Any]:
@@ -86,7 +84,7 @@ _parent = RUNS.alias("parent")
 FINISH = Statement(
     update(RUNS)
     .where(*fence())
-    .values(**ENDING_VALUES, **ended())
+    .values(**ENDING_VALUES, **SUMS, **ended())
     .returning(
         R.id,
         select(_parent.c.status).where(_parent.c.id == P("parent", type_=R.id.type)).scalar_subquery(),

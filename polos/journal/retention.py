@@ -27,6 +27,7 @@ from polos.journal.statements import Part, Statement, Unit, now, one_of
 from polos.journal.states import TERMINAL, RunStatus
 from polos.journal.steps import STEPS, S
 from polos.journal.tables import Trigger
+from polos.journal.usage import keep_usage
 
 P = bindparam
 G = Trigger.__table__.c  # type: ignore[attr-defined]
@@ -71,6 +72,8 @@ _REMOVE_ROOT = Statement(delete(RUNS).where(R.id == P("root"), *_is_old, _is_all
 _root = RUNS.alias("removed_root")
 _is_removed = ~exists().where(_root.c.id == P("root"))
 _below = select(_member.c.id).where(_member.c.root_id == P("root"))
+# What the tree's turns used outlives them, summed up by day: added once, as the steps go once.
+_KEEP_USAGE = keep_usage(or_(S.run_id == P("root"), S.run_id.in_(_below)), _is_removed)
 _REMOVE_STEPS = Statement(delete(STEPS).where(or_(S.run_id == P("root"), S.run_id.in_(_below)), _is_removed))
 _REMOVE_WAITS = Statement(
     delete(EVENT_WAITS).where(or_(EW.run_id == P("root"), EW.run_id.in_(_below)), _is_removed)
@@ -87,7 +90,7 @@ def remove_tree(root_id: str, *, project: str, topic: str, days: Mapping[str, fl
     `days`: how long ``completed``, ``failed`` and ``cancelled`` trees are kept; 0 for ever.
     """
     params: dict[str, Any] = {"root": root_id, "project": project, "topic": topic, **days}
-    rest = (_REMOVE_STEPS, _REMOVE_WAITS, _REMOVE_EVENTS, _REMOVE_RUNS)
+    rest = (_KEEP_USAGE, _REMOVE_STEPS, _REMOVE_WAITS, _REMOVE_EVENTS, _REMOVE_RUNS)
     return Unit(
         (Part(_REMOVE_ROOT, params), *(Part(statement, params, guard=False) for statement in rest)),
         (root_id,),

@@ -57,6 +57,7 @@ class NewRun:
     input: str | None = None
     initial_state: str | None = None
     run_timeout_seconds: float | None = None
+    usage_limits: str | None = None
     parent_id: str | None = None
     parent_step: str | None = None
     awaited: int = 0
@@ -111,6 +112,7 @@ class Claim:
     slot: str | None
     keeps_slot: bool
     leaves_backlog: bool
+    usage_limits: str | None = None
 
     @property
     def begins(self) -> bool:

@@ -50,6 +50,25 @@ def _postgresql_latest(element: latest, compiler: SQLCompiler, **kw: Any) -> str
     return f"greatest({compiler.process(element.clauses, **kw)})"
 
 
+class day_of(FunctionElement[str]):  # noqa: N801 - reads as a SQL function
+    """The day of a time, in UTC: ``2025-03-01``."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(day_of, "sqlite")
+def _sqlite_day_of(element: day_of, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"date({compiler.process(element.clauses, **kw)}, 'unixepoch')"
+
+
+@compiles(day_of, "postgresql")
+def _postgresql_day_of(element: day_of, compiler: SQLCompiler, **kw: Any) -> str:
+    return (
+        f"to_char(to_timestamp({compiler.process(element.clauses, **kw)}) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
+    )
+
+
 class texts_of(FunctionElement[str]):  # noqa: N801 - reads as a SQL function
     """The texts of a JSON list: any number of values in one parameter."""
 

@@ -41,6 +41,10 @@ class StepRow:
     error: str | None
     child_id: str | None
     failures: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cost: float | None = None
 
     @property
     def has_outcome(self) -> bool:

@@ -3,7 +3,9 @@
 Times are seconds since the epoch by the database's clock. Values are JSON text made by one codec.
 """
 
-from sqlalchemy import Index, Text, text
+from typing import Any
+
+from sqlalchemy import BigInteger, Index, Text, text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
@@ -24,12 +26,18 @@ ILLEGAL_STEP = (
     " OR status = 'running' AND kind = 'turn' AND owner IS NULL"
     " OR status = 'running' AND kind = 'timer' AND ring_at IS NULL"
 )
+CALLED_STEP = "kind = 'turn' AND finished_at IS NOT NULL"
 OPEN_STEP = "status IN ('running', 'scheduled')"
 
 
 def _partial(name: str, where: str, *columns: str, unique: bool = False) -> Index:
     """Return an index over the rows of which `where` is true."""
     return Index(name, *columns, unique=unique, postgresql_where=text(where), sqlite_where=text(where))
+
+
+def _zero() -> Any:
+    """Return a counter that the database begins: INSERTs need not name it."""
+    return Field(default=0, sa_column_kwargs={"default": None, "server_default": "0"})
 
 
 class JournalTable(SQLModel, registry=registry()):
@@ -92,6 +100,11 @@ class Run(JournalTable, table=True):
     input_tokens: int = 0
     output_tokens: int = 0
     total_tokens: int = 0
+    cached_tokens: int = _zero()  # of the input, read from the provider's cache
+    calls: int = _zero()  # model calls of its own turns; these sums are set when it ends
+    unpriced_calls: int = _zero()  # of those, how many nobody knows the price of
+    cost: float | None = None  # US dollars of the others
+    usage_limits: str | None = Field(default=None, sa_type=Text)  # JSON: what runs above it are limited to
     created_at: float
     started_at: float | None = None
     finished_at: float | None = None
@@ -102,6 +115,7 @@ class Run(JournalTable, table=True):
         _partial("run_parent", "parent_id IS NOT NULL", "parent_id"),
         Index("run_root", "root_id"),
         Index("run_recent", "project", "created_at"),
+        _partial("run_session", "kind = 'agent' AND session_id IS NOT NULL", "project", "session_id"),
         Index("run_once", "project", "idempotency_key", unique=True),
         _partial("run_deferred", "slot = 'deferred' AND ring_at IS NULL", *_DEFERRED_LANE, "created_at"),
         Index(
@@ -167,8 +181,20 @@ class Step(JournalTable, table=True):
     rings: int = 0
     started_at: float | None = None
     finished_at: float | None = None
+    agent: str | None = None  # of a turn: who spoke
+    model: str | None = None  # "provider/model" of its last attempt
+    calls: int = _zero()  # model calls in the sums below: its attempts
+    unpriced_calls: int = _zero()
+    uncounted_calls: int = (
+        _zero()
+    )  # begun and not in the sums; whoever ends an attempt counts what came before
+    input_tokens: int = _zero()
+    output_tokens: int = _zero()
+    cached_tokens: int = _zero()
+    cost: float | None = None  # US dollars, of the calls that have a price
 
     __table_args__ = (
+        _partial("step_called", CALLED_STEP, "finished_at"),
         _partial("step_due", "ring_at IS NOT NULL", "ring_at"),
         _partial("step_owner", "status = 'running'", "owner"),
         _partial("step_open", OPEN_STEP, "run_id"),
@@ -439,6 +465,23 @@ class StandingApproval(JournalTable, table=True):
         Index("standing_approval_recent", "project", "created_at"),
         Index("standing_approval_old", "created_at"),
     )
+
+
+class UsageDay(JournalTable, table=True):
+    """What model calls used on one day, of runs that retention has removed."""
+
+    __tablename__ = "usage_day"
+
+    project: str = Field(primary_key=True)
+    day: str = Field(primary_key=True)  # of the turns' ends, in UTC: "2025-03-01"
+    agent: str = Field(primary_key=True)
+    model: str = Field(primary_key=True)
+    calls: int
+    unpriced_calls: int
+    input_tokens: int = Field(sa_type=BigInteger)
+    output_tokens: int = Field(sa_type=BigInteger)
+    cached_tokens: int = Field(sa_type=BigInteger)
+    cost: float | None = None
 
 
 class ApiKey(JournalTable, table=True):

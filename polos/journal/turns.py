@@ -9,6 +9,7 @@ from sqlalchemy import Float, bindparam, case, exists, literal, or_, select, upd
 
 from polos.journal.ends import is_ours, last_event, number_event
 from polos.journal.runs import RUNS, WAKE_VALUES, R, fence, is_live, ringing_from_now
+from polos.journal.spending import NOTHING, SPENT_VALUES, Spent
 from polos.journal.statements import Part, Statement, Unit, now, one_of
 from polos.journal.states import LIVE, StepStatus
 from polos.journal.steps import STEPS, Outcome, S, insert_step
@@ -27,6 +28,16 @@ class TurnClaim:
     crashes: int
     position: int
     failures: str | None
+    uncounted_calls: int = 1
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cost: float | None = None
+
+    @property
+    def interrupted_calls(self) -> int:
+        """How many earlier attempts ended without anyone counting what they used."""
+        return max(self.uncounted_calls - 1, 0)
 
 
 _TURN_COLUMNS = [S[spec.name] for spec in fields(TurnClaim)]
@@ -43,6 +54,7 @@ _CLAIM_TURN = Statement(
         status=StepStatus.RUNNING.value,
         attempt=S.attempt + 1,
         tries=S.tries + 1,
+        uncounted_calls=S.uncounted_calls + 1,
         owner=P("worker"),
         started_at=now(),
         ring_at=None,
@@ -92,6 +104,7 @@ _TURN_ENDED: dict[str, Any] = {
     "failures": P("failures"),
     "ring_at": None,
     "finished_at": now(),
+    **SPENT_VALUES,
 }
 _COMPLETE_TURN = (
     update(STEPS)
@@ -126,9 +139,16 @@ _TURN_DONE = Statement(
 
 
 def complete_turn(
-    claim: TurnClaim, worker: str, outcome: Outcome, *, root_id: str, ring_again: float, told: bool = True
+    claim: TurnClaim,
+    worker: str,
+    outcome: Outcome,
+    *,
+    root_id: str,
+    ring_again: float,
+    told: bool = True,
+    spent: Spent = NOTHING,
 ) -> Unit:
-    """Store a turn's outcome and wake its run.
+    """Store a turn's outcome, and what its calls used that are not counted yet, and wake its run.
 
     Answers (run status, owner, seq, number of the event in the tree), or nothing when fenced. One that is not
     `told` has no event, and the number means nothing; `settle_turn` tells it later.
@@ -147,6 +167,7 @@ def complete_turn(
         "failures": outcome.failures,
         "ring_again": ring_again,
         "told": int(told),
+        **spent.params(),
     }
     done = Part(_TURN_DONE, params)
     complete = Part(_COMPLETE_TURN_ALONE, params)
@@ -175,6 +196,7 @@ _RETRY_TURN = Statement(
         owner=None,
         error=P("error"),
         failures=P("failures"),
+        **SPENT_VALUES,
         not_before=now() + P("delay", type_=Float),
         ring_at=now() + P("delay", type_=Float),
         rings=0,
@@ -183,8 +205,10 @@ _RETRY_TURN = Statement(
 )
 
 
-def retry_turn(claim: TurnClaim, worker: str, *, error: str, failures: str, delay: float) -> Unit:
-    """Schedule a turn again after `delay` seconds, with the failed attempt on record."""
+def retry_turn(
+    claim: TurnClaim, worker: str, *, error: str, failures: str, delay: float, spent: Spent = NOTHING
+) -> Unit:
+    """Schedule a turn again after `delay` seconds, with the failed attempt and what it used on record."""
     params = {
         "run": claim.run_id,
         "name": claim.name,
@@ -193,6 +217,7 @@ def retry_turn(claim: TurnClaim, worker: str, *, error: str, failures: str, dela
         "error": error,
         "failures": failures,
         "delay": delay,
+        **spent.params(),
     }
     return Unit((Part(_RETRY_TURN, params),), (), order=(claim.run_id, claim.name))
 
@@ -204,6 +229,7 @@ _HAND_BACK_TURN = Statement(
         status=StepStatus.SCHEDULED.value,
         owner=None,
         tries=S.tries - 1,
+        uncounted_calls=S.uncounted_calls - 1,
         ring_at=ringing_from_now(),
         rings=0,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -65,9 +66,9 @@ class Scene:
         assert rows, f"run {run_id} cannot be claimed"
         return claim_from(rows[0])
 
-    def child(self, parent: Claim, *, step: str = "child") -> NewRun:
+    def child(self, parent: Claim, *, step: str = "child", **values: Any) -> NewRun:
         """Create a child that `parent` waits for."""
-        new = child_of(parent, step)
+        new = replace(child_of(parent, step), **values)
         assert self.do(creation(parent, new))
         return new
 
