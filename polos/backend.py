@@ -32,6 +32,7 @@ from polos.journal.runs import READ_RUN, READ_RUN_BY_KEY, NewRun, run_record
 from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.journal.states import RunStatus
 from polos.journal.steps import READ_STEP_DETAILS, step_details
+from polos.journal.usage import UsageQuery, read_usage
 from polos.journal.waits import Woken
 from polos.offers import Offers
 from polos.queues import QueueInfo
@@ -43,6 +44,7 @@ from polos.starting import Starter
 from polos.streaming.bus import Bus
 from polos.timetable import Place, Timetable, unschedulable
 from polos.triggers import fire_triggers
+from polos.usage import UsageReport, UsageRequest, usage_report
 from polos.waits import Answered, Wait, answer_wait, find_wait, hand_over_all
 
 if TYPE_CHECKING:
@@ -197,6 +199,22 @@ class ClientBackend(Forked):
     def list_queues(self, project: str) -> list[QueueInfo]:
         """Return the queues of a project that have limits, or runs that wait to be admitted."""
         return self._again(lambda journal: list_queues(journal, project))
+
+    def usage(self, project: str, request: UsageRequest) -> UsageReport:
+        """Return what model calls of a project used and cost."""
+        times = {"since": request.since, "until": request.until}
+        moments = {name: moment.timestamp() for name, moment in times.items() if moment is not None}
+        wanted = UsageQuery(
+            project,
+            by=request.by,
+            agent=request.agent,
+            model=request.model,
+            session=request.session,
+            run_id=request.run_id,
+            **moments,
+        )
+        found = self._again(lambda journal: read_usage(journal, wanted))
+        return usage_report(found, grouped=request.by is not None)
 
     # -- schedules and triggers
 

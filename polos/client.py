@@ -299,6 +299,7 @@ class SyncClient:
     publish_events = _waiting(PolosClient.publish_events)
     list_events = _waiting(PolosClient.list_events)
     list_queues = _waiting(PolosClient.list_queues)
+    usage = _waiting(PolosClient.usage)
     start_worker = _waiting(PolosClient.start_worker)
     follow = _iterating(PolosClient.follow)
     follow_topic = _iterating(PolosClient.follow_topic)

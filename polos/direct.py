@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from polos.backend import ClientBackend
     from polos.events import EventData, StreamEvent
     from polos.timetable import DirectSchedules
+    from polos.usage import UsageReport, UsageRequest
     from polos.waits import Wait
 
 logger = logging.getLogger("polos.client")
@@ -277,6 +278,13 @@ class DirectTransport(Forked):
         """See `Transport`."""
         backend = await self.backend()
         return await asyncio.to_thread(backend.list_queues, self._project)
+
+    # -- usage
+
+    async def usage(self, request: UsageRequest) -> UsageReport:
+        """See `Transport`."""
+        backend = await self.backend()
+        return await asyncio.to_thread(backend.usage, self._project, request)
 
     # -- schedules
 

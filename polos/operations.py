@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from polos import serialization
@@ -17,6 +17,7 @@ from polos.records import RESULT_NAMES
 from polos.registry import get_workflow
 from polos.schedules import Schedules
 from polos.transport import ForkRequest, Transport
+from polos.usage import UsageReport, usage_request
 
 if TYPE_CHECKING:
     from polos.events import EventData, StreamEvent
@@ -219,6 +220,36 @@ class RunOperations:
     async def list_queues(self) -> list[QueueInfo]:
         """Return the queues of the project that have limits, or runs that wait to be admitted."""
         return await self._transport.list_queues()
+
+    # -- usage
+
+    async def usage(
+        self,
+        by: str | None = None,
+        *,
+        since: datetime | timedelta | None = None,
+        until: datetime | None = None,
+        agent: str | None = None,
+        model: str | None = None,
+        session: str | None = None,
+        run_id: str | None = None,
+    ) -> UsageReport:
+        """Return what the project's model calls used and cost, failed and interrupted ones included.
+
+        Args:
+            by: A row for each ``day``, ``agent``, ``model`` or ``session``; None for the total alone.
+            since: Calls that ended then or later; a duration means so long ago.
+            until: Calls that ended before.
+            agent: Id of the agent that spoke.
+            model: As ``provider/model``.
+            session: Of runs of this session.
+            run_id: Of this run and all runs below it, those that still go on too.
+
+        Raises:
+            ValueError: `by` is none of these.
+        """
+        request = usage_request(by, since, until, agent=agent, model=model, session=session, run_id=run_id)
+        return await self._transport.usage(request)
 
     # -- schedules
 

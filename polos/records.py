@@ -30,6 +30,7 @@ _RENAMED = {
     "project_id": "project",
 }
 _TIMES = {"created_at": "created_at", "started_at": "started_at", "completed_at": "finished_at"}
+_USED = ("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "calls", "unpriced_calls", "cost")
 _VALUES = {
     "payload": "input",
     "result": "output",
@@ -63,7 +64,7 @@ def record_of(row: dict[str, Any]) -> dict[str, Any]:
         "concurrency_key": row["concurrency_key"] or None,
         "batch_id": None,
         "cancelled_at": api_time(row["finished_at"]) if cancelled else None,
-        "usage": {name: row[name] for name in ("input_tokens", "output_tokens", "total_tokens")},
+        "usage": {name: row[name] for name in _USED},
     }
 
 

@@ -122,6 +122,9 @@ class Transport(EventClient, ScheduleClient, Protocol):
     async def list_queues(self) -> list[QueueInfo]:
         """Return the queues that have limits, or runs that wait to be admitted."""
 
+    async def usage(self, request: UsageRequest) -> UsageReport:
+        """Return what model calls used and cost."""
+
     async def start_worker(self) -> None:
         """Serve this process's definitions from a thread of it."""
 

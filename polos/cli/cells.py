@@ -42,6 +42,15 @@ def span(since: float | None, until: float | None) -> str:
     return "" if since is None or until is None else f"{max(until - since, 0.0):.2f} s"
 
 
+def dollars(cost: float | None) -> str:
+    """Return a cost, with as many digits as small ones need; nothing when it is not known."""
+    if cost is None:
+        return ""
+    return (
+        f"${cost:,.2f}" if cost >= 0.995 or round(cost, 2) == round(cost, 6) else f"${cost:.6f}".rstrip("0")
+    )
+
+
 def age(seconds: float) -> str:
     """Return a duration in two units at most, such as ``3h 20m``."""
     seconds = max(seconds, 0.0)

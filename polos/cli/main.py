@@ -23,6 +23,7 @@ from polos.cli import (
     schedules,
     server,
     triggers,
+    usage,
     worker,
     workers,
 )
@@ -62,6 +63,7 @@ app.add_typer(queues.app, name="queues")
 app.add_typer(schedules.app, name="schedules")
 app.command("triggers")(triggers.list_triggers)
 app.command("workers")(workers.list_workers)
+app.command("usage")(usage.show_usage)
 app.command("gc")(gc.remove_old)
 app.command("doctor")(doctor.run_doctor)
 app.command("flower")(flower.run_flower)

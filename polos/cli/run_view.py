@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from polos.cli.cells import moment, span, state_cell, troubles, worker_name
+from polos.cli.cells import dollars, moment, span, state_cell, troubles, worker_name
 from polos.step_names import shown
 
 _SLOTS = {
@@ -55,6 +56,7 @@ def _facts(found: dict[str, Any]) -> Table:
         "created": moment(run["created_at"]),
         "took": span(run["started_at"], run["finished_at"]),
         "tokens": _all_tokens(found),
+        "cost": _all_cost(found),
         "input": _shortened(run["input"]),
         "output": _shortened(run["output"]),
         "error": run["error"],
@@ -74,7 +76,7 @@ def _queue(run: dict[str, Any]) -> str | None:
 
 def _steps(steps: list[dict[str, Any]], workers: dict[str, str]) -> Table:
     table = Table(title="Steps", title_justify="left", box=None, padding=(0, 1), header_style="dim")
-    for heading in ("step", "kind", "state", "tries", "worker", "took", "tokens", "error"):
+    for heading in ("step", "kind", "state", "tries", "worker", "took", "tokens", "cost", "error"):
         table.add_column(heading, overflow="fold")
     for step in steps:
         table.add_row(
@@ -85,6 +87,7 @@ def _steps(steps: list[dict[str, Any]], workers: dict[str, str]) -> Table:
             Text(worker_name(step["owner"], workers)),
             span(step["started_at"], step["finished_at"]),
             _tokens(step),
+            dollars(step["cost"]),
             Text(step["error"] or "", style="red"),
         )
     return table
@@ -99,33 +102,40 @@ def _print_failures(console: Console, steps: list[dict[str, Any]]) -> None:
 
 def _all_tokens(found: dict[str, Any]) -> str:
     """Return the tokens of the run's own turns, whether or not it has ended, and those of its children."""
-    usages = [usage for step in found["steps"] if (usage := _usage(step))]
+    turns = [step for step in found["steps"] if step["calls"]]
     words = []
-    if usages:
-        given = sum(usage.get("input_tokens", 0) for usage in usages)
-        got = sum(usage.get("output_tokens", 0) for usage in usages)
-        turns = f"{len(usages)} turn{'s' * (len(usages) != 1)}"
-        words.append(f"{given} in, {got} out in {turns}")
-    if below := _tokens_below(found["children"]):
+    if turns:
+        given = sum(turn["input_tokens"] for turn in turns)
+        got = sum(turn["output_tokens"] for turn in turns)
+        words.append(f"{given} in, {got} out in {len(turns)} turn{'s' * (len(turns) != 1)}")
+    if below := sum(child["total_tokens"] for child in _below(found["children"])):
         words.append(f"{below} in the runs it started")
     return "; ".join(words)
 
 
-def _tokens_below(children: list[dict[str, Any]]) -> int:
-    """Return the tokens of all agents below; a workflow that returns an agent's result has the same again."""
-    own: int = sum(child["total_tokens"] for child in children if child["kind"] == "agent")
-    return own + sum(_tokens_below(child["children"]) for child in children)
+def _all_cost(found: dict[str, Any]) -> str:
+    """Return the cost of the run's own turns, and those of its children."""
+    words = []
+    if (own := _sum_of_costs(found["steps"])) is not None:
+        words.append(dollars(own))
+    if (below := _sum_of_costs(_below(found["children"]))) is not None:
+        words.append(f"{dollars(below)} in the runs it started")
+    if unpriced := sum(step["unpriced_calls"] for step in found["steps"]):
+        words.append(f"{unpriced} call{'s' * (unpriced != 1)} without a known price")
+    return "; ".join(words)
+
+
+def _sum_of_costs(rows: Iterable[dict[str, Any]]) -> float | None:
+    costs = [row["cost"] for row in rows if row["cost"] is not None]
+    return sum(costs) if costs else None
+
+
+def _below(children: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [run for child in children for run in (child, *_below(child["children"]))]
 
 
 def _tokens(step: dict[str, Any]) -> str:
-    usage = _usage(step)
-    return f"{usage.get('input_tokens', 0)} in, {usage.get('output_tokens', 0)} out" if usage else ""
-
-
-def _usage(step: dict[str, Any]) -> dict[str, int]:
-    if step["kind"] != "turn" or step["output"] is None:
-        return {}
-    return {name: count or 0 for name, count in (step["output"].get("usage") or {}).items()}
+    return f"{step['input_tokens']} in, {step['output_tokens']} out" if step["calls"] else ""
 
 
 def _tree(run: dict[str, Any], children: list[dict[str, Any]]) -> Tree:
@@ -142,6 +152,7 @@ def _add_children(tree: Tree, children: list[dict[str, Any]]) -> None:
             state_cell(child["status"]),
             f"  {span(child['started_at'], child['finished_at'])}",
             f"  {child['total_tokens']} tokens" if child["total_tokens"] else "",
+            f"  {dollars(child['cost'])}" if child["cost"] is not None else "",
             f"  attempt {child['attempt']}" if child["attempt"] > 1 else "",
             f"  {child['id']}",
             (f"  {child['error']}" if child["error"] else "", "red"),
@@ -154,11 +165,11 @@ def _add_children(tree: Tree, children: list[dict[str, Any]]) -> None:
 
 def _step_label(step: dict[str, Any]) -> Text:
     tries = f"  {step['tries']} tries" if step["tries"] > 1 else ""
-    took, tokens = span(step["started_at"], step["finished_at"]), _tokens(step)
+    told = (span(step["started_at"], step["finished_at"]), _tokens(step), dollars(step["cost"]))
     return Text.assemble(
         (f"{shown(step['name'])} {step['kind']} ", "dim"),
         state_cell(step["status"]),
-        ("  ".join(["", *filter(None, (took, tokens))]) + tries, "dim"),
+        ("  ".join(["", *filter(None, told)]) + tries, "dim"),
         (f"  {step['error']}" if step["error"] else "", "red"),
     )
 

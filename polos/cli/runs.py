@@ -79,7 +79,7 @@ def list_runs(
         session_id=session,
         user_id=user,
         roots_only=roots_only,
-        **_since(since),
+        **since_values(since),
     )
     lister = Lister(wanted, limit=limit, silence_limit_seconds=settings.silence_limit_seconds)
     if watching and as_json:
@@ -102,7 +102,7 @@ def _print_list(lister: Lister, *, as_json: bool) -> None:
         typer.echo("No runs. (--all adds those that other runs started; --project names another project.)")
 
 
-def _since(text: str | None) -> dict[str, float]:
+def since_values(text: str | None) -> dict[str, float]:
     """Return the part of a filter that `--since` stands for.
 
     Raises:

@@ -18,6 +18,7 @@ from polos.models import call
 from polos.models.request import Chunk, ModelAnswer, ModelRequest
 from polos.routes import Routes, turn_label
 from polos.settings import Settings
+from polos.types import Usage
 
 
 class Nudges(Protocol):
@@ -130,6 +131,9 @@ class Models(Protocol):
         on_chunk: Callable[[Chunk], None] | None = None,
     ) -> ModelAnswer:
         """Answer one call, in one attempt; see `polos.models.call.generate`."""
+
+    def cost(self, provider: str, model: str, usage: Usage) -> float | None:
+        """Return what a call with these tokens costs in US dollars, None if nobody knows the price."""
 
 
 Resolve = Callable[[str, str, str | None], Definition | None]

@@ -39,6 +39,7 @@ LISTED_COLUMNS = (
     "input_tokens",
     "output_tokens",
     "total_tokens",
+    "cost",
     "created_at",
     "started_at",
     "finished_at",
@@ -155,11 +156,19 @@ TREE_STEP_COLUMNS = (
     "child_id",
     "started_at",
     "finished_at",
+    "model",
+    "calls",
+    "unpriced_calls",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "cost",
 )
-_turn_output = case((S.kind == "turn", S.output))
-# The steps of all runs below one root, without their values; of turns the output, which tells the tokens.
+# The steps of all runs below one root, without their values.
 READ_TREE_STEPS = Statement(
-    select(*(S[name] for name in TREE_STEP_COLUMNS), _turn_output)
+    select(
+        *(S[name] for name in TREE_STEP_COLUMNS),
+    )
     .join_from(RUNS, STEPS, S.run_id == R.id)
     .where(R.root_id == P("root"))
     .order_by(S.run_id, S.position, S.name)
@@ -167,8 +176,8 @@ READ_TREE_STEPS = Statement(
 
 
 def tree_step(row: Row) -> dict[str, Any]:
-    """Return a row of READ_TREE_STEPS by column name; ``output`` is None but for turns."""
-    return dict(zip((*TREE_STEP_COLUMNS, "output"), row, strict=True))
+    """Return a row of READ_TREE_STEPS by column name."""
+    return dict(zip(TREE_STEP_COLUMNS, row, strict=True))
 
 
 # -- workers and what they own

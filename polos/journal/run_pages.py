@@ -30,6 +30,7 @@ _COLUMNS = (
     "status",
     "error",
     "total_tokens",
+    "cost",
     "created_at",
     "started_at",
     "finished_at",

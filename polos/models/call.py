@@ -74,6 +74,12 @@ def preload() -> None:
         _warm()
 
 
+def cost(provider: str, model: str, usage: Usage) -> float | None:
+    """Return what a call with these tokens costs in US dollars, None where nobody lists a price; after `ready`."""
+    found: float | None = _adapter().call_cost(PROVIDERS[check_provider(provider)], model, usage)
+    return found
+
+
 async def ready() -> None:
     """Return once a call goes out at once, without waiting for LiteLLM to be loaded."""
     await _loaded()

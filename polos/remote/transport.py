@@ -21,6 +21,7 @@ from polos.remote.refusals import data_of
 from polos.remote.schedules import RemoteSchedules
 from polos.remote.streams import subscribed
 from polos.transport import ForkRequest, RunRequest, ServerAddress
+from polos.usage import UsageReport, UsageRequest
 
 logger = logging.getLogger("polos.client")
 
@@ -278,6 +279,23 @@ class RemoteTransport:
         response = await self._server.ask("GET", "/queues")
         found = data_of(_there(response), self._server.url, key="queues")["queues"]
         return [QueueInfo.model_validate(one) for one in found]
+
+    # -- usage
+
+    async def usage(self, request: UsageRequest) -> UsageReport:
+        """See `Transport`."""
+        wanted = {
+            "by": request.by,
+            "since": request.since and request.since.isoformat(),
+            "until": request.until and request.until.isoformat(),
+            "agent": request.agent,
+            "model": request.model,
+            "session": request.session,
+            "execution_id": request.run_id,
+        }
+        given = {name: value for name, value in wanted.items() if value is not None}
+        response = await self._server.ask("GET", "/usage", params=given)
+        return UsageReport.model_validate(data_of(_there(response), self._server.url, key="total"))
 
     # -- schedules
 

@@ -27,6 +27,7 @@ from polos.server import (
     schedules,
     sessions,
     triggers,
+    usage,
 )
 from polos.server.body_limit import BodyLimit
 from polos.server.errors import answer_errors
@@ -103,6 +104,7 @@ def _api() -> APIRouter:
         queues,
         schedules,
         triggers,
+        usage,
         definitions,
     )
     for room in rooms:

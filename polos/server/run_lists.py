@@ -45,6 +45,7 @@ class ListedRun(BaseModel):
     result: Any
     error: str | None
     total_tokens: int
+    cost: float | None
     omitted: list[str]
 
 
@@ -110,6 +111,7 @@ def _listed(run: dict[str, Any]) -> ListedRun:
         result=value_of(run["output"]),
         error=run["error"],
         total_tokens=run["total_tokens"],
+        cost=run["cost"],
         omitted=[renamed[name] for name in run["omitted"]],
     )
 

@@ -14,6 +14,7 @@ from polos.server.fields import JsonAnswer, Label, Seconds, ServicesDep, Word, p
 from polos.server.gate import Caller, CallerDep
 from polos.server.services import Services
 from polos.transport import RunRequest
+from polos.usage import UsageTotals
 
 LONGEST_WAIT_SECONDS = 30.0
 MOST_IN_A_BATCH = 1_000
@@ -120,7 +121,9 @@ class ExecutionRecord(BaseModel):
     initial_state: Any
     final_state: Any
     project_id: str
-    usage: dict[str, int]
+    usage: UsageTotals = Field(
+        description="Of its own model calls, once it has ended; see /usage for its tree."
+    )
 
 
 @router.post("/workflows/batch_run", responses=problems(409))

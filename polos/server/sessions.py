@@ -74,6 +74,7 @@ class SessionDetail(BaseModel):
     payload: Any
     result: Any
     error: str | None
+    total_cost: float | None
     total_input_tokens: int
     total_output_tokens: int
     total_tokens: int
@@ -164,6 +165,7 @@ def _detail(journal: Connection, project: str, run_id: str) -> SessionDetail | N
         payload=value_of(run["input"]),
         result=value_of(run["output"]),
         error=run["error"],
+        total_cost=run["cost"],
         total_input_tokens=run["input_tokens"],
         total_output_tokens=run["output_tokens"],
         total_tokens=run["total_tokens"],

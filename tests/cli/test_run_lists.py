@@ -132,10 +132,11 @@ def test_narrow_terminal_gets_the_beginnings_of_ids(
 
 def test_tokens_are_told_for_each_turn_and_for_the_run_before_it_has_ended(journal: Written) -> None:
     run = journal.claimed(journal.run("helper", kind="agent"))
-    journal.answered_turn(run, tokens_in=11, tokens_out=7)
+    journal.answered_turn(run, tokens_in=11, tokens_out=7, cost=0.5)
     lines = polos("runs", "show", run.id).output.splitlines()
-    assert any(re.search(r"turn:1 +turn +completed .* 11 in, 7 out", line) for line in lines)
+    assert any(re.search(r"turn:1 +turn +completed .* 11 in, 7 out +\$0\.50", line) for line in lines)
     assert any(re.fullmatch(r"tokens +11 in, 7 out in 1 turn *", line) for line in lines)
+    assert any(re.fullmatch(r"cost +\$0\.50 *", line) for line in lines)
 
 
 def test_tokens_of_agents_below_are_summed_once(journal: Written) -> None:
@@ -143,13 +144,13 @@ def test_tokens_of_agents_below_are_summed_once(journal: Written) -> None:
     top = journal.claimed(journal.run("top"))
     middle = journal.claimed(journal.child(top, "middle", step="middle"))
     agent = journal.claimed(journal.child(middle, "helper", step="helper", kind="agent"))
+    journal.answered_turn(agent, tokens_in=11, tokens_out=7, cost=0.0125)
     for claim in (agent, middle):
-        assert journal.do(
-            finish_run(
-                claim.id, claim.attempt, Ending(RunStatus.COMPLETED, total_tokens=18), root_id=claim.id
-            )
-        )
-    assert re.search(r"tokens +18 in the runs it started", polos("runs", "show", top.id).output)
+        ending = Ending(RunStatus.COMPLETED)
+        assert journal.do(finish_run(claim.id, claim.attempt, ending, root_id=claim.root_id))
+    shown = polos("runs", "show", top.id).output
+    assert re.search(r"tokens +18 in the runs it started", shown)
+    assert re.search(r"cost +\$0\.0125 in the runs it started", shown)
 
 
 def test_run_is_shown_by_a_beginning_that_no_other_id_has(journal: Written) -> None:

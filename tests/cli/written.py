@@ -18,6 +18,7 @@ from polos.journal.database import Database
 from polos.journal.ends import Ending, finish_run
 from polos.journal.runs import Claim, NewRun, claim_from, claim_run
 from polos.journal.statements import Unit
+from polos.journal.spending import Spent
 from polos.journal.states import RunStatus, StepStatus
 from polos.journal.steps import Outcome, schedule_turn
 from polos.journal.turns import TurnClaim, claim_turn, complete_turn
@@ -79,7 +80,9 @@ class Written:
         if worker is not None:
             assert self.do(claim_turn(run.id, "$turn:1", worker, **PLACE))
 
-    def answered_turn(self, run: Claim, *, tokens_in: int, tokens_out: int) -> None:
+    def answered_turn(
+        self, run: Claim, *, tokens_in: int, tokens_out: int, cost: float | None = None
+    ) -> None:
         """Let a worker make a turn of a run."""
         self.turn(run)
         claim = TurnClaim(*self.do(claim_turn(run.id, "$turn:1", "w1", **PLACE))[0])
@@ -89,7 +92,17 @@ class Written:
             "total_tokens": tokens_in + tokens_out,
         }
         answer = Outcome(StepStatus.COMPLETED, output=json.dumps({"content": "yes", "usage": usage}))
-        assert self.do(complete_turn(claim, "w1", answer, root_id=claim.run_id, ring_again=60.0))
+        spent = Spent(
+            run.name,
+            "openai/gpt-4o",
+            calls=1,
+            unpriced_calls=int(cost is None),
+            input_tokens=tokens_in,
+            output_tokens=tokens_out,
+            cost=cost,
+        )
+        ended = complete_turn(claim, "w1", answer, root_id=run.root_id, ring_again=60.0, spent=spent)
+        assert self.do(ended)
 
     def worker(self, worker_id: str, *offers: tuple[str, str], **values: Any) -> None:
         """Register a worker that offers these."""
