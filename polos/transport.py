@@ -19,6 +19,7 @@ from polos.handles import ExecutionHandle
 from polos.queues import QueueInfo
 from polos.schedules import ScheduleClient
 from polos.settings import hide_password
+from polos.usage import UsageReport, UsageRequest
 
 logger = logging.getLogger("polos.client")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from polos.agents.conversation import Conversation, input_alone
+from polos.agents.turn_spending import usage_of
 from polos.engine import telling
 from polos.engine.execution import Execution
 from polos.engine.inline import value_of
@@ -96,9 +97,9 @@ async def _turn(loop: Loop, name: str, given: str) -> ModelAnswer:
         await _schedule(loop, turn, position, given)
 
     row = await execution.outcome(turn, "turn", begin)
-    answer = ModelAnswer.model_validate(value_of(row))
-    loop.usage += answer.usage
-    return answer
+    answer = None if row.output is None else ModelAnswer.model_validate(value_of(row))
+    loop.usage += usage_of(row, answer)
+    return answer or ModelAnswer.model_validate(value_of(row))
 
 
 async def _schedule(loop: Loop, name: str, position: int, given: str) -> None:

@@ -15,12 +15,14 @@ from polos.agents.conversation import Asked, replayed
 from polos.agents.deltas import Deltas
 from polos.agents.fallbacks import ModelPolicy
 from polos.agents.model_calls import ModelCall, prepare_call
+from polos.agents.turn_spending import CallSpending, of_unknown_calls
 from polos.current import Place, current_place
 from polos.engine.outcomes import completed, failed
 from polos.engine.runtime import Models, Runtime
 from polos.engine.tasks import start_apart
 from polos.faultpoints import faultpoint
 from polos.journal.runs import READ_RUN, run_record
+from polos.journal.spending import Spent, count_late
 from polos.journal.states import StepStatus
 from polos.journal.steps import Outcome, StepRow
 from polos.journal.turns import (
@@ -72,7 +74,7 @@ async def _execute(runtime: Runtime, claim: TurnClaim, worker_id: str) -> str:
     run = run_record((await runtime.journal.read(READ_RUN, run=claim.run_id))[0])
     if claim.crashes >= runtime.settings.max_crashes:
         message = f"worker_lost: {claim.crashes} workers died while they executed this turn"
-        return await _complete(runtime, claim, failed(message), run)
+        return await _complete(runtime, claim, failed(message), run, spent=_spent_before(claim, run))
     agent = runtime.resolve("agent", run["name"], run["caller"])
     if not isinstance(agent, Agent):
         return await _hand_back(runtime, claim)
@@ -82,7 +84,7 @@ async def _execute(runtime: Runtime, claim: TurnClaim, worker_id: str) -> str:
         call = prepare_call(claim, agent, asked, run, runtime.settings, now=now)
         await runtime.models.ready()  # before `may_start`, which says what is true for a moment only
     except Exception as error:  # noqa: BLE001 - made from recorded values: another attempt cannot help
-        return await _failed(runtime, claim, error, run)
+        return await _failed(runtime, claim, error, run, spent=_spent_before(claim, run))
     await runtime.may_start()
     if runtime.worker_id != worker_id:
         return "taken over"
@@ -90,7 +92,14 @@ async def _execute(runtime: Runtime, claim: TurnClaim, worker_id: str) -> str:
         return await _hand_back(runtime, claim)
     number = event_data.turn_number(claim.name)
     deltas = _deltas(runtime, claim, run, number) if asked.is_told_live and number is not None else None
-    return await _call(runtime, claim, call, run, deltas)
+    spending = CallSpending(
+        asked.agent or run["name"], call.request, claim.interrupted_calls, runtime.models.cost
+    )
+    return await _call(runtime, claim, call, run, deltas, spending)
+
+
+def _spent_before(claim: TurnClaim, run: dict[str, Any]) -> Spent:
+    return of_unknown_calls(run["name"], claim.interrupted_calls)
 
 
 async def _asked(runtime: Runtime, claim: TurnClaim) -> Asked:
@@ -114,10 +123,11 @@ async def _call(
     call: ModelCall,
     run: dict[str, Any],
     deltas: Deltas | None,
+    spending: CallSpending,
 ) -> str:
     """Make the model call and record what came of it."""
     faultpoint("before_execute", f"turn {run['name']}")
-    may_send = partial(_may_send, runtime, runtime.worker_id)
+    may_send = partial(_may_send, runtime, runtime.worker_id, spending)
     answering = _generate(runtime.models, call.request, deltas, current_place.get(), may_send)
     calling = start_apart(answering, name=f"model call {run['name']}")
     runtime.turns[(claim.run_id, claim.name)] = calling
@@ -127,14 +137,16 @@ async def _call(
         if not calling.cancelled():  # we are cancelled, not the call: a revoked task
             calling.cancel()
             raise
+        await _count_late(runtime, claim, spending.broken_off())
         return "taken over"  # the audit found that the turn is no longer ours
     except Exception as error:  # noqa: BLE001 - whatever a provider's client raises
         if runtime.draining:  # what is raised while the process closes says nothing about the model
-            return await _hand_back(runtime, claim)
-        return await _failed(runtime, claim, error, run, call)
+            return await _hand_back(runtime, claim, was_sent=spending.is_sent)
+        return await _failed(runtime, claim, error, run, call, spent=spending.failed(error))
     faultpoint("after_execute", f"turn {run['name']}")
+    answer = spending.counted(answer)
     outcome = _outcome(runtime, claim, call.kept(answer))
-    return await _complete(runtime, claim, outcome, run, call.asked)
+    return await _complete(runtime, claim, outcome, run, call.asked, spent=spending.answered(answer))
 
 
 async def _generate(
@@ -151,7 +163,7 @@ async def _generate(
     return await models.generate(request, before_send=may_send, on_chunk=deltas.tell)
 
 
-async def _may_send(runtime: Runtime, worker_id: str) -> None:
+async def _may_send(runtime: Runtime, worker_id: str, spending: CallSpending) -> None:
     """Return once the request may go out, by the worker that made it.
 
     Raises:
@@ -160,6 +172,7 @@ async def _may_send(runtime: Runtime, worker_id: str) -> None:
     await runtime.may_start()
     if runtime.worker_id != worker_id:
         raise asyncio.CancelledError
+    spending.is_sent = True
 
 
 def _outcome(runtime: Runtime, claim: TurnClaim, answer: ModelAnswer) -> Outcome:
@@ -176,6 +189,8 @@ async def _complete(
     outcome: Outcome,
     run: dict[str, Any],
     asked: Asked | None = None,
+    *,
+    spent: Spent,
 ) -> str:
     held_back = asked is not None and asked.guarded and outcome.status is StepStatus.COMPLETED
     rows = await runtime.journal.do(
@@ -186,9 +201,11 @@ async def _complete(
             root_id=run["root_id"],
             ring_again=runtime.settings.ring_again_seconds,
             told=not held_back,
+            spent=spent,
         )
     )
     if not rows:
+        await _count_late(runtime, claim, spent)
         return "taken over"
     faultpoint("after_record", "turn")
     status, owner, seq, number = rows[0]
@@ -196,7 +213,7 @@ async def _complete(
         streamed = asked is not None and asked.streamed
         _tell(runtime, claim, outcome, run, number=number, streamed=streamed)
     if owner == runtime.worker_id and (execution := runtime.executions.get(claim.run_id)) is not None:
-        execution.completed_here(_row(claim, outcome, seq))
+        execution.completed_here(_row(claim, outcome, seq, spent))
     else:
         await runtime.wake(claim.run_id, status, owner)
     return outcome.status.value
@@ -223,7 +240,8 @@ def _tell(
     runtime.feed.numbered(run["root_id"], number, event, keep=streamed)
 
 
-def _row(claim: TurnClaim, outcome: Outcome, seq: int) -> StepRow:
+def _row(claim: TurnClaim, outcome: Outcome, seq: int, spent: Spent) -> StepRow:
+    used = claim.spent + spent
     return StepRow(
         claim.name,
         "turn",
@@ -236,7 +254,16 @@ def _row(claim: TurnClaim, outcome: Outcome, seq: int) -> StepRow:
         outcome.error,
         None,
         outcome.failures,
+        input_tokens=used.input_tokens,
+        output_tokens=used.output_tokens,
+        cached_tokens=used.cached_tokens,
+        cost=used.cost,
     )
+
+
+async def _count_late(runtime: Runtime, claim: TurnClaim, spent: Spent) -> None:
+    """Count what a call used whose turn is no longer ours; nothing happens where others do."""
+    await runtime.journal.do(count_late(claim.run_id, claim.name, claim.attempt, spent))
 
 
 async def _failed(
@@ -245,6 +272,8 @@ async def _failed(
     error: Exception,
     run: dict[str, Any],
     call: ModelCall | None = None,
+    *,
+    spent: Spent,
 ) -> str:
     """Record that the model gave no answer, and go on as the policy of the agent that speaks says."""
     verdict = judge(
@@ -258,11 +287,15 @@ async def _failed(
     if verdict.delay is None:
         logger.warning("Turn %s of run %s failed: %s", claim.name, claim.run_id, verdict.error)
         outcome = failed(verdict.error, failures=verdict.failures)
-        return await _complete(runtime, claim, outcome, run, None if call is None else call.asked)
+        asked = None if call is None else call.asked
+        return await _complete(runtime, claim, outcome, run, asked, spent=spent)
     delay = verdict.delay
     logger.info("Turn %s of run %s is tried again in %.1f s: %s", claim.name, claim.run_id, delay, error)
-    unit = retry_turn(claim, runtime.worker_id, error=verdict.error, failures=verdict.failures, delay=delay)
+    unit = retry_turn(
+        claim, runtime.worker_id, error=verdict.error, failures=verdict.failures, delay=delay, spent=spent
+    )
     if not await runtime.journal.do(unit):
+        await _count_late(runtime, claim, spent)
         return "taken over"
     _ring_later(runtime, claim, run, delay)
     return StepStatus.SCHEDULED.value
@@ -274,7 +307,9 @@ def _ring_later(runtime: Runtime, claim: TurnClaim, run: dict[str, Any], delay: 
     runtime.clock.call_later(delay + 0.01, runtime.ring_turn, *bell)
 
 
-async def _hand_back(runtime: Runtime, claim: TurnClaim) -> str:
-    unit = hand_back_turn(claim, runtime.worker_id, ring_again=runtime.settings.ring_again_seconds)
+async def _hand_back(runtime: Runtime, claim: TurnClaim, *, was_sent: bool = False) -> str:
+    unit = hand_back_turn(
+        claim, runtime.worker_id, ring_again=runtime.settings.ring_again_seconds, was_sent=was_sent
+    )
     await runtime.journal.do(unit)
     return StepStatus.SCHEDULED.value

@@ -33,13 +33,15 @@ def show_usage(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show what model calls used and cost: failed ones, judges and summaries included."""
+    limits = since_values(since)
     wanted = UsageQuery(
         project or Settings.from_environment().project_id,
         by=by.value if by else None,
+        since=limits.get("since"),
+        since_seconds=limits.get("since_seconds"),
         agent=agent,
         model=model,
         session=session,
-        **since_values(since),
     )
     with reading() as journal:
         report = usage_report(read_usage(journal, wanted), grouped=by is not None)
@@ -70,6 +72,6 @@ def _figures(totals: UsageTotals) -> list[str]:
 def _tell_unpriced(total: UsageTotals) -> None:
     if total.unpriced_calls:
         typer.echo(
-            f"{total.unpriced_calls:,} of the calls are not in the cost: nobody lists the price of their model. "
+            f"{total.unpriced_calls:,} of the calls are not in the cost, for nobody lists a price. "
             "POLOS_MODEL_PRICES names a file with prices of your own."
         )

@@ -109,9 +109,10 @@ _COUNT_LATE = Statement(
 
 
 def count_late(run_id: str, name: str, attempt: int, spent: Spent) -> Unit:
-    """Add what an attempt used whose turn was closed, or put back, meanwhile; answers nothing if it is counted.
+    """Add what an attempt used whose turn was closed, or put back, meanwhile.
 
-    Whoever claims the turn again counts the calls before its own, so that each is counted once.
+    Answers (name,), or nothing when it is counted already. Whoever claims the turn again counts the calls
+    before its own, so that each is counted once.
     """
     params = {"run": run_id, "name": name, "attempt": attempt, **spent.params()}
     parts = (Part(_COUNT_LATE, params), Part(RESUM, params, guard=False))

@@ -35,6 +35,16 @@ class TurnClaim:
     cost: float | None = None
 
     @property
+    def spent(self) -> Spent:
+        """What earlier attempts used, as far as it is counted."""
+        return Spent(
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            cached_tokens=self.cached_tokens,
+            cost=self.cost,
+        )
+
+    @property
     def interrupted_calls(self) -> int:
         """How many earlier attempts ended without anyone counting what they used."""
         return max(self.uncounted_calls - 1, 0)
@@ -229,7 +239,7 @@ _HAND_BACK_TURN = Statement(
         status=StepStatus.SCHEDULED.value,
         owner=None,
         tries=S.tries - 1,
-        uncounted_calls=S.uncounted_calls - 1,
+        uncounted_calls=S.uncounted_calls - P("unsent", type_=S.uncounted_calls.type),
         ring_at=ringing_from_now(),
         rings=0,
     )
@@ -237,14 +247,18 @@ _HAND_BACK_TURN = Statement(
 )
 
 
-def hand_back_turn(claim: TurnClaim, worker: str, *, ring_again: float) -> Unit:
-    """Give up a turn that never called its model, for a worker that ends; the caller rings."""
+def hand_back_turn(claim: TurnClaim, worker: str, *, ring_again: float, was_sent: bool = False) -> Unit:
+    """Give up a turn for a worker that ends; the caller rings.
+
+    `was_sent`: its model was called, which counts though nobody heard the end of it.
+    """
     params = {
         "run": claim.run_id,
         "name": claim.name,
         "attempt": claim.attempt,
         "worker": worker,
         "ring_again": ring_again,
+        "unsent": int(not was_sent),
     }
     return Unit((Part(_HAND_BACK_TURN, params),), (), order=(claim.run_id, claim.name))
 

@@ -1,4 +1,4 @@
-"""What model calls of a project used: of the turns that are there, and of those that retention has removed."""
+"""What model calls of a project used: of turns that are there, and of those that retention removed."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from types import ModuleType
 
 from polos.models.providers import PROVIDERS, check_llm_api, check_provider, find_endpoint
 from polos.models.request import Chunk, ModelAnswer, ModelRequest
+from polos.types import Usage
 
 logger = logging.getLogger("polos.models")
 
@@ -75,7 +76,7 @@ def preload() -> None:
 
 
 def cost(provider: str, model: str, usage: Usage) -> float | None:
-    """Return what a call with these tokens costs in US dollars, None where nobody lists a price; after `ready`."""
+    """Return what a call with these tokens costs in US dollars, None without a known price; after `ready`."""
     found: float | None = _adapter().call_cost(PROVIDERS[check_provider(provider)], model, usage)
     return found
 

@@ -17,8 +17,8 @@ from polos.journal.creating import create_run
 from polos.journal.database import Database
 from polos.journal.ends import Ending, finish_run
 from polos.journal.runs import Claim, NewRun, claim_from, claim_run
-from polos.journal.statements import Unit
 from polos.journal.spending import Spent
+from polos.journal.statements import Unit
 from polos.journal.states import RunStatus, StepStatus
 from polos.journal.steps import Outcome, schedule_turn
 from polos.journal.turns import TurnClaim, claim_turn, complete_turn

@@ -45,7 +45,17 @@ async def test_usage_is_the_sum_of_all_model_calls(polos: Polos, told: Recorder)
     usage = (await handle.get(polos))["result"].usage
 
     assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (22, 14, 36)
-    assert record["usage"] == {"input_tokens": 22, "output_tokens": 14, "total_tokens": 36}
+    cost = record["usage"].pop("cost")
+    assert cost == pytest.approx(usage.cost)
+    assert cost > 0.0
+    assert record["usage"] == {
+        "input_tokens": 22,
+        "output_tokens": 14,
+        "total_tokens": 36,
+        "cached_tokens": 0,
+        "calls": 2,
+        "unpriced_calls": 0,
+    }
 
 
 async def test_the_run_id_of_the_result_is_that_of_the_run(polos: Polos, model: ModelServer) -> None:

@@ -14,8 +14,8 @@ from polos.journal.ends import Ending, finish_run
 from polos.journal.recovery import put_back_turns
 from polos.journal.runs import Claim
 from polos.journal.spending import Spent, count_late
-from polos.journal.states import RunStatus, StepStatus
 from polos.journal.statements import Unit
+from polos.journal.states import RunStatus, StepStatus
 from polos.journal.steps import Outcome
 from polos.journal.turns import TurnClaim, complete_turn, hand_back_turn, retry_turn
 from polos.journal.usage import READ_USED_BELOW, READ_USED_IN_SESSION, UsageQuery, Used, read_usage
