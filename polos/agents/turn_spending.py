@@ -36,9 +36,11 @@ class CallSpending:
     is_sent: bool = False
 
     def counted(self, answer: ModelAnswer) -> ModelAnswer:
-        """Return the answer with its tokens, estimated if the provider counted none."""
-        if answer.usage.input_tokens or answer.usage.output_tokens:
+        """Return the answer with its tokens, estimated if the provider counted none, and its cost."""
+        if answer.usage.cost is not None:
             return answer
+        if answer.usage.input_tokens or answer.usage.output_tokens:
+            return answer.model_copy(update={"usage": self._priced(answer.usage)})
         said = [answer.content or "", *(call.function.arguments for call in answer.tool_calls)]
         usage = self._estimated(output_tokens=_tokens("".join(said)))
         return answer.model_copy(update={"usage": usage})
@@ -68,7 +70,11 @@ class CallSpending:
         said = [request.system_prompt or "", serialization.dumps([request.messages, request.tools])]
         given = _tokens("".join(said))
         usage = Usage(input_tokens=given, output_tokens=output_tokens, total_tokens=given + output_tokens)
-        return usage.model_copy(update={"cost": self.price(request.provider, request.model, usage)})
+        return self._priced(usage)
+
+    def _priced(self, usage: Usage) -> Usage:
+        cost = self.price(self.request.provider, self.request.model, usage)
+        return usage.model_copy(update={"cost": cost})
 
     def _spent(self, usage: Usage) -> Spent:
         return Spent(

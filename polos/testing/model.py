@@ -10,6 +10,7 @@ from polos.clock import SYSTEM_CLOCK, Clock
 from polos.errors import ModelError, ModelErrorKind
 from polos.models.request import Chunk, ModelAnswer, ModelRequest
 from polos.testing.answers import Answer, ScriptedAnswer, to_answer
+from polos.types import Usage
 
 
 class ScriptedModel:
@@ -61,6 +62,10 @@ class ScriptedModel:
 
     async def ready(self) -> None:
         """Return at once: nothing has to be loaded."""
+
+    def cost(self, provider: str, model: str, usage: Usage) -> float | None:
+        """Return 0: a script is free, but for answers whose `usage` says what they cost."""
+        return 0.0
 
     async def generate(
         self,
