@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from polos import aliases
 
 if TYPE_CHECKING:
-    from polos.agents.agent import Agent, batch_agent_invoke
+    from polos.agents.agent import Agent
+    from polos.agents.batches import batch_agent_invoke
     from polos.agents.fallbacks import FallbackModel
     from polos.agents.handoffs import Handoff
     from polos.agents.inputs import AgentRunConfig
@@ -46,8 +47,18 @@ if TYPE_CHECKING:
     from polos.queues import Queue, queue
     from polos.registry import get_all_workflows, get_workflow
     from polos.schedules import SchedulePayload
+    from polos.tools.ask_user import AskUserField, AskUserFieldOption, AskUserInput, create_ask_user_tool
     from polos.tools.content import ImageBlock, TextBlock, ToolContent
     from polos.tools.tool import Tool, ToolApproval, tool
+    from polos.tools.web_search import (
+        TavilySearchConfig,
+        WebSearchFunction,
+        WebSearchOptions,
+        WebSearchResult,
+        WebSearchResultItem,
+        WebSearchToolConfig,
+        create_web_search_tool,
+    )
     from polos.types import (
         AgentConfig,
         AgentResult,
@@ -65,7 +76,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PLACES = {
-    "polos.agents.agent": ("Agent", "batch_agent_invoke"),
+    "polos.agents.agent": ("Agent",),
+    "polos.agents.batches": ("batch_agent_invoke",),
     "polos.agents.fallbacks": ("FallbackModel",),
     "polos.agents.handoffs": ("Handoff",),
     "polos.agents.inputs": ("AgentRunConfig",),
@@ -102,8 +114,18 @@ _PLACES = {
     "polos.queues": ("Queue", "queue"),
     "polos.registry": ("get_all_workflows", "get_workflow"),
     "polos.schedules": ("SchedulePayload",),
+    "polos.tools.ask_user": ("AskUserField", "AskUserFieldOption", "AskUserInput", "create_ask_user_tool"),
     "polos.tools.content": ("ImageBlock", "TextBlock", "ToolContent"),
     "polos.tools.tool": ("Tool", "ToolApproval", "tool"),
+    "polos.tools.web_search": (
+        "TavilySearchConfig",
+        "WebSearchFunction",
+        "WebSearchOptions",
+        "WebSearchResult",
+        "WebSearchResultItem",
+        "WebSearchToolConfig",
+        "create_web_search_tool",
+    ),
     "polos.types": (
         "AgentConfig",
         "AgentResult",
@@ -127,6 +149,9 @@ __all__ = [
     "AgentResult",
     "AgentRunConfig",
     "AgentStreamHandle",
+    "AskUserField",
+    "AskUserFieldOption",
+    "AskUserInput",
     "BatchEventPayload",
     "BatchStepResult",
     "BatchWorkflowInput",
@@ -159,6 +184,7 @@ __all__ = [
     "StopConditionContext",
     "StreamEvent",
     "StreamResult",
+    "TavilySearchConfig",
     "TextBlock",
     "Tool",
     "ToolApproval",
@@ -167,6 +193,11 @@ __all__ = [
     "ToolContent",
     "ToolResult",
     "Usage",
+    "WebSearchFunction",
+    "WebSearchOptions",
+    "WebSearchResult",
+    "WebSearchResultItem",
+    "WebSearchToolConfig",
     "Workflow",
     "WorkflowContext",
     "WorkflowState",
@@ -174,6 +205,8 @@ __all__ = [
     "__version__",
     "batch_agent_invoke",
     "batch_invoke",
+    "create_ask_user_tool",
+    "create_web_search_tool",
     "executed_tool",
     "get_all_workflows",
     "get_workflow",

@@ -72,7 +72,7 @@ ALIASES: dict[str, dict[str, str]] = {
     "polos.runtime": {},
     "polos.runtime.batch": {
         "batch_invoke": "polos.client:batch_invoke",
-        "batch_agent_invoke": "polos.agents.agent:batch_agent_invoke",
+        "batch_agent_invoke": "polos.agents.batches:batch_agent_invoke",
     },
     "polos.runtime.client": {
         "PolosClient": "polos.client:PolosClient",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import math
 import operator
 import sys
 import types
@@ -163,6 +164,20 @@ def check_hook_signature(func: UserFunction, *, what: str = "hook") -> UserFunct
     if len(parameters) != 2:
         raise TypeError(f"the {what} {func!r} must take (ctx, {what}_context), not {_listed(parameters)}")
     return func
+
+
+def check_seconds(seconds: Any, what: str) -> float | None:
+    """Return a duration that may be None, for none.
+
+    Raises:
+        ValueError: It is not a number above 0.
+    """
+    if seconds is None:
+        return None
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not 0 < seconds < math.inf:
+        raise ValueError(f"{what} cannot be {seconds!r}: give seconds, more than 0, or None for no limit")
+    return float(seconds)
 
 
 def check_signature(func: UserFunction, what: str) -> list[inspect.Parameter]:

@@ -123,6 +123,7 @@ class Settings:
     approval_secret: str = _setting("POLOS_APPROVAL_SECRET", str, "")  # signs links; none are made without
     approval_link_seconds: float = _setting("POLOS_APPROVAL_LINK_SECONDS", _seconds, 7 * 86400.0)
     standing_approval_days: float = _setting("POLOS_STANDING_APPROVAL_DAYS", _seconds, 30.0)  # 0: for ever
+    search_timeout_seconds: float = _setting("POLOS_SEARCH_TIMEOUT_SECONDS", _pause, 30.0)  # of a web search
     stream_keep_seconds: float = _setting(
         "POLOS_STREAM_KEEP_SECONDS", _seconds, 3600.0
     )  # after its last entry

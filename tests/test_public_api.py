@@ -17,6 +17,9 @@ NAMES = {
     "AgentResult",
     "AgentRunConfig",
     "AgentStreamHandle",
+    "AskUserField",
+    "AskUserFieldOption",
+    "AskUserInput",
     "BatchEventPayload",
     "BatchStepResult",
     "BatchWorkflowInput",
@@ -49,6 +52,7 @@ NAMES = {
     "StopConditionContext",
     "StreamEvent",
     "StreamResult",
+    "TavilySearchConfig",
     "TextBlock",
     "Tool",
     "ToolApproval",
@@ -57,6 +61,11 @@ NAMES = {
     "ToolContent",
     "ToolResult",
     "Usage",
+    "WebSearchFunction",
+    "WebSearchOptions",
+    "WebSearchResult",
+    "WebSearchResultItem",
+    "WebSearchToolConfig",
     "Workflow",
     "WorkflowContext",
     "WorkflowState",
@@ -64,6 +73,8 @@ NAMES = {
     "__version__",
     "batch_agent_invoke",
     "batch_invoke",
+    "create_ask_user_tool",
+    "create_web_search_tool",
     "executed_tool",
     "get_all_workflows",
     "get_workflow",
@@ -93,7 +104,11 @@ def test_each_name_can_be_imported(name: str) -> None:
     value = getattr(polos, name)
 
     assert value is not None
-    assert getattr(value, "__name__", name) == name or name in {"ToolApproval", "__version__"}
+    assert getattr(value, "__name__", name) == name or name in {
+        "ToolApproval",
+        "WebSearchFunction",
+        "__version__",
+    }
 
 
 @pytest.mark.parametrize("name", sorted(NAMES - {"__version__"}))

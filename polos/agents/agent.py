@@ -10,6 +10,7 @@ from typing import Any, cast
 from pydantic import BaseModel
 
 from polos import serialization
+from polos.agents.batches import DEFAULT_CONCURRENCY, run_batch
 from polos.agents.delegates import tool_of, tool_of_agent
 from polos.agents.fallbacks import FallbackModel, model_policy
 from polos.agents.handoffs import Handoff, check_handoffs
@@ -31,10 +32,9 @@ from polos.agents.stream import (  # noqa: F401 - existing programs import all o
 )
 from polos.agents.structured import check_output_schema, schema_of
 from polos.agents.sync_stream import SyncStreamResult
-from polos.callers import RunStarter, call_sync, client_and_payload
+from polos.callers import call_sync, client_and_payload
 from polos.current import refuse_inside_run
 from polos.guardrails import guardrail_list
-from polos.handles import ExecutionHandle
 from polos.hooks import hook_list
 from polos.inputs import check_labels
 from polos.mcp.server import MCPServer
@@ -172,9 +172,9 @@ class Agent(Workflow):
         served = (server.family.member(name) for server in self.servers)
         return next((tool for tool in chain(own, served) if tool is not None), None)
 
-    def find_handoff(self, name: str) -> Agent | None:
-        """Return the agent that takes over when the model calls tool `name`."""
-        return next((one.find_agent() for one in self.handoffs if one.tool_name == name), None)
+    def find_handoff(self, name: str) -> Handoff | None:
+        """Return the handoff that the model asks for when it calls tool `name`."""
+        return next((one for one in self.handoffs if one.tool_name == name), None)
 
     def tool_names(self) -> list[str]:
         """Return the names of everything the model may call, sorted."""
@@ -388,6 +388,39 @@ class Agent(Workflow):
         )
         return StreamResult(handle, cast(StreamClient, starter))
 
+    async def run_batch(
+        self,
+        client: Any = None,
+        inputs: Sequence[Input] | None = None,
+        *,
+        concurrency: int = DEFAULT_CONCURRENCY,
+        return_exceptions: bool = False,
+        **options: Any,
+    ) -> list[Any]:
+        """Run the agent on each input and return the results in that order.
+
+        Args:
+            client: The client; the default one if only `inputs` are given.
+            inputs: Texts or lists of messages.
+            concurrency: How many runs are under way at a time.
+            return_exceptions: Give what a run raised as its result. Otherwise the first failure is raised at
+                once; runs under way go on, but no more are started.
+            options: What `run` takes.
+
+        Raises:
+            RunFailedError, WorkflowTimeoutError: As `run`.
+            ValueError: An input or `concurrency` is of no use; nothing was started.
+        """
+        starter, given = client_and_payload(client, inputs)
+        return await run_batch(
+            self,
+            starter,
+            given or [],
+            concurrency=concurrency,
+            return_exceptions=return_exceptions,
+            **options,
+        )
+
     def run_sync(  # type: ignore[override]  # as `run` differs
         self, client: Any = None, input: Any = None, **options: Any
     ) -> AgentResult:
@@ -398,25 +431,9 @@ class Agent(Workflow):
         """Return what `stream` does, for code that cannot await; `options` are its further arguments."""
         return SyncStreamResult(call_sync(client, lambda client: self.stream(client, input, **options)))
 
-
-async def batch_agent_invoke(client: RunStarter, agents: list[AgentRunConfig]) -> list[ExecutionHandle]:
-    """Start a run of each agent, each in its own session; return the handles in order.
-
-    Raises:
-        RuntimeError: Called inside a run.
-    """
-    refuse_inside_run("batch_agent_invoke()")
-    return [
-        await config.agent.invoke(
-            client,
-            config.payload(),
-            session_id=config.session_id,
-            user_id=config.user_id,
-            initial_state=config.initial_state,
-            run_timeout_seconds=config.run_timeout_seconds,
-        )
-        for config in agents
-    ]
+    def run_batch_sync(self, client: Any = None, inputs: Any = None, **options: Any) -> list[Any]:
+        """Return what `run_batch` does, for code that cannot await; `options` are its further arguments."""
+        return call_sync(client, lambda client: self.run_batch(client, inputs, **options))
 
 
 def _definition(tool: Tool | dict[str, Any]) -> dict[str, Any]:

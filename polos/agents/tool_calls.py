@@ -71,8 +71,9 @@ def output_of(result: ToolResult) -> Item:
 
 def _checked_call(loop: Loop, call: ToolCall) -> _Call:
     name = call.function.name
-    tool, agent = loop.speaker.find_tool(name) or find_listed(loop, name), loop.speaker.find_handoff(name)
-    if tool is None and agent is None:
+    tool = loop.speaker.find_tool(name) or find_listed(loop, name)
+    handoff = loop.speaker.find_handoff(name)
+    if tool is None and handoff is None:
         return _Call(call, problem=f"tool {name!r} not found; the tools are {names_of_speaker(loop)}")
     try:
         arguments = json.loads(call.function.arguments or "{}")
@@ -80,6 +81,9 @@ def _checked_call(loop: Loop, call: ToolCall) -> _Call:
         return _Call(call, problem=f"the arguments are not valid JSON: {error}")
     if not isinstance(arguments, dict):
         return _Call(call, problem=f"the arguments must be a JSON object, not {type(arguments).__name__}")
+    agent = None if handoff is None else handoff.find_agent()
+    if handoff is not None and agent is None:
+        return _Call(call, problem=f"agent {handoff.agent_id!r} is not defined in this worker")
     return _Call(call, arguments, tool, agent)
 
 

@@ -33,6 +33,15 @@ def is_reasoning_model(model: str) -> bool:
     return bool((litellm.model_cost.get(model) or {}).get("supports_reasoning"))
 
 
+def has_native_schemas(model: str) -> bool:
+    """Whether this model is known to keep to a JSON schema that is a field of the request."""
+    if litellm_provider(model) == "anthropic":
+        return bool((row_of(model) or {}).get("supports_native_structured_output"))
+    if litellm_provider(model).startswith("ollama"):
+        return True  # LiteLLM would ask the server
+    return bool(litellm.supports_response_schema(model))
+
+
 def row_of(model: str) -> Row | None:
     """Return the row of LiteLLM's table for a model of its own naming, such as ``anthropic/claude-…``."""
     provider = litellm_provider(model)

@@ -119,6 +119,8 @@ class Connections:
     http: ObservedClient
     sdk_clients: dict[tuple[str, Endpoint], openai.AsyncOpenAI] = field(default_factory=dict)
     chat_only_base_urls: set[str | None] = field(default_factory=set)
+    refused_schemas: set[tuple[str | None, str, str]] = field(default_factory=set)
+    """Base URL, model and output schema that is asked for in the prompt instead."""
     closer: AsyncIterator[None] | None = None
 
     def sdk_client(self, provider: str, endpoint: Endpoint) -> openai.AsyncOpenAI:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
@@ -17,6 +16,7 @@ from polos.callers import client_and_payload
 from polos.current import refuse_inside_run
 from polos.functions import (
     UserFunction,
+    check_seconds,
     check_signature,
     is_model,
     is_unresolved,
@@ -84,7 +84,7 @@ class Tool(Workflow):
             route=route,
         )
         self.approval = _checked_approval(approval, id)
-        self.approval_timeout = _checked_timeout(approval_timeout, id)
+        self.approval_timeout = check_seconds(approval_timeout, f"approval_timeout of tool {id!r}")
         self._parameters = parameters
         self.name = name or id
         if is_registered:
@@ -102,7 +102,7 @@ class Tool(Workflow):
         """
         gated = copy.copy(self)
         gated.approval = _checked_approval(approval, self.id)
-        gated.approval_timeout = _checked_timeout(timeout, self.id)
+        gated.approval_timeout = check_seconds(timeout, f"approval_timeout of {self.what}")
         return gated
 
     async def call(self, ctx: Any, payload: Any = None) -> Any:
@@ -267,17 +267,6 @@ def _checked_approval(approval: Any, tool_id: str) -> ApprovalRule | None:
         )
     rule: ApprovalRule | None = approval
     return rule
-
-
-def _checked_timeout(seconds: Any, tool_id: str) -> float | None:
-    if seconds is None:
-        return None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-        raise ValueError(
-            f"approval_timeout={seconds!r} of tool {tool_id!r} cannot be used: give seconds, more than 0, or "
-            "None to wait for ever"
-        )
-    return float(seconds)
 
 
 def _check_tool_function(func: UserFunction, name: str) -> None:

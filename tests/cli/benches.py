@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import nursery
+
 ROOT = Path(__file__).parents[2]
 POLOS = (sys.executable, "-m", "polos.cli.main")
 
@@ -30,7 +32,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.home = folder / ".polos"
-        self._started: list[subprocess.Popen[str]] = []
+        self._started: list[nursery.Process] = []
 
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:
         kept = {
@@ -38,19 +40,16 @@ class Bench:
         }
         return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **more}
 
-    def start(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **more: str) -> nursery.Process:
         """Start the command; its output goes to one pipe. Workers load LiteLLM only if they need it."""
         if arguments[:1] == ("worker",):
             more = {"POLOS_PRELOAD_MODELS": "0", **more}
-        process = subprocess.Popen(
+        process = nursery.start(
             [*POLOS, *arguments],
             cwd=self.folder,
             env=self.environment(more),
-            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
         )
         self._started.append(process)
         return process

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import nursery
 from scripts import Folder, Script
 
 from polos import PolosClient
@@ -46,9 +46,7 @@ class Site:
 def key_of(folder: Folder, project: str) -> str:
     """Return a new API key."""
     command = [*POLOS, "keys", "create", "test", "--project", project, "--json"]
-    made = subprocess.run(
-        command, cwd=folder.path, env=folder.environment, capture_output=True, text=True, timeout=30
-    )
+    made = nursery.run(command, cwd=folder.path, env=folder.environment, timeout=30)
     assert made.returncode == 0, made.stderr
     return str(json.loads(made.stdout)["key"])
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import nursery
 from models.servers import ModelServer
 
 ROOT = Path(__file__).parents[2]
@@ -38,14 +39,7 @@ def bare_environment(home: Path) -> dict[str, str]:
 
 def run(file: str, folder: Path, variables: Mapping[str, str]) -> str:
     """Run a program to its end; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, file],
-        cwd=folder,
-        env=dict(variables),
-        capture_output=True,
-        text=True,
-        timeout=PROGRAM_SECONDS,
-    )
+    done = nursery.run([sys.executable, file], cwd=folder, env=variables, timeout=PROGRAM_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -53,13 +47,12 @@ def run(file: str, folder: Path, variables: Mapping[str, str]) -> str:
 @contextlib.contextmanager
 def celery(*words: str, folder: Path, variables: Mapping[str, str], until: str) -> Iterator[list[str]]:
     """Run a command of Celery; enter once a line of its output contains `until`. Yields all lines so far."""
-    process = subprocess.Popen(
+    process = nursery.start(
         [sys.executable, "-m", "celery", "-A", "polos", *words],
         cwd=folder,
-        env=dict(variables),
+        env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
     )
     lines: list[str] = []
     ready = threading.Event()
@@ -78,7 +71,7 @@ def celery(*words: str, folder: Path, variables: Mapping[str, str], until: str) 
         reader.join(5)
 
 
-def _read(process: subprocess.Popen[str], lines: list[str], ready: threading.Event, until: str) -> None:
+def _read(process: nursery.Process, lines: list[str], ready: threading.Event, until: str) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         lines.append(line)

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import nursery
 import pytest
 import redis.asyncio
 from celery import Celery
@@ -33,7 +33,9 @@ def celery(*arguments: str, urls: dict[str, str], log: Path) -> Iterator[Celery]
     }
     command = [sys.executable, "-m", "celery", "-A", "celery_program", *arguments]
     with log.open("w") as output, Celery(broker=urls["broker_url"], set_as_current=False) as app:
-        process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=output, stderr=output)
+        process = nursery.start(
+            command, cwd=ROOT, env={**os.environ, **environment}, stdout=output, stderr=output
+        )
         try:
             yield app
         finally:

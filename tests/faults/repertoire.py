@@ -12,7 +12,6 @@ from typing import Any
 from arena import Arena, Plan, Report, open_arena
 from oracles import Shape
 from outages import restartable_postgres
-from processes import Nursery
 from scenarios import (
     DRAIN_SECONDS,
     database_restarts,
@@ -87,11 +86,10 @@ SCENARIOS = {
 
 
 class Setting:
-    """What scenarios share: warm workers, a PostgreSQL, and what runs look like without a fault."""
+    """What scenarios share: a PostgreSQL, and what runs look like without a fault."""
 
-    def __init__(self, folder: Path, nursery: Nursery, create_database: Callable[[], str]) -> None:
+    def __init__(self, folder: Path, create_database: Callable[[], str]) -> None:
         self._folder = folder
-        self._nursery = nursery
         self._create_database = create_database
         self._references: dict[str, Shape] = {}
 
@@ -133,7 +131,6 @@ class Setting:
             async with open_arena(
                 plan=plan,
                 folder=folder,
-                nursery=self._nursery,
                 database_url=url,
                 settings=settings,
                 references=self._references,

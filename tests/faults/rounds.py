@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cases import Case
 from model import model
-from processes import PATHS, Nursery
+from processes import PATHS
 from services import Postgres, sqlite_url
 from stage import Report, Stage
 
@@ -37,24 +37,21 @@ class Rounds:
         """Play all cases on the databases of `settings`."""
         with model() as billed:
             os.environ.update(FAULT_MODEL_URL=billed.url)
-            nursery = Nursery(folder)
             try:
                 for name, environment in settings.items():
                     complete = {**environment, "FAULT_MODEL_URL": billed.url}
                     self.stages[name] = Stage(name, complete, folder, billed)
                 await asyncio.gather(*(stage.begin() for stage in self.stages.values()))
-                await asyncio.to_thread(nursery.wait_ready)
                 turns = asyncio.Semaphore(AT_ONCE)
-                await asyncio.gather(*(self._one(each, turns, nursery) for each in self.reports))
+                await asyncio.gather(*(self._one(each, turns) for each in self.reports))
             finally:
-                nursery.end()
                 await asyncio.gather(*(stage.end() for stage in self.stages.values()))
 
-    async def _one(self, wanted: Wanted, turns: asyncio.Semaphore, nursery: Nursery) -> None:
+    async def _one(self, wanted: Wanted, turns: asyncio.Semaphore) -> None:
         name, case = wanted
         async with turns:
             try:
-                report = await self.stages[name].play(case, nursery)
+                report = await self.stages[name].play(case)
             except Exception as error:
                 self.reports[wanted].set_exception(error)
             else:

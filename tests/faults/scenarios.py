@@ -14,7 +14,7 @@ import redis
 from arena import BOOT_SECONDS, LOOK_AGAIN_SECONDS, PATIENCE_SECONDS, Arena
 from crew import name_of
 from echo import echoing
-from processes import Victim
+from processes import Worker
 from sqlalchemy import select
 from week_program import MIXED
 
@@ -84,7 +84,7 @@ async def rolling_restart(arena: Arena) -> None:
     _nothing_waited_for_a_verdict(arena)
 
 
-async def _dismissed(arena: Arena, worker: Victim) -> None:
+async def _dismissed(arena: Arena, worker: Worker) -> None:
     began = time.monotonic()
     arena.crew.dismiss(worker)
     arena.faults += 1
@@ -239,7 +239,7 @@ async def zombies(arena: Arena) -> None:
     await _let_zombies_show_that_they_work(arena, frozen)
 
 
-async def _frozen(arena: Arena, programs: list[str]) -> list[Victim]:
+async def _frozen(arena: Arena, programs: list[str]) -> list[Worker]:
     """Start one worker for each fault point, and runs until all of them stand still.
 
     None of them, if one was stopped in the middle of a commit: no SQLite survives that, so they are killed.
@@ -271,16 +271,16 @@ async def _frozen(arena: Arena, programs: list[str]) -> list[Victim]:
     return list(doomed.values())
 
 
-def _is_stopped(worker: Victim) -> bool:
+def _is_stopped(worker: Worker) -> bool:
     return "State:\tT" in Path(f"/proc/{worker.pid}/status").read_text()
 
 
-async def _leaves(arena: Arena, worker: Victim) -> None:
+async def _leaves(arena: Arena, worker: Worker) -> None:
     arena.crew.dismiss(worker)
     await arena.exited(worker, EXIT_SECONDS)
 
 
-async def _says_so(arena: Arena, worker: Victim) -> None:
+async def _says_so(arena: Arena, worker: Worker) -> None:
     await arena.until(
         lambda: "was declared dead; it goes on under a new id" in worker.log.read_text(),
         BOOT_SECONDS,
@@ -288,7 +288,7 @@ async def _says_so(arena: Arena, worker: Victim) -> None:
     )
 
 
-async def _let_zombies_show_that_they_work(arena: Arena, frozen: list[Victim]) -> None:
+async def _let_zombies_show_that_they_work(arena: Arena, frozen: list[Worker]) -> None:
     worked = {entry.worker for entry in arena.evidence().ledger[-6:]}
     if not worked <= {name_of(worker) for worker in frozen}:
         arena.miss("alive", f"{worked} worked at last")

@@ -13,7 +13,7 @@ from cases import CASES, REFERENCES, Case
 from celery import Celery
 from ledger import Entry, Ledger
 from model import Model
-from processes import Nursery, Survivor, Victim
+from processes import Worker
 from sqlalchemy import bindparam, select
 
 from polos.client import PolosClient
@@ -63,7 +63,7 @@ class Stage:
         self._journal: Connection = Database(environment["POLOS_DATABASE_URL"]).connect()
         self._app = Celery("faults", broker=environment["POLOS_BROKER_URL"], set_as_current=False)
         self._queues = [queue for case in (*CASES, *REFERENCES.values()) for queue in case.every_queue]
-        self.survivor = Survivor(f"survivor-{name}@here", self._queues, environment, folder)
+        self.survivor = Worker(f"survivor-{name}@here", [f"{name}.idle", *self._queues], environment, folder)
 
     async def begin(self) -> None:
         """Wait for the survivor, and run each kind of work once without a fault."""
@@ -76,15 +76,15 @@ class Stage:
 
     async def end(self) -> None:
         await self._client.close()
-        await asyncio.to_thread(self.survivor.end)
+        await asyncio.to_thread(self.survivor.retire)
         self._journal.close()
 
-    async def play(self, case: Case, nursery: Nursery) -> Report:
+    async def play(self, case: Case) -> Report:
         """Run a case and report, whatever goes wrong."""
         marker = self._folder / f"{case.id}-{self.name}.struck"
         report = Report(case, victim=f"{case.id}-{self.name}@here")
         await self._survivor_takes(case.queues["survivor"])
-        victim = nursery.worker(report.victim, case.queues["victim"], self._of_victim(case, marker))
+        victim = Worker(report.victim, case.queues["victim"], self._of_victim(case, marker), self._folder)
         try:
             await self._registered(victim, report.victim)
             await self._leaves(report.victim, case.queues["survivor"])  # a worker takes all of a route
@@ -104,7 +104,7 @@ class Stage:
 
     # -- parts of a case
 
-    async def _registered(self, worker: Survivor | Victim, name: str) -> None:
+    async def _registered(self, worker: Worker, name: str) -> None:
         await self._until(
             lambda: name in self._worker_names() or not worker.lives, BOOT_SECONDS, f"{name} is not there"
         )
@@ -112,7 +112,7 @@ class Stage:
 
     def _of_victim(self, case: Case, marker: Path) -> dict[str, str]:
         fault = {"POLOS_FAULT": case.fault, "POLOS_FAULT_FILE": str(marker), "FAULT_CASE": case.id}
-        return {**self.environment, **fault, "POLOS_PRELOAD_MODELS": "0"}
+        return {**self.environment, **fault}
 
     async def _invoke(self, case: Case) -> str:
         from fault_program import definitions
@@ -170,7 +170,7 @@ class Stage:
     def _worker_names(self) -> list[str]:
         return [row[1] for row in self._journal.read(READ_WORKERS, {})]
 
-    def _tails(self, victim: Victim) -> str:
+    def _tails(self, victim: Worker) -> str:
         logs = (victim.log, self.survivor.log)
         return "\n".join(f"--- {log}\n" + "\n".join(log.read_text().splitlines()[-15:]) for log in logs)
 

@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from arena import Report
-from processes import Nursery
 from repertoire import SCENARIOS, Setting
 
 AT_ONCE = 5  # most of their time is waiting
@@ -28,15 +27,10 @@ class Week:
     async def play(self, folder: Path, create_database: Callable[[], str]) -> None:
         """Play all that is wanted, the longest first."""
         self._playing = asyncio.get_running_loop(), asyncio.current_task()
-        nursery = Nursery(folder)
-        try:
-            await asyncio.to_thread(nursery.wait_ready)
-            setting = Setting(folder, nursery, create_database)
-            await setting.refer()
-            turns = asyncio.Semaphore(AT_ONCE)
-            await asyncio.gather(*(self._one(each, turns, setting) for each in self.reports))
-        finally:
-            nursery.end()
+        setting = Setting(folder, create_database)
+        await setting.refer()
+        turns = asyncio.Semaphore(AT_ONCE)
+        await asyncio.gather(*(self._one(each, turns, setting) for each in self.reports))
 
     async def _one(self, wanted: Wanted, turns: asyncio.Semaphore, setting: Setting) -> None:
         name, database = wanted

@@ -347,25 +347,6 @@ async def test_anthropic_always_gets_a_token_limit(
     assert record.last.body["max_tokens"] == expected
 
 
-SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
-
-
-async def test_an_output_schema_is_sent_the_way_the_api_has_for_it(record: Recorder) -> None:
-    fields: dict[str, Any] = {"output_schema": SCHEMA, "output_schema_name": "Sum", "system_prompt": "sys"}
-    record.answers(Answer(responses_answer(responses_text("{}"))))
-    await _ask(record, "openai", "gpt-4o", provider_kwargs={"text": {"verbosity": "low"}}, **fields)
-    expected = {"type": "json_schema", "name": "Sum", "strict": True, "schema": SCHEMA}
-    assert record.last.body["text"] == {"format": expected, "verbosity": "low"}
-    record.answers(Answer(chat_answer("{}")))
-    await _ask(record, "openai", "gpt-4o", provider_llm_api="chat_completions", **fields)
-    expected = {"type": "json_schema", "json_schema": {"name": "Sum", "strict": True, "schema": SCHEMA}}
-    assert record.last.body["response_format"] == expected
-    await _ask(record, "groq", "llama", **fields)
-    system = record.last.body["messages"][0]["content"]
-    assert system.startswith("sys\n\n")
-    assert '"required": ["a"]' in system
-
-
 @pytest.mark.parametrize(
     "provider", ["openai", "openai chat", "groq", "anthropic", "gemini", "ollama", "litellm"]
 )

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import nursery
+
 HERE = Path(__file__).parent
 
 
@@ -39,7 +41,7 @@ class Worker:
         command = [sys.executable, "-m", "celery", "-A", "pool_app", "worker", "-l", "INFO", "-n", self.node]
         command += ["-c", str(concurrency), "-Q", queue, "--without-gossip", "--without-mingle"]
         with log.open("wb") as output:
-            self.process = subprocess.Popen(
+            self.process = nursery.start(
                 command, env={**os.environ, **env}, cwd=HERE, stdout=output, stderr=subprocess.STDOUT
             )
         wait_until(self._is_ready, seconds=20)

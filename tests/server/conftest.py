@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import nursery
 import pytest
 from services import Postgres, emptied, sqlite_url
 from stand import API, Stand, stand, wait_until
@@ -60,7 +60,7 @@ def worker(settings: Settings, shop: httpx.Client) -> Iterator[None]:
         "POLOS_APPROVAL_SECRET": settings.approval_secret,
     }
     command = [sys.executable, "-m", "polos.cli.main", "worker", "served", "--loglevel", "warning"]
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    process = nursery.start(command, cwd=ROOT, env=environment)
     try:
         wait_until(lambda: shop.get(f"{API}/workers/status").json()["has_workers"], seconds=60)
         yield

@@ -116,7 +116,7 @@ def test_a_function_that_decides_takes_context_and_input(approval):
 
 @pytest.mark.parametrize("seconds", [0, -1, "5", True, float("inf"), float("nan")])
 def test_a_timeout_of_no_use_is_refused(seconds):
-    with pytest.raises(ValueError, match=r"approval_timeout=.* of tool 't' cannot be used"):
+    with pytest.raises(ValueError, match=r"approval_timeout of tool 't' cannot be"):
         tool(id="t", approval="always", approval_timeout=seconds)(lambda ctx: 1)
 
 

@@ -62,7 +62,8 @@ class WebApp:
 
     def serve(self, command: str) -> None:
         """Start the app on its port, and return once it answers."""
-        self.server = server = self.run(command, PORT=str(self.port), UVICORN_PORT=str(self.port))
+        port = str(self.port)
+        self.server = server = self.run(command, PORT=port, UVICORN_PORT=port, TESTS_FRESH="1")
         wait_until(lambda: server.process.poll() is not None or self.answers(), seconds=START_SECONDS)
         assert server.process.poll() is None, server.ends(code=None)
 

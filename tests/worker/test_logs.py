@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nursery
 import pytest
 from celery.utils.log import ColorFormatter
 
@@ -161,10 +162,10 @@ async def order(ctx: WorkflowContext, input: dict):
 
 
 @contextlib.contextmanager
-def worker(folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def worker(folder: Path, **environment: str) -> Iterator[nursery.Process]:
     (folder / "shop_program.py").write_text(PROGRAM)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("POLOS_")}
-    process = subprocess.Popen(
+    process = nursery.start(
         [sys.executable, "-m", "celery", "-A", "polos", "worker", "-l", "info", "-n", "shop@here"],
         cwd=folder,
         env={
@@ -176,8 +177,6 @@ def worker(folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
         },
         stdout=subprocess.DEVNULL,  # Celery's banner
         stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
     )
     try:
         yield process
