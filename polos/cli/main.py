@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 import polos
 from polos.cli import (
+    approvals,
     db,
     demo,
     flower,
@@ -59,6 +60,7 @@ runs.app.command("retry")(runs_again.retry)
 runs.app.command("fork")(runs_again.fork)
 runs.app.command("stuck")(runs_again.stuck)
 app.add_typer(runs.app, name="runs")
+app.add_typer(approvals.app, name="approvals")
 app.add_typer(queues.app, name="queues")
 app.add_typer(schedules.app, name="schedules")
 app.command("triggers")(triggers.list_triggers)

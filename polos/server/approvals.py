@@ -5,12 +5,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from polos import serialization
 from polos.errors import AnswerError, InputError, ValueTooLargeError
+from polos.journal.questions import READ_QUESTIONS, Question, questions_of
 from polos.records import api_time
 from polos.server.errors import ApiError, missing
-from polos.server.fields import JsonAnswer, Label, ServicesDep, Word, problems
+from polos.server.fields import JsonAnswer, Label, Limit, ServicesDep, Word, problems
 from polos.server.gate import Caller, CallerDep
 from polos.server.services import Services
+from polos.step_names import shown
 from polos.waits import Wait
 
 _STATUS = {"running": "waiting", "completed": "resolved", "failed": "expired"}
@@ -35,6 +38,19 @@ class Approval(BaseModel):
     suspended_execution_id: str | None = Field(None, description="The run of the tree that waits.")
 
 
+class OpenApproval(BaseModel):
+    """A question that waits for its answer."""
+
+    execution_id: str
+    workflow_id: str
+    step_key: str
+    session_id: str | None
+    data: Any = Field(description="What is asked.")
+    asked_at: str | None
+    expires_at: str | None
+    suspended_execution_id: str = Field(description="The run of the tree that waits.")
+
+
 class Answer(BaseModel):
     """An answer."""
 
@@ -50,6 +66,16 @@ class Resume(Answer):
         None,
         description="The run that waits, where several do under one key; else the one that waits longest.",
     )
+
+
+@router.get("/approvals", response_model=list[OpenApproval], responses=problems())
+async def list_approvals(
+    caller: CallerDep, services: ServicesDep, session_id: Word | None = None, limit: Limit = 50
+) -> JsonAnswer:
+    """Return the questions that wait for an answer, the oldest first."""
+    wanted = questions_of(caller.project, session_id=session_id, limit=limit)
+    rows = await services.journal.call(lambda journal: journal.read(READ_QUESTIONS, wanted))
+    return JsonAnswer([_open(Question(*row)).model_dump(mode="json") for row in rows])
 
 
 @router.get("/approvals/{execution_id}/{step_key:path}", response_model=Approval, responses=problems(404))
@@ -142,6 +168,19 @@ async def _answer(
         raise ApiError(
             409, f"{step_key!r} waits for no answer (any more); GET the approval for what became of it"
         )
+
+
+def _open(question: Question) -> OpenApproval:
+    return OpenApproval(
+        execution_id=question.root_id,
+        workflow_id=question.root_name,
+        step_key=shown(question.step),
+        session_id=question.session_id,
+        data=serialization.loads(question.asked),
+        asked_at=api_time(question.asked_at),
+        expires_at=api_time(question.expires_at),
+        suspended_execution_id=question.run_id,
+    )
 
 
 def _shown(execution_id: str, step_key: str, wait: Wait) -> dict[str, Any]:

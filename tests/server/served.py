@@ -1,6 +1,7 @@
 """What the worker of the server's tests offers."""
 
 import asyncio
+import json
 
 from pydantic import BaseModel
 
@@ -48,6 +49,7 @@ parrot = Agent(id="parrot", provider="openai", model="gpt-4o", system_prompt="Re
 async def approve(ctx: WorkflowContext, payload: dict[str, str]) -> dict[str, bool]:
     if "pause" in payload:
         await ctx.step.wait_for("pause", seconds=float(payload["pause"]))
-    answer = await ctx.step.suspend(payload["key"], data={"_form": {"title": "Deploy?"}})
+    form = {"title": "Deploy?", "fields": json.loads(payload["fields"])} if "fields" in payload else None
+    answer = await ctx.step.suspend(payload["key"], data={"_form": form or {"title": "Deploy?"}})
     given: dict[str, bool] = answer["data"]
     return given

@@ -11,6 +11,7 @@ from stand import API, Stand, wait_until
 
 from polos.approval_links import ApprovalRight
 from polos.client import PolosClient
+from polos.errors import AnswerError
 
 pytestmark = pytest.mark.usefixtures("worker")
 
@@ -118,3 +119,42 @@ def test_an_answer_before_the_question_is_kept_for_it(shop: httpx.Client) -> Non
 def test_a_run_that_is_none_cannot_be_answered(shop: httpx.Client) -> None:
     body = {"step_key": "early", "data": {}}
     assert shop.post(f"{API}/executions/nowhere/resume", json=body).status_code == 404
+
+
+def test_open_questions_are_listed(server: Stand, shop: httpx.Client) -> None:
+    run_id, path = asking(shop, "listed")
+    mine = [one for one in shop.get(f"{API}/approvals").json() if one["execution_id"] == run_id]
+    assert [(one["step_key"], one["workflow_id"], one["suspended_execution_id"]) for one in mine] == [
+        ("listed", "approve", run_id)
+    ]
+    assert mine[0]["data"]["_form"] == {"title": "Deploy?"}
+    [same] = shop.get(f"{API}/approvals", params={"session_id": mine[0]["session_id"]}).json()
+    assert same == mine[0]
+    stranger, _ = server.of_new_project()
+    assert stranger.get(f"{API}/approvals").json() == []
+    token = {"token": token_of(shop.get(path))}
+    assert server.client().get(f"{API}/approvals", params=token).status_code == 401
+    shop.post(f"{path}/submit", json={"data": {"approved": True}})
+    assert run_id not in {one["execution_id"] for one in shop.get(f"{API}/approvals").json()}
+
+
+def test_an_answer_is_checked_against_its_form_and_signed(server: Stand, shop: httpx.Client) -> None:
+    fields = '[{"key": "count", "type": "number", "label": "How many", "required": true}]'
+    body = {"payload": {"key": "counted", "fields": fields}}
+    run_id = shop.post(f"{API}/workflows/approve/run", json=body).json()["execution_id"]
+    path = f"{API}/approvals/{run_id}/counted"
+    wait_until(lambda: shop.get(path).status_code == 200)
+    problem = "The answer to 'counted' lacks a field 'count' (How many), which is required"
+    refused = shop.post(f"{path}/submit", json={"data": {}})
+    assert (refused.status_code, refused.json()) == (422, {"error": problem, "error_type": "UNPROCESSABLE"})
+    key = shop.headers["Authorization"].removeprefix("Bearer ")
+    with PolosClient(api_url=server.url, api_key=key).sync as client:
+        with pytest.raises(AnswerError, match="lacks a field 'count'"):
+            client.resume("approve", run_id, "counted", {})
+        client.resume("approve", run_id, "counted", {"count": "2"}, answered_by="Grace")
+    found = shop.get(path).json()
+    assert (found["answer"], found["answered_by"]) == ({"count": 2}, "Grace")
+
+    _, unsigned = asking(shop, "unsigned")
+    answered = shop.post(f"{unsigned}/submit", json={"data": {"approved": True}}).json()
+    assert answered["answered_by"] == "test"  # what the key was called

@@ -20,6 +20,7 @@ from polos.journal.creating import create_run
 from polos.journal.database import Database
 from polos.journal.events import NewEvent, publish, publish_in_tree
 from polos.journal.runs import NewRun
+from polos.journal.standing_approvals import AllowedCall, allow
 from polos.journal.statements import Part, Statement, Unit
 from polos.settings import Settings
 from polos.worker.duties.desk import Desk
@@ -211,3 +212,16 @@ def test_gc_of_what_is_kept_for_ever_says_what_to_do(polos: Any, monkeypatch: py
     answer = polos()
     assert answer.exit_code == 2
     assert "--days N" in answer.output
+
+
+def test_approvals_that_stand_no_longer_are_removed(journal: Journal) -> None:
+    for days in (1.0, 40.0):
+        call = AllowedCall("p", f"session-{days}", "agent", "tool", {})
+        journal.do(allow(call, run_id="r", answered_by=None))
+        journal.sql(
+            f"UPDATE standing_approval SET created_at = created_at - {days * DAY} WHERE id = :id", id=call.id
+        )
+    journal.remove(retention_days=0.0, standing_approval_days=0.0)
+    assert len(journal.read("SELECT id FROM standing_approval")) == 2
+    journal.remove(retention_days=0.0)
+    assert journal.read("SELECT session_id FROM standing_approval") == [("session-1.0",)]
