@@ -150,6 +150,10 @@ class ToolServerError(PolosError):
         self.retryable = retryable
 
 
+class ModelRequestForbiddenError(PolosError):
+    """A test was about to ask a model, and has forbidden that."""
+
+
 class StepExecutionError(PolosError):
     """A step failed for good: its own retries are used up, or it can never succeed.
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from functools import cache
 from types import ModuleType
 
+from polos.models.permission import check_allowed, forbids_all
 from polos.models.providers import PROVIDERS, check_llm_api, check_provider, find_endpoint
 from polos.models.request import Chunk, ModelAnswer, ModelRequest
 from polos.types import Usage
@@ -45,6 +46,7 @@ async def generate(
             `retryable` and `retry_after_seconds` say whether and when to ask again.
         MissingCredentialError: The provider's key is not set.
         ValueError: There is no such provider or `provider_llm_api`.
+        ModelRequestForbiddenError: A test of this process forbids it.
     """
     provider = PROVIDERS[check_provider(request.provider)]
     check_llm_api(request.provider_llm_api)
@@ -56,6 +58,7 @@ async def generate(
         api_key=options.pop("api_key", None),
         api_version=options.pop("api_version", None),
     )
+    check_allowed(provider.name, request.model, endpoint.base_url)
     attempt = await _loaded()
     answer: ModelAnswer = await attempt.ask(
         request, provider, endpoint=endpoint, options=options, before_send=before_send, on_chunk=on_chunk
@@ -83,7 +86,8 @@ def cost(provider: str, model: str, usage: Usage) -> float | None:
 
 async def ready() -> None:
     """Return once a call goes out at once, without waiting for LiteLLM to be loaded."""
-    await _loaded()
+    if not forbids_all():
+        await _loaded()
 
 
 async def close() -> None:

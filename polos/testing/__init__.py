@@ -9,25 +9,40 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from polos.testing.answers import ScriptedAnswer, answer, error, tool_call
     from polos.testing.clock import MovableClock
+    from polos.testing.guard import allow_model_requests, forbid_model_requests
     from polos.testing.memory_runtime import MemoryRuntime, runtime
     from polos.testing.model import ScriptedModel
+    from polos.testing.questions import Question, answer_question, approve, next_question, reject
+    from polos.testing.samples import call_every_tool, sample_of
 
 _PLACES = {
     "polos.testing.answers": ("ScriptedAnswer", "answer", "error", "tool_call"),
     "polos.testing.clock": ("MovableClock",),
-    "polos.testing.model": ("ScriptedModel",),
+    "polos.testing.guard": ("allow_model_requests", "forbid_model_requests"),
     "polos.testing.memory_runtime": ("MemoryRuntime", "runtime"),
+    "polos.testing.model": ("ScriptedModel",),
+    "polos.testing.questions": ("Question", "answer_question", "approve", "next_question", "reject"),
+    "polos.testing.samples": ("call_every_tool", "sample_of"),
 }
 _HOMES = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [
     "MemoryRuntime",
     "MovableClock",
+    "Question",
     "ScriptedAnswer",
     "ScriptedModel",
+    "allow_model_requests",
     "answer",
+    "answer_question",
+    "approve",
+    "call_every_tool",
     "error",
+    "forbid_model_requests",
+    "next_question",
+    "reject",
     "runtime",
+    "sample_of",
     "tool_call",
 ]
 
