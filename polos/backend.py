@@ -216,6 +216,11 @@ class ClientBackend(Forked):
         found = self._again(lambda journal: read_usage(journal, wanted))
         return usage_report(found, grouped=request.by is not None)
 
+    @property
+    def journal(self) -> Journal:
+        """The journal, for what is read and written beside this."""
+        return _Journal(self)
+
     # -- schedules and triggers
 
     def timetable(self, project: str) -> Timetable:
@@ -451,6 +456,16 @@ class ClientBackend(Forked):
         journal, self._journal = self._journal, None
         if journal is not None:
             journal.close()
+
+
+class Journal(Protocol):
+    """Reads and commits; blocking."""
+
+    def read(self, statement: Statement, params: Params) -> Rows:
+        """Return the rows of one SELECT."""
+
+    def commit(self, units: Sequence[Unit]) -> list[Rows]:
+        """Run units as one transaction."""
 
 
 class _Journal:

@@ -22,6 +22,7 @@ from polos.operations import RunOperations
 from polos.queues import check_limit, check_start
 from polos.registry import get_workflow
 from polos.schedules import SyncSchedules
+from polos.sessions import SyncSessions
 from polos.settings import Settings
 from polos.transport import DEFAULT_API_URL, RunRequest, Transport, server_address
 from polos.types import BatchWorkflowInput
@@ -308,6 +309,11 @@ class SyncClient:
     def schedules(self) -> SyncSchedules:
         """Its project's schedules."""
         return SyncSchedules(self.client.schedules, self.call)
+
+    @property
+    def sessions(self) -> SyncSessions:
+        """What agents remember of its project's sessions."""
+        return SyncSessions(self.client.sessions, self.call)
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what any coroutine returns, such as ``client.sync.call(handle.get(client))``."""

@@ -23,6 +23,7 @@ from polos.transport import ForkRequest, RunRequest
 if TYPE_CHECKING:
     from polos.backend import ClientBackend
     from polos.events import EventData, StreamEvent
+    from polos.remembering import DirectSessions
     from polos.timetable import DirectSchedules
     from polos.usage import UsageReport, UsageRequest
     from polos.waits import Wait
@@ -294,6 +295,15 @@ class DirectTransport(Forked):
         from polos.timetable import DirectSchedules  # noqa: PLC0415 - as `backend`, below
 
         return DirectSchedules(self._project, backend=self.backend, serve=self._serve, start=self._start_row)
+
+    # -- sessions
+
+    @property
+    def sessions(self) -> DirectSessions:
+        """See `Transport`."""
+        from polos.remembering import DirectSessions  # noqa: PLC0415 - as `backend`, below
+
+        return DirectSessions(self._project, backend=self.backend, limit_bytes=self._settings.max_value_bytes)
 
     async def _serve(self, name: str) -> None:
         definition = get_workflow(name)

@@ -16,6 +16,7 @@ from polos.queues import QueueInfo
 from polos.records import RESULT_NAMES
 from polos.registry import get_workflow
 from polos.schedules import Schedules
+from polos.sessions import Sessions
 from polos.transport import ForkRequest, Transport
 from polos.usage import UsageReport, usage_request
 
@@ -257,3 +258,10 @@ class RunOperations:
     def schedules(self) -> Schedules:
         """Its project's schedules; `polos.schedules` has the same as functions."""
         return self._transport.schedules
+
+    # -- sessions
+
+    @property
+    def sessions(self) -> Sessions:
+        """What agents remember of the sessions of its project."""
+        return self._transport.sessions

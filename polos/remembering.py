@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from polos import serialization
+from polos.inputs import check_labels
 from polos.journal.forgetting import READ_AGENTS, forget, remove_forgotten, replace_memory
 from polos.journal.memory import (
     READ_HISTORY,
@@ -20,6 +22,7 @@ from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.memory.estimates import estimate_message_tokens, estimate_tokens
 from polos.memory.items import unpaired
 from polos.memory.types import SessionMemory
+from polos.sessions import only_agent
 
 
 class Journal(Protocol):
@@ -86,3 +89,56 @@ def delete_memory(journal: Journal, project: str, session_id: str, agent: str | 
         journal.commit([remove_forgotten(key)])
         forgotten += bool(rows)
     return forgotten
+
+
+class SessionsBackend(Protocol):
+    """What a client's sessions need of its connections; see `ClientBackend`."""
+
+    @property
+    def journal(self) -> Journal:
+        """The journal; blocking."""
+
+
+class DirectSessions:
+    """The sessions of one project, in the journal; see `Sessions` for what each method does.
+
+    Args:
+        project: Whose.
+        backend: Returns connections.
+        limit_bytes: Of one message.
+    """
+
+    def __init__(
+        self, project: str, *, backend: Callable[[], Awaitable[SessionsBackend]], limit_bytes: int
+    ) -> None:
+        self._project = project
+        self._backend = backend
+        self._limit_bytes = limit_bytes
+
+    async def agents(self, session_id: str) -> list[str]:
+        """See `Sessions`."""
+        journal = await self._journal(session_id)
+        return await asyncio.to_thread(remembering_agents, journal, self._project, session_id)
+
+    async def get_memory(self, session_id: str, agent_id: str | None = None) -> SessionMemory:
+        """See `Sessions`."""
+        agent = agent_id or only_agent(session_id, await self.agents(session_id))
+        if agent is None:
+            return SessionMemory()
+        journal = await self._journal(session_id, agent)
+        return await asyncio.to_thread(read_memory, journal, SessionKey(self._project, session_id, agent))
+
+    async def put_memory(self, session_id: str, agent_id: str, memory: SessionMemory) -> None:
+        """See `Sessions`."""
+        journal = await self._journal(session_id, agent_id)
+        key = SessionKey(self._project, session_id, agent_id)
+        await asyncio.to_thread(write_memory, journal, key, memory, limit_bytes=self._limit_bytes)
+
+    async def delete_memory(self, session_id: str, agent_id: str | None = None) -> int:
+        """See `Sessions`."""
+        journal = await self._journal(session_id, agent_id)
+        return await asyncio.to_thread(delete_memory, journal, self._project, session_id, agent_id)
+
+    async def _journal(self, session_id: str, agent_id: str | None = None) -> Journal:
+        check_labels(session_id=session_id, agent_id=agent_id)
+        return (await self._backend()).journal

@@ -63,14 +63,12 @@ class SyncSessions:
         return int(self._call(self._sessions.delete_memory(session_id, agent_id)))
 
 
-def only_agent(session_id: str, agent_id: str | None, found: list[str]) -> str | None:
-    """Return the agent that is meant, None for none.
+def only_agent(session_id: str, found: list[str]) -> str | None:
+    """Return the only agent that remembers a session, None for none.
 
     Raises:
-        ValueError: Several agents remember the session, and none is named.
+        ValueError: There are several.
     """
-    if agent_id is not None:
-        return agent_id
     if len(found) > 1:
         raise ValueError(
             f"Several agents remember session {session_id!r}: {', '.join(sorted(found))}; "

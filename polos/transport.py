@@ -18,6 +18,7 @@ from polos.events import EventClient, EventData, StreamEvent
 from polos.handles import ExecutionHandle
 from polos.queues import QueueInfo
 from polos.schedules import ScheduleClient
+from polos.sessions import Sessions
 from polos.settings import hide_password
 from polos.usage import UsageReport, UsageRequest
 
@@ -125,6 +126,10 @@ class Transport(EventClient, ScheduleClient, Protocol):
 
     async def usage(self, request: UsageRequest) -> UsageReport:
         """Return what model calls used and cost."""
+
+    @property
+    def sessions(self) -> Sessions:
+        """What agents remember of the sessions of its project."""
 
     async def start_worker(self) -> None:
         """Serve this process's definitions from a thread of it."""

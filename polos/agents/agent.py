@@ -38,6 +38,7 @@ from polos.guardrails import guardrail_list
 from polos.hooks import hook_list
 from polos.inputs import check_labels
 from polos.mcp.server import MCPServer
+from polos.memory.types import CompactionConfig, checked_limits
 from polos.models.providers import check_provider
 from polos.queues import Queue
 from polos.registry import register
@@ -62,6 +63,7 @@ class Agent(Workflow):
         guardrails: Functions, or sentences that a model judges by, through which every answer must pass.
         guardrail_max_retries: How often an answer that was refused is made again.
         output_retries: How often an answer that does not fit `output_schema` is sent back.
+        compaction: When older messages are folded into a summary; by default beyond 80,000 tokens.
         handoffs: Agents that may take over the conversation, given as agents, ids or `Handoff`s.
         route: Celery queue of the fleet that runs it.
         fallback_models: Asked in order when a model gives no answer: ``"provider/model"`` or `FallbackModel`.
@@ -99,7 +101,7 @@ class Agent(Workflow):
         on_tool_end: Any = None,
         guardrails: Any = None,
         guardrail_max_retries: int = 2,
-        compaction: Any = None,
+        compaction: CompactionConfig | dict[str, Any] | None = None,
         stream_to_workflow: bool = False,
         *,
         output_retries: int = 1,
@@ -144,7 +146,7 @@ class Agent(Workflow):
         self.handoffs = check_handoffs(
             id, handoffs, [tool.name for tool in self.tools if isinstance(tool, Tool)]
         )
-        self.compaction = compaction
+        self.compaction = checked_limits(compaction)
         self.stream_to_workflow = stream_to_workflow
         self.model_policy = model_policy(
             id,
@@ -161,6 +163,12 @@ class Agent(Workflow):
         from polos.agents.loop import run_loop  # noqa: PLC0415
 
         return await run_loop(self, ctx, payload)
+
+    def input_left(self, claim: Any, settings: Any) -> Any:
+        """Return what a run leaves in the memory of its session that fails before its code begins."""
+        from polos.agents.remembering import input_left  # noqa: PLC0415 - as `_body`
+
+        return input_left(claim, settings)
 
     def find_tool(self, name: str) -> Tool | None:
         """Return this agent's own tool that the model calls by that name."""

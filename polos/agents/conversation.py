@@ -4,6 +4,7 @@ A turn's input is JSON data of these keys, all but the first two left out where 
 
 ========================  ================================================================================
 ``messages``              the conversation, instead of what was before
+``history``               a watermark: what the session remembers up to it comes before ``messages``
 ``append``                what is added to it
 ``provider_kwargs``       fields of the provider's request, from this turn on
 ``streamed``              readers get the answer as a stream
@@ -40,6 +41,8 @@ class Conversation:
         given: The input of the run.
         provider_kwargs: Fields of the provider's request.
         streamed: Whether answers are told while they are made.
+        history: What the session remembers, before the input.
+        reference: What rows of turns say instead of it.
 
     Attributes:
         items: Everything the next call sends.
@@ -47,8 +50,18 @@ class Conversation:
             nothing of what hooks put in its place.
     """
 
-    def __init__(self, given: Sequence[Item], *, provider_kwargs: dict[str, Any], streamed: bool) -> None:
-        self.items = list(given)
+    def __init__(
+        self,
+        given: Sequence[Item],
+        *,
+        provider_kwargs: dict[str, Any],
+        streamed: bool,
+        history: Sequence[Item] = (),
+        reference: dict[str, Any] | None = None,
+    ) -> None:
+        self.items = [*history, *given]
+        self._history = list(history)
+        self._reference = reference
         self.remembered = list(given)
         self._new: list[Item] | None = None  # since the last call; None: the next call says everything
         self._provider_kwargs = provider_kwargs
@@ -92,20 +105,34 @@ class Conversation:
     def replace(self, items: Sequence[Item]) -> None:
         """Send these items instead of everything so far."""
         if list(items) != self.items:
-            self.items = list(items)
+            same = _leading_equal(self.items, items)
+            self.items = [*self.items[:same], *items[same:]]  # what is the same stays the same object
             self._new = None
 
     def take_input(self, *, agent: str | None, config: dict[str, Any] | None, guarded: bool) -> str:
         """Return the input of the next turn, and go on from there."""
         said: dict[str, Any] = {"append": self._new}
         if self._new is None:
-            said = {"messages": self.items, "provider_kwargs": self._provider_kwargs}
+            said = {**self._whole(), "provider_kwargs": self._provider_kwargs}
         self._new = []
         how = _present(
             streamed=self._streamed, tools=self._offered, agent=agent, config=config, guarded=guarded
         )
         self._offered = {}
         return serialization.dumps({**said, **how})
+
+    def _whole(self) -> dict[str, Any]:
+        """Return everything, with a reference to the history where the conversation begins with it."""
+        length = len(self._history)
+        if not length or _leading_equal(self.items, self._history) < length:
+            return {"messages": self.items}
+        return {"history": self._reference, "messages": self.items[length:]}
+
+
+def _leading_equal(left: Sequence[Item], right: Sequence[Item]) -> int:
+    """Return how many items both begin with."""
+    pairs = zip(left, right, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))
 
 
 def input_alone(messages: Sequence[Item], config: dict[str, Any], *, agent: str | None) -> str:
@@ -122,6 +149,7 @@ class Asked:
     """What one turn is to send, and how; read from the rows of the run's turns."""
 
     messages: list[Item] = field(default_factory=list)
+    history: dict[str, Any] | None = None
     provider_kwargs: dict[str, Any] = field(default_factory=dict)
     streamed: bool = False
     tools: dict[str, list[Item]] = field(default_factory=dict)
@@ -157,7 +185,7 @@ def replayed(turns: Iterable[tuple[str, int, str, str | None]], name: str) -> As
 
 def _add(asked: Asked, added: dict[str, Any], answered: str | None) -> None:
     if "messages" in added:
-        asked.messages = list(added["messages"])
+        asked.messages, asked.history = list(added["messages"]), added.get("history")
     asked.messages += added.get("append", [])
     asked.provider_kwargs = added.get("provider_kwargs", asked.provider_kwargs)
     asked.streamed = added.get("streamed", False)

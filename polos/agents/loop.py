@@ -13,6 +13,7 @@ from polos.agents import loop_hooks
 from polos.agents.asking import Loop
 from polos.agents.conversation import Conversation, Mark, user_items
 from polos.agents.guarding import answer_of
+from polos.agents.remembering import Memory, load_memory, make_room, remember
 from polos.agents.server_tools import list_of_speaker
 from polos.agents.stop_conditions import StopConditionContext, condition_name, evaluate
 from polos.agents.structured import parse_output, repair_request
@@ -42,30 +43,37 @@ async def run_loop(agent: Agent, ctx: AgentContext, payload: dict[str, Any]) -> 
         StepExecutionError: A model call failed for good, or a hook refused.
         GuardrailError, OutputError: The model's answers were not accepted.
     """
-    loop = Loop(agent, ctx, _conversation(ctx, payload), speaker=agent)
+    memory = await load_memory(ctx, user_items(payload["input"]))
+    loop = Loop(agent, ctx, _conversation(ctx, payload, memory), speaker=agent)
     while True:
-        reason, mark = await _iterate(loop)
+        reason, mark = await _iterate(loop, memory)
         if reason is None:
             continue
         try:
-            return _result(loop, reason, _output(loop))
+            result = _result(loop, reason, _output(loop))
         except OutputError as error:
             _ask_again(loop, error, mark)
+        else:
+            remember(loop, memory)
+            return result
 
 
-def _conversation(ctx: AgentContext, payload: dict[str, Any]) -> Conversation:
+def _conversation(ctx: AgentContext, payload: dict[str, Any], memory: Memory) -> Conversation:
     _, execution = ctx.step.engine
     return Conversation(
-        user_items(payload["input"]),
+        memory.given,
         provider_kwargs=payload.get("provider_kwargs") or {},
         streamed=execution.streams,
+        history=memory.history,
+        reference=memory.reference,
     )
 
 
-async def _iterate(loop: Loop) -> tuple[str | None, Mark]:
+async def _iterate(loop: Loop, memory: Memory) -> tuple[str | None, Mark]:
     """Make one iteration; return why the loop ends, if it does, and where the iteration began."""
     await list_of_speaker(loop)
     await loop_hooks.before_step(loop)
+    await make_room(loop, memory)
     mark = loop.conversation.mark()
     speaker = loop.speaker
     answer = await answer_of(loop)

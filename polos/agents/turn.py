@@ -15,12 +15,14 @@ from polos.agents.conversation import Asked, replayed
 from polos.agents.deltas import Deltas
 from polos.agents.fallbacks import ModelPolicy
 from polos.agents.model_calls import ModelCall, prepare_call
+from polos.agents.remembering import read_history
 from polos.agents.turn_spending import CallSpending, of_unknown_calls
 from polos.current import Place, current_place
 from polos.engine.outcomes import completed, failed
 from polos.engine.runtime import Models, Runtime
 from polos.engine.tasks import start_apart
 from polos.faultpoints import faultpoint
+from polos.journal.memory import Watermark
 from polos.journal.runs import READ_RUN, run_record
 from polos.journal.spending import Spent, count_late
 from polos.journal.states import StepStatus
@@ -79,7 +81,7 @@ async def _execute(runtime: Runtime, claim: TurnClaim, worker_id: str) -> str:
     if not isinstance(agent, Agent):
         return await _hand_back(runtime, claim)
     try:
-        asked = await _asked(runtime, claim)
+        asked = await _asked(runtime, claim, run["project"])
         now = runtime.clock.time()
         call = prepare_call(claim, agent, asked, run, runtime.settings, now=now)
         await runtime.models.ready()  # before `may_start`, which says what is true for a moment only
@@ -102,9 +104,12 @@ def _spent_before(claim: TurnClaim, run: dict[str, Any]) -> Spent:
     return of_unknown_calls(run["name"], claim.interrupted_calls)
 
 
-async def _asked(runtime: Runtime, claim: TurnClaim) -> Asked:
+async def _asked(runtime: Runtime, claim: TurnClaim, project: str) -> Asked:
     rows = await runtime.journal.read(READ_TURNS, run=claim.run_id, until=claim.position)
-    return replayed(((row[0], row[1], row[2], row[3]) for row in rows), claim.name)
+    asked = replayed(((row[0], row[1], row[2], row[3]) for row in rows), claim.name)
+    if asked.history is not None:
+        asked.messages[:0] = await read_history(runtime.journal, project, Watermark(**asked.history))
+    return asked
 
 
 def _deltas(runtime: Runtime, claim: TurnClaim, run: dict[str, Any], number: int) -> Deltas:

@@ -9,10 +9,12 @@ import typer
 from polos.cli.journal import reading
 from polos.errors import ConfigurationError
 from polos.journal.database import Connection
+from polos.journal.forgetting import COUNT_OLD_SESSIONS, MAX_SESSIONS
 from polos.journal.retention import COUNT_OLD_TREES, MAX_EVENTS, MAX_TREES, remove_old_events
 from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.settings import Settings
 from polos.worker.duties.retention import days_kept, remove_trees
+from polos.worker.duties.sessions import remove_sessions
 
 
 def remove_old(
@@ -22,10 +24,14 @@ def remove_old(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many there are.")] = False,
 ) -> None:
-    """Remove runs that ended long ago, with all below them, and old events. Live trees are never touched."""
+    """Remove runs that ended long ago, with all below them, old events, and memories of sessions long unused.
+
+    Live trees are never touched, nor what they have loaded. For sessions POLOS_SESSION_RETENTION_DAYS counts.
+    """
     settings = Settings.from_environment()
     kept = days_kept(settings) if days is None else dict.fromkeys(days_kept(settings), days)
-    if not any(kept.values()):
+    sessions = settings.session_retention_days
+    if days == 0 or not any((*kept.values(), sessions)):
         raise ConfigurationError(
             "Everything is kept for ever (0 days); say --days N to remove what ended longer ago than that"
         )
@@ -33,8 +39,13 @@ def remove_old(
         if dry_run:
             [(count,)] = journal.read(COUNT_OLD_TREES, kept)
             typer.echo(f"{count} runs, with all below them, would be removed.")
+            if sessions:
+                [(count,)] = journal.read(COUNT_OLD_SESSIONS, {"days": sessions})
+                typer.echo(f"What agents remember of {count} sessions would be removed.")
         else:
             typer.echo(_removed(_Journal(journal), kept))
+            while remove_sessions(_Journal(journal), sessions) >= MAX_SESSIONS:
+                pass
 
 
 def _removed(journal: _Journal, kept: dict[str, float]) -> str:

@@ -23,6 +23,7 @@ from polos.cli import (
     runs_again,
     schedules,
     server,
+    sessions,
     triggers,
     usage,
     worker,
@@ -63,6 +64,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(queues.app, name="queues")
 app.add_typer(schedules.app, name="schedules")
+app.add_typer(sessions.app, name="sessions")
 app.command("triggers")(triggers.list_triggers)
 app.command("workers")(workers.list_workers)
 app.command("usage")(usage.show_usage)

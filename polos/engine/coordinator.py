@@ -115,9 +115,11 @@ async def _run_or_fail(runtime: Runtime, execution: Execution, slot: Slot) -> st
 
 async def _run_to_its_end(runtime: Runtime, execution: Execution, slot: Slot) -> str:
     claim = execution.claim
-    if claim.crashes >= runtime.settings.max_crashes:
-        return await finish(runtime, execution, _lost_too_often(claim))
     definition = runtime.resolve(claim.kind, claim.name, claim.caller)
+    if claim.crashes >= runtime.settings.max_crashes:
+        if (input_left := getattr(definition, "input_left", None)) is not None:
+            execution.remembered = input_left(claim, runtime.settings)
+        return await finish(runtime, execution, _lost_too_often(claim))
     if definition is None:
         await commit(runtime, execution, blocked(execution, _unknown(claim)))
         return RunStatus.BLOCKED.value

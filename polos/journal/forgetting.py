@@ -9,7 +9,19 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, bindparam, delete, exists, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.memory import (
@@ -189,6 +201,11 @@ def replace_memory(
 
 # -- reading, for people
 
+
+def _is_same_session(columns: Any) -> ColumnElement[bool]:
+    return and_(*(columns[name] == N[name] for name in KEY))
+
+
 AGENT_COLUMNS = (
     "agent",
     "last_message",
@@ -204,9 +221,24 @@ READ_AGENTS = Statement(
     .order_by(N.agent)
 )
 
+READ_ALL_MESSAGES = Statement(
+    select(M.number, M.run_id, M.item, M.created_at)
+    .select_from(MESSAGES.join(SESSIONS, _is_same_session(M)))
+    .where(is_of_key(M), M.number > N.deleted_messages)
+    .order_by(M.number)
+)
+READ_SUMMARIES = Statement(
+    select(Y.text, Y.first_message, Y.last_message)
+    .select_from(SUMMARIES.join(SESSIONS, _is_same_session(Y)))
+    .where(is_of_key(Y), Y.number > N.deleted_summaries)
+    .order_by(Y.number)
+)
+
 # -- what is kept no longer
 
-_is_old = N.used_at < now() - P("days", type_=Float) * literal(_DAY, Float)
+_is_old = (
+    N.used_at < select(now() - P("days", type_=Float) * literal(_DAY, Float)).scalar_subquery()
+)  # along the index
 READ_OLD_SESSIONS = Statement(
     select(*(N[name] for name in KEY))
     .where(_is_old, _holds_any, ~_is_in_use)
@@ -214,7 +246,7 @@ READ_OLD_SESSIONS = Statement(
     .limit(P("limit"))
 )
 COUNT_OLD_SESSIONS = Statement(
-    select(literal(1)).where(_is_old, or_(_holds_any, N.deleted_at.is_not(None)), ~_is_in_use)
+    select(func.count()).select_from(SESSIONS).where(_is_old, _holds_any, ~_is_in_use)
 )
 _FORGET_OLD = Statement(
     update(SESSIONS)

@@ -83,7 +83,7 @@ class ServerConnection(Forked):
         """Return the answer, None when there is no such thing.
 
         Args:
-            method: GET, POST or DELETE.
+            method: GET, POST, PUT or DELETE.
             path: Below the API's own.
             body: JSON data.
             params: Of the query.

@@ -19,6 +19,7 @@ from polos.queues import QueueInfo
 from polos.remote.connection import PATIENCE_SECONDS, ServerConnection
 from polos.remote.refusals import data_of
 from polos.remote.schedules import RemoteSchedules
+from polos.remote.sessions import RemoteSessions
 from polos.remote.streams import subscribed
 from polos.transport import ForkRequest, RunRequest, ServerAddress
 from polos.usage import UsageReport, UsageRequest
@@ -303,6 +304,13 @@ class RemoteTransport:
     def schedules(self) -> RemoteSchedules:
         """See `Transport`."""
         return RemoteSchedules(self._server)
+
+    # -- sessions
+
+    @property
+    def sessions(self) -> RemoteSessions:
+        """See `Transport`."""
+        return RemoteSessions(self._server)
 
     # -- life
 

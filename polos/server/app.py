@@ -21,6 +21,7 @@ from polos.server import (
     health,
     keys,
     lifecycle,
+    memories,
     queues,
     run_lists,
     runs,
@@ -98,6 +99,7 @@ def _api() -> APIRouter:
         lifecycle,
         runs,
         events,
+        memories,
         sessions,
         fleet,
         keys,
@@ -124,7 +126,7 @@ def _middleware(settings: Settings) -> list[Middleware]:
     cors = Middleware(
         CORSMiddleware,
         allow_origins=settings.cors_origins,
-        allow_methods=["GET", "POST", "DELETE"],
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
         allow_headers=CORS_HEADERS,
         expose_headers=["X-Next-Cursor", "Retry-After"],
     )

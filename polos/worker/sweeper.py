@@ -28,6 +28,7 @@ from polos.worker.duties.detector import FindStuckRuns
 from polos.worker.duties.retention import RemoveOldRuns
 from polos.worker.duties.ringing import RingWhatIsDue, WakeOverdueRuns
 from polos.worker.duties.schedules import FireSchedules
+from polos.worker.duties.sessions import RemoveOldSessions
 from polos.worker.duties.triggers import FireTriggers
 from polos.worker.duties.waits import EndWaits
 from polos.worker.verdicts import SUSPICION_SECONDS, Coroner
@@ -48,6 +49,7 @@ def all_duties(settings: Settings) -> list[Duty]:
         FireSchedules(),
         FindStuckRuns(),
         RemoveOldRuns(),
+        RemoveOldSessions(),
     ]
 
 
