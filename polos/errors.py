@@ -11,6 +11,7 @@ PolosError
 │   └── MissingCredentialError (ValueError)   its key is not set
 ├── ToolServerError                           an MCP server does not answer, refuses or fails
 ├── StepExecutionError                        a step failed for good; fails the run unless caught
+│   └── ContextOverflowError                  the conversation is too long for the model, and stays so
 ├── GuardrailError                            a model's answers did not pass the guardrails of its agent
 ├── OutputError                               a model's answer does not fit the agent's output schema
 ├── InputError (ValueError)                   the input of a run does not fit its definition
@@ -163,6 +164,10 @@ class StepExecutionError(PolosError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class ContextOverflowError(StepExecutionError):
+    """The conversation is longer than the model takes, and cannot be made shorter."""
 
 
 class GuardrailError(PolosError):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from polos.agents.attempts import is_overflow
 from polos.agents.conversation import Conversation, input_alone
 from polos.agents.turn_spending import usage_of
 from polos.engine import telling
 from polos.engine.execution import Execution
 from polos.engine.inline import value_of
 from polos.engine.runtime import Runtime
+from polos.errors import ContextOverflowError
 from polos.faultpoints import faultpoint
 from polos.journal.states import StepStatus
 from polos.journal.steps import StepRow, schedule_turn
@@ -20,6 +22,7 @@ from polos.types import Step, Usage
 
 if TYPE_CHECKING:
     from polos.agents.agent import Agent
+    from polos.agents.remembering import Memory
     from polos.engine.context import AgentContext
     from polos.mcp.listing import Listed
 
@@ -31,6 +34,7 @@ class Loop:
     Attributes:
         agent: The agent whose run it is.
         speaker: The agent that speaks now: another one after a handoff.
+        memory: What it has loaded of its session.
         steps: The iterations so far.
         usage: Of every model call so far, judges and refused answers included.
         mended: Answers that did not fit the output schema and were sent back.
@@ -41,6 +45,7 @@ class Loop:
     ctx: AgentContext
     conversation: Conversation
     speaker: Agent
+    memory: Memory
     steps: list[Step] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     mended: int = 0
@@ -74,6 +79,7 @@ async def ask(
         guarded: Readers are told of the answer only by `settle`.
 
     Raises:
+        ContextOverflowError: The conversation is too long for the model.
         StepExecutionError: The model could not be made to answer.
     """
     given = loop.conversation.take_input(agent=loop.other_speaker, config=config, guarded=guarded)
@@ -99,6 +105,8 @@ async def _turn(loop: Loop, name: str, given: str) -> ModelAnswer:
     row = await execution.outcome(turn, "turn", begin)
     answer = None if row.output is None else ModelAnswer.model_validate(value_of(row))
     loop.usage += usage_of(row, answer)
+    if row.status == StepStatus.FAILED and is_overflow(row.failures):
+        raise ContextOverflowError(row.error or "the conversation is too long")
     return answer or ModelAnswer.model_validate(value_of(row))
 
 

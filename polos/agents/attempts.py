@@ -48,6 +48,12 @@ def model_number(failures: list[dict[str, Any]]) -> int:
     return sum(1 for failure in failures if failure.get("given_up"))
 
 
+def is_overflow(failures: str | None) -> bool:
+    """Whether the last of the failed attempts a row lists was refused as too long for the model."""
+    listed = failures_of(failures)
+    return bool(listed) and listed[-1].get("kind") == CONTEXT_OVERFLOW
+
+
 def judge(
     error: Exception,
     *,

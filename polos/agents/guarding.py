@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from polos import serialization
-from polos.agents.asking import Loop, ask, ask_alone
+from polos.agents.asking import Loop, ask_alone
 from polos.agents.conversation import Mark
+from polos.agents.remembering import ask_in_room
 from polos.engine import telling
 from polos.engine.calling import call_in_step
 from polos.engine.hooks import RETRIES
@@ -85,7 +86,9 @@ async def answer_of(loop: Loop) -> ModelAnswer:
     config: dict[str, object] | None = None
     for attempt in range(loop.speaker.guardrail_max_retries + 1):
         name = f"{number}:retry{attempt}" if attempt else str(number)
-        answer = await ask(loop, name, config=config, guarded=guarded)
+        name, answer = await ask_in_room(loop, name, config=config, guarded=guarded)
+        if attempt == 0:
+            mark = loop.conversation.mark()  # not before: the conversation may just have been compacted
         if not guarded:
             loop.conversation.answered(answer)
             return answer

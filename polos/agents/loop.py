@@ -44,9 +44,9 @@ async def run_loop(agent: Agent, ctx: AgentContext, payload: dict[str, Any]) -> 
         GuardrailError, OutputError: The model's answers were not accepted.
     """
     memory = await load_memory(ctx, user_items(payload["input"]))
-    loop = Loop(agent, ctx, _conversation(ctx, payload, memory), speaker=agent)
+    loop = Loop(agent, ctx, _conversation(ctx, payload, memory), speaker=agent, memory=memory)
     while True:
-        reason, mark = await _iterate(loop, memory)
+        reason, mark = await _iterate(loop)
         if reason is None:
             continue
         try:
@@ -54,7 +54,7 @@ async def run_loop(agent: Agent, ctx: AgentContext, payload: dict[str, Any]) -> 
         except OutputError as error:
             _ask_again(loop, error, mark)
         else:
-            remember(loop, memory)
+            remember(loop)
             return result
 
 
@@ -69,11 +69,11 @@ def _conversation(ctx: AgentContext, payload: dict[str, Any], memory: Memory) ->
     )
 
 
-async def _iterate(loop: Loop, memory: Memory) -> tuple[str | None, Mark]:
+async def _iterate(loop: Loop) -> tuple[str | None, Mark]:
     """Make one iteration; return why the loop ends, if it does, and where the iteration began."""
     await list_of_speaker(loop)
     await loop_hooks.before_step(loop)
-    await make_room(loop, memory)
+    await make_room(loop)
     mark = loop.conversation.mark()
     speaker = loop.speaker
     answer = await answer_of(loop)

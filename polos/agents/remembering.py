@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from polos import serialization
-from polos.agents.asking import Loop, ask_alone
+from polos.agents.asking import Loop, ask, ask_alone
 from polos.agents.conversation import user_items
 from polos.engine.inline import run_inline
+from polos.errors import ContextOverflowError
 from polos.journal.memory import (
     READ_HISTORY,
     READ_WATERMARK,
@@ -26,7 +27,7 @@ from polos.memory.compaction import compact, shortened
 from polos.memory.estimates import estimate_message_tokens, estimate_tokens
 from polos.memory.items import remembered
 from polos.memory.summaries import build_summary_messages, is_summary_pair, summary_in
-from polos.models.request import Item
+from polos.models.request import Item, ModelAnswer
 from polos.settings import Settings
 from polos.step_names import internal
 
@@ -168,14 +169,35 @@ def _message(item: Item) -> NewMessage:
 # -- making room
 
 
-async def make_room(loop: Loop, memory: Memory, *, force: bool = False) -> bool:
+async def ask_in_room(
+    loop: Loop, name: str, *, config: dict[str, object] | None, guarded: bool
+) -> tuple[str, ModelAnswer]:
+    """Return what `ask` does, with the name of the turn that gave it.
+
+    A conversation that the provider refuses as too long is compacted, whatever it was estimated at, and sent
+    once more, as a turn of its own.
+
+    Raises:
+        ContextOverflowError: It is too long, and nothing can be folded, or that was not enough.
+        StepExecutionError: The model could not be made to answer.
+    """
+    try:
+        return name, await ask(loop, name, config=config, guarded=guarded)
+    except ContextOverflowError:
+        if not await make_room(loop, force=True):
+            raise
+    name += "_compacted" if ":" in name else ":compacted"
+    return name, await ask(loop, name, config=config, guarded=guarded)
+
+
+async def make_room(loop: Loop, *, force: bool = False) -> bool:
     """Fold what is old of the conversation into a summary, if it is too long; return whether anything was.
 
     Args:
         loop: The run on its way; the speaker's model makes the summary, within the speaker's limits.
-        memory: Of the run's session.
         force: The provider has refused the conversation as too long.
     """
+    memory = loop.memory
     name = f"compaction:{loop.number}:overflow" if force else f"compaction:{loop.number}"
     was_made = _is_recorded(loop, name)
     if not force and not was_made and _is_recorded(loop, str(loop.number)):
@@ -203,7 +225,7 @@ def _is_recorded(loop: Loop, turn: str) -> bool:
     return execution.is_recorded(internal(f"turn:{turn}"))
 
 
-def remember(loop: Loop, memory: Memory) -> None:
+def remember(loop: Loop) -> None:
     """Let the end of the run leave in the session what was said in it."""
     _, execution = loop.engine
-    execution.remembered = memory.left_by(loop.conversation.remembered)
+    execution.remembered = loop.memory.left_by(loop.conversation.remembered)
