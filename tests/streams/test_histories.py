@@ -81,7 +81,7 @@ async def test_numbered_events_of_a_tree_have_no_holes(studio: Studio) -> None:
     with studio.redis() as server:
         server.flushall()
     numbers = [int(event.id.partition(".")[0]) for event in await read(stream)]
-    assert sorted(set(numbers)) == [1, 2, 3, 4, 5], "start, two turns, a tool, the end"
+    assert sorted(set(numbers)) == [1, 2, 3, 4, 5, 6], "start, memory, two turns, a tool, the end"
 
 
 async def test_what_a_run_publishes_is_published_once_however_often_it_is_replayed(studio: Studio) -> None:
