@@ -21,6 +21,7 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 import warnings
 from contextlib import suppress
 from typing import Any
@@ -124,6 +125,7 @@ class Nursery:
         paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
         sys.path[:] = [order["path"], *paths, *self._paths]
         importlib.invalidate_caches()
+        tempfile.tempdir = None
         if "PYTHONUNBUFFERED" in os.environ:
             sys.stdout.reconfigure(line_buffering=True)
         for option in filter(None, os.environ.get("PYTHONWARNINGS", "").split(",")):
