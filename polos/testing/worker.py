@@ -117,6 +117,7 @@ class MemoryWorker:
             task.cancel()
         await asyncio.gather(self._keeper, *self._serving, return_exceptions=True)
         await self._audit.stop()
+        await self._runtime.resources.close()
         await self._runtime.journal.close()
         await self._bus.close()
 

@@ -89,6 +89,9 @@ def variable(name: str) -> str:
     return os.environ.get(name, "unset")
 
 
+if more := os.environ.get("MORE"):
+    desk.tool(name=more)(add)
+
 if __name__ == "__main__":
     write("start")
     if len(sys.argv) > 1:

@@ -33,8 +33,8 @@ class Ledger:
         found = [json.loads(line) for line in self.file.read_text().splitlines()]
         return [line for line in found if what in (None, line["what"])]
 
-    def has(self, what: str, times: int = 1) -> None:
-        wait_until(lambda: len(self.lines(what)) >= times)
+    def has(self, what: str, times: int = 1, *, seconds: float = 60) -> None:
+        wait_until(lambda: len(self.lines(what)) >= times, seconds=seconds)
 
     def open(self, name: str) -> None:
         """Let `wait` go on."""
