@@ -10,6 +10,7 @@ PolosError
 ├── ModelError                                a provider refused, failed or answered nonsense
 │   └── MissingCredentialError (ValueError)   its key is not set
 ├── ToolServerError                           an MCP server does not answer, refuses or fails
+├── ModelRequestForbiddenError                a test was about to ask a real model
 ├── StepExecutionError                        a step failed for good; fails the run unless caught
 │   └── ContextOverflowError                  the conversation is too long for the model, and stays so
 ├── GuardrailError                            a model's answers did not pass the guardrails of its agent
