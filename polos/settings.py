@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from polos.errors import ConfigurationError
+from polos.model_limits import ModelLimit, parse_limits
 from polos.price_list import price_list_path
 
 T = TypeVar("T")
@@ -101,6 +102,9 @@ class Settings:
     model_chunk_timeout_seconds: float = _setting("POLOS_MODEL_CHUNK_TIMEOUT_SECONDS", _seconds, 120.0)
     model_max_attempts: int = _setting("POLOS_MODEL_MAX_ATTEMPTS", _positive_int, 5)
     model_retry_base_seconds: float = _setting("POLOS_MODEL_RETRY_BASE_SECONDS", _seconds, 1.0)
+    model_limits: tuple[ModelLimit, ...] = _setting("POLOS_MODEL_LIMITS", parse_limits, ())
+    model_max_wait_seconds: float = _setting("POLOS_MODEL_MAX_WAIT_SECONDS", _pause, 3600.0)  # for a limit
+    model_pauses: str = _setting("POLOS_MODEL_PAUSES", _one_of("shared", "alone"), "shared")  # after a 429
     model_retry_max_seconds: float = _setting("POLOS_MODEL_RETRY_MAX_SECONDS", _seconds, 60.0)
     model_prices: Path | None = _setting("POLOS_MODEL_PRICES", price_list_path, None)  # JSON, the user's
     mcp_connect_seconds: float = _setting("POLOS_MCP_CONNECT_SECONDS", _pause, 30.0)

@@ -67,7 +67,7 @@ class Agent(Workflow):
         handoffs: Agents that may take over the conversation, given as agents, ids or `Handoff`s.
         route: Celery queue of the fleet that runs it.
         fallback_models: Asked in order when a model gives no answer: ``"provider/model"`` or `FallbackModel`.
-        fallback_on_content_filter: Whether they are asked also what a content filter refused.
+        fallback_on_content_filter: Whether they are asked also what a filter, or a model itself, refused.
         model_retries: Further attempts of each model in one turn; ``POLOS_MODEL_MAX_ATTEMPTS`` counts the
             first one too.
         model_timeout_seconds: For a whole model call, instead of the setting.

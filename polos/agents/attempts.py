@@ -12,11 +12,10 @@ from typing import Any
 from polos import serialization
 from polos.agents.fallbacks import ModelPolicy
 from polos.engine.outcomes import back_off, error_text
-from polos.errors import ModelError, PolosError
+from polos.errors import ModelError, ModelErrorKind, PolosError
 from polos.settings import Settings
 
-CONTEXT_OVERFLOW = "context_overflow"
-CONTENT_FILTER = "content_filter"
+_FILTERED = (ModelErrorKind.CONTENT_FILTER, ModelErrorKind.REFUSAL)
 _OVERFLOW_ADVICE = (
     "The conversation is longer than the model takes: let the agent compact it "
     "(compaction=CompactionConfig(…)), send less, or use a model with a larger context"
@@ -82,9 +81,9 @@ def judge(
         "model": asked,
     }
     if kind:
-        failure["kind"] = kind
+        failure["kind"] = str(kind)
     most = policy.max_attempts or settings.model_max_attempts
-    if _is_retryable(error) and kind != CONTEXT_OVERFLOW and tried < most:
+    if _is_retryable(error) and kind != ModelErrorKind.CONTEXT_OVERFLOW and tried < most:
         listed = serialization.dumps([*failures, failure])
         return Verdict(listed, failure["error"], _delay(settings, error, tried - 1))
     failure["given_up"] = True
@@ -107,9 +106,9 @@ def _is_retryable(error: Exception) -> bool:
 
 
 def _another_may_answer(error: Exception, kind: str | None, policy: ModelPolicy) -> bool:
-    if kind == CONTENT_FILTER:
+    if kind in _FILTERED:
         return policy.fallback_on_content_filter
-    return isinstance(error, ModelError) and kind != CONTEXT_OVERFLOW
+    return isinstance(error, ModelError) and kind != ModelErrorKind.CONTEXT_OVERFLOW
 
 
 def _delay(settings: Settings, error: Exception, attempt: int) -> float:
@@ -130,7 +129,9 @@ def _last_words(failures: list[dict[str, Any]]) -> str:
             shares.append([])
     said = [_words_on(share) for share in shares if share]
     text = said[0] if len(said) == 1 else f"None of {len(said)} models answered: {'; '.join(said)}"
-    return f"{text}. {_OVERFLOW_ADVICE}" if failures[-1].get("kind") == CONTEXT_OVERFLOW else text
+    return (
+        f"{text}. {_OVERFLOW_ADVICE}" if failures[-1].get("kind") == ModelErrorKind.CONTEXT_OVERFLOW else text
+    )
 
 
 def _words_on(share: list[dict[str, Any]]) -> str:

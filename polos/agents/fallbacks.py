@@ -72,7 +72,7 @@ class ModelPolicy:
         max_attempts: Of each model in one turn; None for the setting.
         timeout_seconds: For a whole call; None for the setting.
         chunk_timeout_seconds: For each silence in a streamed answer; None for the setting.
-        fallback_on_content_filter: Whether another model is asked what a content filter refused.
+        fallback_on_content_filter: Whether another model is asked what a filter, or a model itself, refused.
     """
 
     fallback_models: tuple[FallbackModel, ...] = ()

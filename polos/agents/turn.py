@@ -15,12 +15,15 @@ from polos.agents.conversation import Asked, replayed
 from polos.agents.deltas import Deltas
 from polos.agents.fallbacks import ModelPolicy
 from polos.agents.model_calls import ModelCall, prepare_call
+from polos.agents.rate_limits import refusal
 from polos.agents.remembering import read_history
 from polos.agents.turn_spending import CallSpending, of_unknown_calls
+from polos.allowances import Permit, Verdict
 from polos.current import Place, current_place
 from polos.engine.outcomes import completed, failed
 from polos.engine.runtime import Models, Runtime
 from polos.engine.tasks import start_apart
+from polos.errors import ModelError, ModelErrorKind
 from polos.faultpoints import faultpoint
 from polos.journal.memory import Watermark
 from polos.journal.runs import READ_RUN, run_record
@@ -33,6 +36,7 @@ from polos.journal.turns import (
     claim_turn,
     complete_turn,
     hand_back_turn,
+    put_turn_off,
     retry_turn,
 )
 from polos.models.request import ModelAnswer, ModelRequest
@@ -87,6 +91,9 @@ async def _execute(runtime: Runtime, claim: TurnClaim, worker_id: str) -> str:
         await runtime.models.ready()  # before `may_start`, which says what is true for a moment only
     except Exception as error:  # noqa: BLE001 - made from recorded values: another attempt cannot help
         return await _failed(runtime, claim, error, run, spent=_spent_before(claim, run))
+    permit = await runtime.rate_limits.ask(call.request, claim.ticket)
+    if permit.answer.verdict is not Verdict.GO:
+        return await _put_off(runtime, claim, run, call, permit)
     await runtime.may_start()
     if runtime.worker_id != worker_id:
         return "taken over"
@@ -97,7 +104,7 @@ async def _execute(runtime: Runtime, claim: TurnClaim, worker_id: str) -> str:
     spending = CallSpending(
         asked.agent or run["name"], call.request, claim.interrupted_calls, runtime.models.cost
     )
-    return await _call(runtime, claim, call, run, deltas, spending)
+    return await _call(runtime, claim, call, run, deltas, spending, permit)
 
 
 def _spent_before(claim: TurnClaim, run: dict[str, Any]) -> Spent:
@@ -129,10 +136,12 @@ async def _call(
     run: dict[str, Any],
     deltas: Deltas | None,
     spending: CallSpending,
+    permit: Permit,
 ) -> str:
     """Make the model call and record what came of it."""
     faultpoint("before_execute", f"turn {run['name']}")
-    may_send = partial(_may_send, runtime, runtime.worker_id, spending)
+    begins_at = runtime.clock.monotonic() + permit.answer.seconds
+    may_send = partial(_may_send, runtime, runtime.worker_id, spending, begins_at)
     answering = _generate(runtime.models, call.request, deltas, current_place.get(), may_send)
     calling = start_apart(answering, name=f"model call {run['name']}")
     runtime.turns[(claim.run_id, claim.name)] = calling
@@ -147,7 +156,9 @@ async def _call(
     except Exception as error:  # noqa: BLE001 - whatever a provider's client raises
         if runtime.draining:  # what is raised while the process closes says nothing about the model
             return await _hand_back(runtime, claim, was_sent=spending.is_sent)
+        await _learn(runtime, call, permit, error)
         return await _failed(runtime, claim, error, run, call, spent=spending.failed(error))
+    runtime.rate_limits.settle(permit, answer.usage.total_tokens)
     faultpoint("after_execute", f"turn {run['name']}")
     answer = spending.counted(answer)
     outcome = _outcome(runtime, claim, call.kept(answer))
@@ -168,12 +179,16 @@ async def _generate(
     return await models.generate(request, before_send=may_send, on_chunk=deltas.tell)
 
 
-async def _may_send(runtime: Runtime, worker_id: str, spending: CallSpending) -> None:
+async def _may_send(runtime: Runtime, worker_id: str, spending: CallSpending, begins_at: float) -> None:
     """Return once the request may go out, by the worker that made it.
+
+    `begins_at` is when its turn among the calls of its model has come, by the monotonic clock.
 
     Raises:
         asyncio.CancelledError: It was declared dead meanwhile: the turn is executed elsewhere.
     """
+    if (early := begins_at - runtime.clock.monotonic()) > 0:
+        await runtime.clock.sleep(early)
     await runtime.may_start()
     if runtime.worker_id != worker_id:
         raise asyncio.CancelledError
@@ -303,6 +318,32 @@ async def _failed(
         await _count_late(runtime, claim, spent)
         return "taken over"
     _ring_later(runtime, claim, run, delay)
+    return StepStatus.SCHEDULED.value
+
+
+async def _learn(runtime: Runtime, call: ModelCall, permit: Permit, error: Exception) -> None:
+    """Count a call that was refused without tokens, and let nobody ask while its provider wants a pause."""
+    if not isinstance(error, ModelError):
+        return
+    if error.status_code is not None:
+        runtime.rate_limits.settle(permit, 0)
+    if error.kind is ModelErrorKind.RATE_LIMIT and error.retry_after_seconds:
+        await runtime.rate_limits.pause(call.request, error.retry_after_seconds)
+
+
+async def _put_off(
+    runtime: Runtime, claim: TurnClaim, run: dict[str, Any], call: ModelCall, permit: Permit
+) -> str:
+    """Give the turn back until its model may be asked; it keeps its place in line."""
+    if permit.answer.verdict is Verdict.REFUSED:
+        error = refusal(permit, call.request, runtime.settings)
+        return await _failed(runtime, claim, error, run, call, spent=_spent_before(claim, run))
+    seconds = permit.answer.seconds
+    logger.info("Turn %s of run %s waits %.1f s for %s", claim.name, claim.run_id, seconds, permit.name)
+    unit = put_turn_off(claim, runtime.worker_id, ticket=permit.answer.ticket, delay=seconds)
+    if not await runtime.journal.do(unit):
+        return "taken over"
+    _ring_later(runtime, claim, run, seconds)
     return StepStatus.SCHEDULED.value
 
 

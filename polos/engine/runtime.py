@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from polos.allowances import FREE, Permit
 from polos.clock import SYSTEM_CLOCK, Clock
 from polos.dispatch import Dispatcher, Doorbell
 from polos.engine.execution import Execution
@@ -136,6 +137,33 @@ class Models(Protocol):
         """Return what a call with these tokens costs in US dollars, None if nobody knows the price."""
 
 
+class RateLimits(Protocol):
+    """Says whether a model may be asked now."""
+
+    async def ask(self, request: ModelRequest, ticket: float | None) -> Permit:
+        """Return what a call may do; `ticket` is what an earlier answer gave the same turn."""
+
+    def settle(self, permit: Permit, tokens: int | None) -> None:
+        """Count what a call really took, None where nothing is known."""
+
+    async def pause(self, request: ModelRequest, seconds: float) -> None:
+        """Let nobody ask this model with this key for so long: its provider wants that."""
+
+
+class NoRateLimits:
+    """Where nothing bounds model calls."""
+
+    async def ask(self, request: ModelRequest, ticket: float | None) -> Permit:
+        """Let the call begin."""
+        return FREE
+
+    def settle(self, permit: Permit, tokens: int | None) -> None:
+        """Do nothing."""
+
+    async def pause(self, request: ModelRequest, seconds: float) -> None:
+        """Do nothing."""
+
+
 Resolve = Callable[[str, str, str | None], Definition | None]
 
 
@@ -181,6 +209,7 @@ class Runtime:
         published: Called with project and topic after an event was published to a topic of programs.
         look_in: Called when a run was parked for which something is due in so many seconds.
         models: Who answers model calls.
+        rate_limits: Says when they may be made.
         clock: What time it is, and what is to be done later.
         executions: The runs this process owns, by id.
         turns: The turns it executes, by (run id, step name).
@@ -203,6 +232,7 @@ class Runtime:
     published: Callable[[str, str], None] = _nobody_cares
     look_in: Callable[[float], None] = _no_clock
     models: Models = call
+    rate_limits: RateLimits = field(default_factory=NoRateLimits)
     clock: Clock = SYSTEM_CLOCK
     executions: dict[str, Execution] = field(default_factory=dict)
     turns: dict[tuple[str, str], asyncio.Task[Any] | None] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from polos.errors import SchemaVersionError
 from polos.journal.database import Database
 
-HEAD = "0007"  # the revision this version of polos needs
+HEAD = "0008"  # the revision this version of polos needs
 VERSION_TABLE = "polos_schema"
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _UPGRADE_LOCK = 0x706F6C02  # advisory lock: one process upgrades

@@ -176,6 +176,7 @@ class Step(JournalTable, table=True):
     failures: str | None = Field(default=None, sa_type=Text)  # JSON list of failed attempts
     child_id: str | None = None
     event: int | None = None  # number, in the tree, of the event of a turn's end
+    ticket: float | None = None  # of a turn that waits for a model: its moment, in the time of the allowance
     not_before: float | None = None
     ring_at: float | None = None
     rings: int = 0
@@ -381,6 +382,20 @@ class QueueLimits(JournalTable, table=True):
     is_paused: int = 0
     declared: str | None = None  # the limits that code declared last; a person's stand until code changes
     created_at: float
+
+
+class StoredAllowance(JournalTable, table=True):
+    """What may be asked of one model with one key, while Redis is away. See `polos.allowances`."""
+
+    __tablename__ = "allowance"
+
+    project: str = Field(primary_key=True)
+    name: str = Field(primary_key=True)
+    version: int = 0  # changes with every write: who reads it writes only if it is the same still
+    gate: float
+    tail: float
+    lag: float
+    paused: float
 
 
 class Finding(JournalTable, table=True):

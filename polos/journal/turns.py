@@ -33,6 +33,7 @@ class TurnClaim:
     output_tokens: int = 0
     cached_tokens: int = 0
     cost: float | None = None
+    ticket: float | None = None
 
     @property
     def spent(self) -> Spent:
@@ -207,6 +208,7 @@ _RETRY_TURN = Statement(
         error=P("error"),
         failures=P("failures"),
         **SPENT_VALUES,
+        ticket=None,
         not_before=now() + P("delay", type_=Float),
         ring_at=now() + P("delay", type_=Float),
         rings=0,
@@ -230,6 +232,36 @@ def retry_turn(
         **spent.params(),
     }
     return Unit((Part(_RETRY_TURN, params),), (), order=(claim.run_id, claim.name))
+
+
+_PUT_TURN_OFF = Statement(
+    update(STEPS)
+    .where(*_mine)
+    .values(
+        status=StepStatus.SCHEDULED.value,
+        owner=None,
+        tries=S.tries - 1,
+        uncounted_calls=S.uncounted_calls - 1,
+        ticket=P("ticket", type_=Float),
+        not_before=now() + P("delay", type_=Float),
+        ring_at=now() + P("delay", type_=Float),
+        rings=0,
+    )
+    .returning(S.attempt)
+)
+
+
+def put_turn_off(claim: TurnClaim, worker: str, *, ticket: float | None, delay: float) -> Unit:
+    """Schedule a turn for when its model may be asked, in `delay` seconds, with its place in line."""
+    params = {
+        "run": claim.run_id,
+        "name": claim.name,
+        "attempt": claim.attempt,
+        "worker": worker,
+        "ticket": ticket,
+        "delay": delay,
+    }
+    return Unit((Part(_PUT_TURN_OFF, params),), (), order=(claim.run_id, claim.name))
 
 
 _HAND_BACK_TURN = Statement(

@@ -132,6 +132,12 @@ def find_endpoint(
     )
 
 
+def api_key_of(provider: str, given: str | None) -> str | None:
+    """Return the key that a call to `provider` uses: `given`, else that of the usual variables, if any."""
+    known = PROVIDERS.get(provider.strip().lower())
+    return given or (_first_variable(known.key_variables) if known else None)
+
+
 def _first_variable(names: tuple[str, ...]) -> str | None:
     return next((value for name in names if (value := os.environ.get(name, "").strip())), None)
 

@@ -7,10 +7,13 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable, Collection, Coroutine
+from functools import partial
 from typing import Any
 
 from celery import Celery
 
+from polos.agents.rate_limits import PAUSES_CHANNEL, RateLimits
+from polos.clock import SYSTEM_CLOCK
 from polos.connections import Connections
 from polos.dispatch import DispatchThread, Sender
 from polos.engine.execution import Execution
@@ -18,6 +21,7 @@ from polos.engine.runtime import Runtime, worker_channel
 from polos.engine.signals import Fenced
 from polos.engine.tasks import install_task_factory, start_apart
 from polos.journal import schema
+from polos.journal.allowances import JournalAllowances
 from polos.journal.liveness import liveness_for
 from polos.journal.workers import (
     READ_CLOCK,
@@ -28,6 +32,7 @@ from polos.journal.writer import Journal
 from polos.models import call as models
 from polos.routes import Routes
 from polos.settings import Settings
+from polos.streaming.allowances import SharedAllowances
 from polos.streaming.bus import Bus
 from polos.streaming.feed import Feed
 from polos.threads import DaemonThreads
@@ -185,9 +190,11 @@ class WorkerService:
             keep_seconds=self._settings.stream_keep_seconds,
             max_entries=self._settings.stream_max_entries,
         )
+        journal = Journal.open(self._connections.database)
+        self._rate_limits = self._make_rate_limits(self._bus, journal)
         self.runtime = Runtime(
             settings=self._settings,
-            journal=Journal.open(self._connections.database),
+            journal=journal,
             nudges=self._bus,
             feed=self._feed,
             dispatcher=self._dispatcher,
@@ -201,10 +208,23 @@ class WorkerService:
             doorman=self._doorman,
             published=self._sweeper.published,
             look_in=self._sweeper.look_in,
+            rate_limits=self._rate_limits,
         )
+        self._bus.listen(PAUSES_CHANNEL, self._rate_limits.told)
         self._bus.listen(worker_channel(self.runtime.worker_id), self._nudged)
         self._audit = Audit(self.runtime)
         self._audit.start()
+
+    def _make_rate_limits(self, bus: Bus, journal: Journal) -> RateLimits:
+        shared = SharedAllowances(
+            self._connections.redis,
+            prefix=self._settings.redis_prefix,
+            report=self._connections.redis_outage.report,
+        )
+        stored = JournalAllowances(journal, self._settings.project_id)
+        return RateLimits(
+            shared, stored, self._settings, SYSTEM_CLOCK, tell=partial(bus.publish, PAUSES_CHANNEL)
+        )
 
     async def _stop_on_loop(self, runtime: Runtime, worker_id: str) -> None:
         if self._audit is not None:
@@ -212,6 +232,7 @@ class WorkerService:
         await runtime.journal.do(remove_worker(worker_id))
         await runtime.journal.close()
         if self._bus is not None:
+            await self._rate_limits.close()
             await self._bus.close()
         await models.close()
 

@@ -12,7 +12,7 @@ from polos.agents.attempts import failures_of, judge, model_number
 from polos.agents.conversation import Asked
 from polos.agents.fallbacks import ModelPolicy
 from polos.agents.model_calls import ModelCall, for_model
-from polos.errors import MissingCredentialError, ModelError
+from polos.errors import MissingCredentialError, ModelError, ModelErrorKind
 from polos.models.portable import portable_items
 from polos.models.request import ModelRequest
 from polos.settings import Settings
@@ -24,9 +24,7 @@ BUSY = ModelError("busy", retryable=True)
 
 
 def kind_of_error(kind: str, *, retryable: bool = False) -> ModelError:
-    error = ModelError(kind, retryable=retryable)
-    error.kind = kind  # type: ignore[attr-defined]
-    return error
+    return ModelError(kind, retryable=retryable, kind=ModelErrorKind(kind))
 
 
 class Turn:
