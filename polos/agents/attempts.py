@@ -50,7 +50,7 @@ def model_number(failures: list[dict[str, Any]]) -> int:
 def is_overflow(failures: str | None) -> bool:
     """Whether the last of the failed attempts a row lists was refused as too long for the model."""
     listed = failures_of(failures)
-    return bool(listed) and listed[-1].get("kind") == CONTEXT_OVERFLOW
+    return bool(listed) and listed[-1].get("kind") == ModelErrorKind.CONTEXT_OVERFLOW
 
 
 def judge(
