@@ -62,6 +62,18 @@ ALIASES: dict[str, dict[str, str]] = {
         )
     },
     "polos.features.wait": {"WaitException": "polos.errors:WaitException"},
+    "polos.llm": {
+        "LLMProvider": "polos.models.interface:LLMProvider",
+        "LLMResponse": "polos.models.interface:LLMResponse",
+        "get_provider": "polos.models.builtin:get_provider",
+        "register_provider": "polos.models.interface:register_provider",
+    },
+    "polos.llm.providers": {
+        "LLMProvider": "polos.models.interface:LLMProvider",
+        "LLMResponse": "polos.models.interface:LLMResponse",
+        "get_provider": "polos.models.builtin:get_provider",
+        "register_provider": "polos.models.interface:register_provider",
+    },
     "polos.middleware": {},
     "polos.middleware.guardrail": {
         name: f"polos.guardrails:{name}" for name in ("GuardrailContext", "GuardrailResult", "guardrail")

@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+VARIABLE = "POLOS_MODEL_PRICES"
 _NEEDED = ("input_cost_per_token", "output_cost_per_token")
 
 PriceRow = dict[str, Any]
+
+
+def own_prices() -> dict[str, PriceRow]:
+    """Return the rows of the file the environment names; none if it names none.
+
+    Read where it is used, as keys and base URLs of providers are; `Settings` has checked it at the start.
+
+    Raises:
+        ValueError: The file has become unusable since.
+    """
+    path = os.environ.get(VARIABLE, "").strip()
+    return read_price_list(Path(path)) if path else {}
+
+
+def has_price_list() -> bool:
+    """Whether the environment names one."""
+    return bool(os.environ.get(VARIABLE, "").strip())
 
 
 def price_list_path(text: str) -> Path:

@@ -30,7 +30,7 @@ from polos.models.failures import (
     unusable_answer_error,
 )
 from polos.models.messages import known_call_ids
-from polos.models.prices import call_cost
+from polos.models.prices import call_cost, own_cost
 from polos.models.providers import Endpoint, Provider
 from polos.models.request import Chunk, ModelAnswer, ModelRequest
 from polos.models.streams.reading import Streamed
@@ -46,7 +46,7 @@ from polos.models.wire import (
 )
 from polos.types import Usage
 
-__all__ = ["ask", "close_connections"]
+__all__ = ["ask", "close_connections", "own_cost"]
 
 
 async def ask(

@@ -8,10 +8,12 @@ import threading
 from collections.abc import Awaitable, Callable
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 from polos.models.permission import check_allowed, forbids_all
-from polos.models.providers import PROVIDERS, check_llm_api, check_provider, find_endpoint
+from polos.models.providers import PROVIDERS, added_provider, check_llm_api, check_provider, find_endpoint
 from polos.models.request import Chunk, ModelAnswer, ModelRequest
+from polos.price_list import has_price_list
 from polos.types import Usage
 
 logger = logging.getLogger("polos.models")
@@ -48,7 +50,11 @@ async def generate(
         ValueError: There is no such provider or `provider_llm_api`.
         ModelRequestForbiddenError: A test of this process forbids it.
     """
-    provider = PROVIDERS[check_provider(request.provider)]
+    name = check_provider(request.provider)
+    if (added := added_provider(name)) is not None:
+        check_allowed(name, request.model, request.provider_base_url)
+        return await _ask_added(name, added, request, before_send, on_chunk)
+    provider = PROVIDERS[name]
     check_llm_api(request.provider_llm_api)
     options = dict(request.provider_kwargs)
     endpoint = find_endpoint(
@@ -66,6 +72,23 @@ async def generate(
     return answer
 
 
+async def _ask_added(
+    name: str,
+    provider: type[Any],
+    request: ModelRequest,
+    before_send: Callable[[], Awaitable[None]] | None,
+    on_chunk: Callable[[Chunk], None] | None,
+) -> ModelAnswer:
+    from polos.models.added import ask_added  # noqa: PLC0415 - imports an HTTP client, which clients never need
+
+    answer = await ask_added(name, provider, request, before_send=before_send, on_chunk=on_chunk)
+    if answer.usage.cost is not None or not has_price_list():
+        return answer
+    await _loaded()
+    usage = answer.usage.model_copy(update={"cost": cost(name, request.model, answer.usage)})
+    return answer.model_copy(update={"usage": usage})
+
+
 def preload() -> None:
     """Import LiteLLM, which blocks for seconds, so that the first call does not wait for it.
 
@@ -80,7 +103,11 @@ def preload() -> None:
 
 def cost(provider: str, model: str, usage: Usage) -> float | None:
     """Return what a call with these tokens costs in US dollars, None without a known price; after `ready`."""
-    found: float | None = _adapter().call_cost(PROVIDERS[check_provider(provider)], model, usage)
+    name, found = check_provider(provider), None
+    if name in PROVIDERS:
+        found = _adapter().call_cost(PROVIDERS[name], model, usage)
+    elif has_price_list():
+        found = _adapter().own_cost(name, model, usage)
     return found
 
 

@@ -151,6 +151,35 @@ def unusable_answer_error(call: Call, answer: ModelAnswer) -> ModelError | None:
     return _error(text, call, ModelErrorKind.EMPTY, retryable=not is_cut)
 
 
+def reported_error(error: BaseException, call: Call) -> ModelError:
+    """Return what an error of another library than LiteLLM means, by its status or the network error."""
+    response = getattr(error, "response", None)
+    status = getattr(error, "status_code", None) or getattr(response, "status_code", None)
+    if isinstance(status, int):
+        code = getattr(error, "code", None)
+        headers = getattr(response, "headers", None)
+        return _declined(
+            f"HTTP {status}: {error}",
+            call,
+            kind_of(status, code if isinstance(code, str) else "", str(error)),
+            status_code=status,
+            retry_after_seconds=_retry_after(headers) if isinstance(headers, Mapping) else None,
+        )
+    if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+        return _error(f"the connection failed ({error})", call, ModelErrorKind.UNAVAILABLE, retryable=True)
+    return model_error(error, call)
+
+
+def broken_answer_error(call: Call, problem: str) -> ModelError:
+    """Return the error of an answer that is not what it has to be, and will not be the next time."""
+    return _error(problem, call, ModelErrorKind.BAD_ANSWER)
+
+
+def cut_answer_error(call: Call, problem: str) -> ModelError:
+    """Return the error of an answer that broke off."""
+    return _error(problem, call, ModelErrorKind.UNAVAILABLE, retryable=True)
+
+
 def failed_answer_error(call: Call, error: Mapping[str, Any]) -> ModelError:
     """Return the error an OpenAI Responses answer reports in its body."""
     code, text = str(error.get("code") or ""), str(error.get("message") or "")
@@ -327,14 +356,20 @@ def _plain_text(response: httpx.Response) -> str:
 
 
 def _retry_after_seconds(response: httpx.Response) -> float | None:
-    headers = response.headers
+    asked = _retry_after(response.headers)
+    if asked is not None or response.headers.get("retry-after"):
+        return asked
+    return _retry_delay(response.text) if response.is_closed else None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
         return milliseconds / 1000
     if (seconds := _number(headers.get("retry-after"))) is not None:
         return seconds
     if when := headers.get("retry-after"):
         return _seconds_until(when)
-    return _retry_delay(response.text) if response.is_closed else None
+    return None
 
 
 def _retry_delay(said: str) -> float | None:

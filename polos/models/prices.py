@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from polos.models.catalog import litellm_provider, names_of, row_of
 from polos.models.library import litellm
 from polos.models.providers import Provider
-from polos.price_list import read_price_list
+from polos.price_list import own_prices
 from polos.types import Usage
 
 logger = logging.getLogger("polos.models")
 
 _FREE = ("ollama", "ollama_chat")  # they run on the user's own machine
-_PRICES_VARIABLE = (
-    "POLOS_MODEL_PRICES"  # read where it is used, as keys and base URLs are; checked by `Settings`
-)
 
 Row = Mapping[str, Any]
 
@@ -54,25 +49,46 @@ def call_cost(
             return 0.0 if litellm_name in _FREE else None
         if "input_cost_per_token" not in row and "tiered_pricing" not in row:
             return None  # priced by the second or the month
-        costs = litellm.cost_per_token(
-            model=name,
-            custom_llm_provider=litellm_name,
-            usage_object=_litellm_usage(usage, billed),
-            service_tier=service_tier,
-            requested_model_info_override=dict(row),
-        )
+        return _total(name, litellm_name, usage, row, billed=billed, service_tier=service_tier)
     except Exception:
         # An answer that was paid for is not lost for want of its price.
         logger.warning("The price of a call to %s cannot be told", name, exc_info=True)
         return None
+
+
+def own_cost(provider: str, model: str, usage: Usage) -> float | None:
+    """Return what a call to a provider of the user's own costs, None where the user's list has no price."""
+    try:
+        rows = own_prices()
+        row = rows.get(f"{provider}/{model}") or rows.get(model)
+        return None if row is None else _total(model, "openai", usage, row)
+    except Exception:
+        logger.warning("The price of a call to %s/%s cannot be told", provider, model, exc_info=True)
+        return None
+
+
+def _total(
+    name: str,
+    litellm_name: str,
+    usage: Usage,
+    row: Row,
+    *,
+    billed: Mapping[str, Any] | None = None,
+    service_tier: str | None = None,
+) -> float:
+    costs = litellm.cost_per_token(
+        model=name,
+        custom_llm_provider=litellm_name,
+        usage_object=_litellm_usage(usage, billed),
+        service_tier=service_tier,
+        requested_model_info_override=dict(row),
+    )
     return float(sum(costs))
 
 
 def _own_row(provider: Provider, names: list[str]) -> Row | None:
     """Return the user's row: by our name of the provider, by LiteLLM's, or by the bare model."""
-    if not (path := os.environ.get(_PRICES_VARIABLE, "").strip()):
-        return None
-    rows = read_price_list(Path(path))
+    rows = own_prices()
     return next((rows[key] for name in names for key in _keys(provider, name) if key in rows), None)
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from polos.errors import MissingCredentialError, ModelError, ModelErrorKind
 
@@ -70,19 +71,53 @@ PROVIDERS: Mapping[str, Provider] = {
         Provider("litellm", "", Wire.LITELLM),
     )
 }
+_added: dict[str, type[Any]] = {}
+"""The classes users registered, by name."""
 LLM_APIS = ("responses", "chat_completions")
 AZURE_VERSION_VARIABLES = ("AZURE_OPENAI_API_VERSION", "OPENAI_API_VERSION")
 
 
 def check_provider(name: str) -> str:
-    """Return `name` as the key of `PROVIDERS`.
+    """Return `name` as the key of `PROVIDERS`, or of a provider of the user's own.
 
     Raises:
         ValueError: There is no such provider.
     """
-    if (key := name.strip().lower()) not in PROVIDERS:
-        raise ValueError(f"Unknown model provider {name!r}; use one of {', '.join(sorted(PROVIDERS))}")
+    if (key := name.strip().lower()) not in PROVIDERS and key not in _added:
+        known = ", ".join(sorted((*PROVIDERS, *_added)))
+        raise ValueError(
+            f"Unknown model provider {name!r}; use one of {known}, or import the module that registers "
+            "it (register_provider) first"
+        )
     return key
+
+
+def add_provider(name: str, provider: type[Any]) -> None:
+    """Make a class of the user's own the provider called `name`.
+
+    Raises:
+        ValueError: The name is empty, built in, or another class's.
+    """
+    key = name.strip().lower()
+    if not key or "/" in key:
+        raise ValueError(f"A provider cannot be called {name!r}: its name stands before the / of a model")
+    if key in PROVIDERS:
+        raise ValueError(f"Provider {name!r} is built in; register yours under another name")
+    before = _added.get(key)
+    if before is not None and _place(before) != _place(provider):  # a module that is loaded again may
+        raise ValueError(
+            f"Provider {name!r} is {_place(before)} already; give {_place(provider)} another name"
+        )
+    _added[key] = provider
+
+
+def added_provider(name: str) -> type[Any] | None:
+    """Return the class the user registered under a checked name, None for those built in."""
+    return _added.get(name)
+
+
+def _place(provider: type[Any]) -> str:
+    return f"{provider.__module__}.{provider.__qualname__}"
 
 
 def check_llm_api(name: str | None) -> str | None:
