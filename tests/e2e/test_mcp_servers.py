@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from backends import on_both
-from mcp_servers.desks import DESK, Ledger
+from gates import until
+from mcp_servers.desks import DESK, TINY, Ledger
 from models.servers import ModelServer
 
 from polos import (
     Agent,
     EnvironmentVariable,
+    ExecutionHandle,
+    HookContext,
+    HookResult,
     MCPServer,
     Polos,
     ToolContent,
+    WorkflowContext,
     get_workflow,
+    tool,
 )
+from polos.errors import RunFailedError
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -91,3 +99,102 @@ async def test_a_tool_of_a_server_runs_by_itself(polos: Polos, books: Ledger) ->
     add = get_workflow("desk.add")
     assert add is not None
     assert await add.run(polos, {"a": 2, "b": 3}) == {"result": 5}
+
+
+@asynccontextmanager
+async def asking(polos: Polos, agent: Agent) -> AsyncIterator[tuple[ExecutionHandle, str, dict[str, Any]]]:
+    """Start an agent, and go on when it asks."""
+    handle = await agent.invoke(polos, {"input": "Wait."})
+    async for event in polos.follow(handle.id):
+        if event.event_type.startswith("suspend_"):
+            yield handle, event.event_type.removeprefix("suspend_"), event.data
+            return
+    raise AssertionError("it asked nothing")
+
+
+async def test_a_person_is_asked_before_a_tool_of_a_server_is_called(
+    polos: Polos, model: ModelServer, books: Ledger
+) -> None:
+    """Once approved it is called, and cancelling the run stops it at the server."""
+    model.calls(("desk_wait", {"name": "never"}))
+    async with asking(polos, clerk) as (handle, key, data):
+        assert data["_form"]["context"] == {"tool": "desk.wait", "input": {"name": "never"}}
+        assert books.lines("wait") == []
+        await polos.resume("e2e-clerk", handle.id, key, {"approved": True})
+        await until(lambda: books.lines("wait"), seconds=30)
+        await handle.cancel(polos)
+        await until(lambda: books.lines("cancelled"), seconds=30)
+
+
+async def test_without_prefix_the_model_sees_the_names_of_the_server(
+    polos: Polos, model: ModelServer
+) -> None:
+    seen: list[Any] = []
+
+    def look(ctx: WorkflowContext, hook_context: HookContext) -> HookResult:
+        seen.append((hook_context.workflow_id, hook_context.current_payload))
+        return HookResult.continue_with()
+
+    server = MCPServer("tiny", command=TINY, prefix=False, on_start=look)
+    agent = Agent(id="e2e-plain-names", provider="openai", model="gpt-4o", tools=[server])
+    model.calls(("hello", {"to": "Ada"}), ("tiny.hello", {}))
+    model.says("Hello.")
+    result = await agent.run(polos, "Greet.")
+
+    assert result.tool_results[0].result == "hello"
+    assert "'tiny.hello' not found; the tools are ['hello']" in str(result.tool_results[1].error)
+    assert seen == [("tiny.hello", {"to": "Ada"})]
+
+
+@tool(id="hello")
+async def own_hello(ctx: WorkflowContext) -> str:
+    return "own"
+
+
+REFUSED = {
+    "two tools of one name": (
+        [MCPServer("tiny", command=TINY, prefix=False), own_hello],
+        "has two tools named 'hello': one of the MCP server 'tiny', one of its own tools. Leave prefix=",
+    ),
+    "a tool that is not offered": (
+        [MCPServer("tiny", command=TINY, allowed_tools=["helo"])],
+        "has no tools ['helo'], which allowed_tools= or approval= name; it offers ['hello']",
+    ),
+    "approval for a tool that is not offered": (
+        [MCPServer("tiny", command=TINY, approval={"helo": "always"})],
+        "has no tools ['helo'], which allowed_tools= or approval= name; it offers ['hello']",
+    ),
+    "no such program": (
+        [MCPServer("tiny", command=["/no/such/program"])],
+        "MCP server 'tiny' cannot be started: [Errno 2]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_a_run_whose_tools_cannot_be_listed_fails_and_says_what_to_do(
+    polos: Polos, model: ModelServer, name: str
+) -> None:
+    tools, message = REFUSED[name]
+    agent = Agent(id="e2e-refused-tools", provider="openai", model="gpt-4o", tools=tools)
+    with pytest.raises(RunFailedError) as caught:
+        await agent.run(polos, "Hello")
+    assert message in str(caught.value)
+    assert model.requests == []
+
+
+async def test_a_run_goes_on_without_a_server_that_is_not_required(polos: Polos, model: ModelServer) -> None:
+    server = MCPServer("gone", command=["/no/such/program"], required=False)
+    agent = Agent(id="e2e-gone", provider="openai", model="gpt-4o", tools=[server])
+    model.calls(("gone_tool", {}))
+    model.says("I could not.")
+    result = await agent.run(polos, "Try.")
+
+    assert result.result == "I could not."
+    assert "'gone_tool' not found" in str(result.tool_results[0].error)
+
+
+def test_two_servers_of_one_name_are_refused() -> None:
+    servers = [MCPServer("twin", command=TINY), MCPServer("twin", command=DESK)]
+    with pytest.raises(ValueError, match=r"several MCP servers named \['twin'\]"):
+        Agent(id="e2e-twins", provider="openai", model="gpt-4o", tools=servers)
