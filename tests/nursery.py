@@ -187,11 +187,20 @@ def start(
 
 
 def run(
-    command: Sequence[str], *, cwd: str | os.PathLike[str], env: Mapping[str, str], timeout: float
+    command: Sequence[str],
+    *,
+    cwd: str | os.PathLike[str],
+    env: Mapping[str, str],
+    timeout: float,
+    typed: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run a process to its end, and return all it printed."""
-    process = start(command, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    """Run a process to its end, and return all it printed; `typed` is what it reads."""
+    stdin = subprocess.DEVNULL if typed is None else subprocess.PIPE
+    process = start(command, cwd=cwd, env=env, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
+        if typed is not None and process.stdin is not None:
+            process.stdin.write(typed)
+            process.stdin.flush()
         stdout, stderr = process.communicate(timeout=timeout)
     finally:
         process.kill()

@@ -37,9 +37,10 @@ def bare_environment(home: Path) -> dict[str, str]:
     return {**kept, "PATH": path, "PYTHONPATH": str(ROOT), "POLOS_HOME": str(home)}
 
 
-def run(file: str, folder: Path, variables: Mapping[str, str]) -> str:
-    """Run a program to its end; return what it printed."""
-    done = nursery.run([sys.executable, file], cwd=folder, env=variables, timeout=PROGRAM_SECONDS)
+def run(file: str, folder: Path, variables: Mapping[str, str], *, typed: str | None = None) -> str:
+    """Run a program to its end; return what it printed. `typed` is what somebody types."""
+    command = [sys.executable, file]
+    done = nursery.run(command, cwd=folder, env=variables, timeout=PROGRAM_SECONDS, typed=typed)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

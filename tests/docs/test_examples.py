@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from models.servers import ModelServer
+from models.servers import Answer, ModelServer, recorder
 from programs import ROOT, bare_environment, celery, environment, run
 
 pytestmark = pytest.mark.timeout(240)
@@ -54,6 +54,27 @@ def test_plain_celery_workers_serve_a_program_of_its_own(server: ModelServer, ho
     assert "tides: It is explained in the library." in printed
     assert "rainbows: It is explained in the library." in printed
     assert sum("Task research-agent[" in line and "succeeded" in line for line in lines) == 2
+
+
+def test_searches_are_approved_and_questions_answered(server: ModelServer, home: Path) -> None:
+    server.calls(("ask_user", {"question": "Which Polos?", "fields": [{"key": "kind", "label": "Kind"}]}))
+    server.calls(("web_search", {"query": "polos island"}))
+    server.calls(("web_search", {"query": "kimolos"}))
+    server.says("An island: https://polos.example")
+    found = {"results": [{"title": "Polos", "url": "https://polos.example", "content": "An island."}]}
+    with recorder() as search:
+        search.answers(Answer(found))
+        variables = environment(server, home)
+        variables |= {"TAVILY_BASE_URL": search.url, "TAVILY_API_KEY": "tvly-test"}
+        typed = "What is Polos?\nthe island\nn\nToo broad\ny\n"
+        printed = run("research.py", EXAMPLES / "approvals", variables, typed=typed)
+
+        assert [seen.body["query"] for seen in search.seen] == ["kimolos"]
+    assert "Which Polos?" in printed
+    assert '"query": "polos island"' in printed
+    assert printed.endswith("An island: https://polos.example\n")
+    assert "the island" in str(server.requests[1].body)
+    assert "Feedback: Too broad" in str(server.requests[2].body)
 
 
 WORKFLOWS = {
