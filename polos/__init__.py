@@ -15,18 +15,23 @@ if TYPE_CHECKING:
     from polos.agents.handoffs import Handoff
     from polos.agents.inputs import AgentRunConfig
     from polos.agents.stop_conditions import (
+        DeadlineConfig,
         ExecutedToolConfig,
         HasTextConfig,
+        MaxCostConfig,
         MaxStepsConfig,
         MaxTokensConfig,
         StopConditionContext,
+        deadline,
         executed_tool,
         has_text,
+        max_cost,
         max_steps,
         max_tokens,
         stop_condition,
     )
     from polos.agents.stream import AgentStreamHandle, StreamResult
+    from polos.agents.usage_limits import UsageLimits
     from polos.client import PolosClient, batch_invoke
     from polos.engine.context import AgentContext, WorkflowContext
     from polos.errors import (
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
         GuardrailError,
         OutputError,
         StepExecutionError,
+        UsageLimitExceededError,
         WorkflowTimeoutError,
     )
     from polos.events import BatchEventPayload, EventData, EventPayload, StreamEvent
@@ -70,6 +76,7 @@ if TYPE_CHECKING:
         ToolResult,
         Usage,
     )
+    from polos.usage import UsageReport, UsageRow, UsageTotals
     from polos.worker.app import install
     from polos.workflows import Workflow, workflow
 
@@ -82,18 +89,23 @@ _PLACES = {
     "polos.agents.handoffs": ("Handoff",),
     "polos.agents.inputs": ("AgentRunConfig",),
     "polos.agents.stop_conditions": (
+        "DeadlineConfig",
         "ExecutedToolConfig",
         "HasTextConfig",
+        "MaxCostConfig",
         "MaxStepsConfig",
         "MaxTokensConfig",
         "StopConditionContext",
+        "deadline",
         "executed_tool",
         "has_text",
+        "max_cost",
         "max_steps",
         "max_tokens",
         "stop_condition",
     ),
     "polos.agents.stream": ("AgentStreamHandle", "StreamResult"),
+    "polos.agents.usage_limits": ("UsageLimits",),
     "polos.client": ("PolosClient", "batch_invoke"),
     "polos.engine.context": ("AgentContext", "WorkflowContext"),
     "polos.errors": (
@@ -101,6 +113,7 @@ _PLACES = {
         "GuardrailError",
         "OutputError",
         "StepExecutionError",
+        "UsageLimitExceededError",
         "WorkflowTimeoutError",
     ),
     "polos.events": ("BatchEventPayload", "EventData", "EventPayload", "StreamEvent"),
@@ -137,6 +150,7 @@ _PLACES = {
         "ToolResult",
         "Usage",
     ),
+    "polos.usage": ("UsageReport", "UsageRow", "UsageTotals"),
     "polos.worker.app": ("install",),
     "polos.workflows": ("Workflow", "workflow"),
 }
@@ -155,6 +169,7 @@ __all__ = [
     "BatchEventPayload",
     "BatchStepResult",
     "BatchWorkflowInput",
+    "DeadlineConfig",
     "EnvironmentVariable",
     "EventData",
     "EventPayload",
@@ -172,6 +187,7 @@ __all__ = [
     "HookResult",
     "ImageBlock",
     "MCPServer",
+    "MaxCostConfig",
     "MaxStepsConfig",
     "MaxTokensConfig",
     "OutputError",
@@ -193,6 +209,11 @@ __all__ = [
     "ToolContent",
     "ToolResult",
     "Usage",
+    "UsageLimitExceededError",
+    "UsageLimits",
+    "UsageReport",
+    "UsageRow",
+    "UsageTotals",
     "WebSearchFunction",
     "WebSearchOptions",
     "WebSearchResult",
@@ -207,6 +228,7 @@ __all__ = [
     "batch_invoke",
     "create_ask_user_tool",
     "create_web_search_tool",
+    "deadline",
     "executed_tool",
     "get_all_workflows",
     "get_workflow",
@@ -214,6 +236,7 @@ __all__ = [
     "has_text",
     "hook",
     "install",
+    "max_cost",
     "max_steps",
     "max_tokens",
     "queue",

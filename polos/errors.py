@@ -12,7 +12,8 @@ PolosError
 ├── ToolServerError                           an MCP server does not answer, refuses or fails
 ├── ModelRequestForbiddenError                a test was about to ask a real model
 ├── StepExecutionError                        a step failed for good; fails the run unless caught
-│   └── ContextOverflowError                  the conversation is too long for the model, and stays so
+│   ├── ContextOverflowError                  the conversation is too long for the model, and stays so
+│   └── UsageLimitExceededError               a run or session has used what it may
 ├── GuardrailError                            a model's answers did not pass the guardrails of its agent
 ├── OutputError                               a model's answer does not fit the agent's output schema
 ├── InputError (ValueError)                   the input of a run does not fit its definition
@@ -169,6 +170,12 @@ class StepExecutionError(PolosError):
 
 class ContextOverflowError(StepExecutionError):
     """The conversation is longer than the model takes, and cannot be made shorter."""
+
+
+class UsageLimitExceededError(StepExecutionError):
+    """A limit of ``usage_limits`` is used up: the run, or its session, may make no further model call."""
+
+    kind = "usage_limit"  # in the list of a turn's failures
 
 
 class GuardrailError(PolosError):

@@ -32,6 +32,7 @@ from polos.agents.stream import (  # noqa: F401 - existing programs import all o
 )
 from polos.agents.structured import check_output_schema, schema_of
 from polos.agents.sync_stream import SyncStreamResult
+from polos.agents.usage_limits import PAYLOAD_KEY, UsageLimits, check_usage_limits, with_usage_limits
 from polos.callers import call_sync, client_and_payload
 from polos.current import refuse_inside_run
 from polos.guardrails import guardrail_list
@@ -72,6 +73,7 @@ class Agent(Workflow):
             first one too.
         model_timeout_seconds: For a whole model call, instead of the setting.
         chunk_timeout_seconds: For each silence in a streamed answer, instead of the setting.
+        usage_limits: How much each run, or all runs of a session, may use; see `UsageLimits`.
 
     Raises:
         ValueError: id, provider or model is missing or unknown, or names or numbers contradict each other.
@@ -112,6 +114,7 @@ class Agent(Workflow):
         model_retries: int | None = None,
         model_timeout_seconds: float | None = None,
         chunk_timeout_seconds: float | None = None,
+        usage_limits: UsageLimits | dict[str, Any] | None = None,
     ) -> None:
         if not isinstance(model, str) or not model:
             raise ValueError(f"Agent {id!r} needs a model name, not {model!r}")
@@ -156,6 +159,7 @@ class Agent(Workflow):
             model_timeout_seconds=model_timeout_seconds,
             chunk_timeout_seconds=chunk_timeout_seconds,
         )
+        self.usage_limits = check_usage_limits(f"Agent {id!r}", usage_limits)
         register(self)
 
     async def _body(self, ctx: Any, payload: dict[str, Any]) -> AgentResult:
@@ -253,7 +257,8 @@ class Agent(Workflow):
         if "input" not in payload:
             raise ValueError(f"The payload of agent {self.id!r} has no 'input'")
         check_input(self.id, payload["input"])
-        return serialization.to_data(payload)
+        limits = payload.get(PAYLOAD_KEY)
+        return serialization.to_data(with_usage_limits(payload, f"A run of agent {self.id!r}", limits))
 
     def parse_payload(self, data: Any) -> Any:
         """Return the recorded payload.
@@ -284,6 +289,8 @@ class Agent(Workflow):
         user_id: str | None = None,
         streaming: bool = False,
         run_timeout_seconds: int | None = None,
+        *,
+        usage_limits: UsageLimits | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> AgentRunConfig:
         """Return this agent with an input, for ``ctx.step.agent_invoke*`` and `batch_agent_invoke`.
@@ -300,6 +307,7 @@ class Agent(Workflow):
             streaming=streaming,
             initial_state=initial_state,
             run_timeout_seconds=run_timeout_seconds,
+            usage_limits=usage_limits,
             **kwargs,
         )
 
@@ -340,12 +348,14 @@ class Agent(Workflow):
         session_id: str | None = None,
         user_id: str | None = None,
         timeout: float | None = 600.0,
+        *,
+        usage_limits: UsageLimits | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> AgentResult:
         """Run the agent to its answer; ``await agent.run("text")`` uses the default client.
 
-        `timeout` is in seconds, None for no limit. Further keywords (``temperature``, ``thinking``,
-        ``reasoning_effort``, …) are passed to the provider unchanged.
+        `timeout` is in seconds, None for no limit. `usage_limits` come before those of the agent. Further
+        keywords (``temperature``, ``thinking``, ``reasoning_effort``, …) go to the provider unchanged.
 
         Raises:
             RunFailedError: The run failed or was cancelled.
@@ -357,7 +367,7 @@ class Agent(Workflow):
         check_input(self.id, text)
         result: AgentResult = await super().run(
             starter,
-            payload_of(text, kwargs, streaming=False),
+            payload_of(text, kwargs, streaming=False, usage_limits=usage_limits),
             initial_state=initial_state,
             session_id=session_id,
             user_id=user_id,
@@ -373,6 +383,8 @@ class Agent(Workflow):
         session_id: str | None = None,
         user_id: str | None = None,
         run_timeout_seconds: int | None = None,
+        *,
+        usage_limits: UsageLimits | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> StreamResult:
         """Start the agent and return at once what is read from it as it happens.
@@ -388,7 +400,7 @@ class Agent(Workflow):
         check_input(self.id, text)
         handle = await self.invoke(
             starter,
-            payload_of(text, kwargs, streaming=True),
+            payload_of(text, kwargs, streaming=True, usage_limits=usage_limits),
             initial_state=initial_state,
             session_id=session_id,
             user_id=user_id,

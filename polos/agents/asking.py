@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from polos.agents import limits
 from polos.agents.attempts import is_overflow
 from polos.agents.conversation import Conversation, input_alone
 from polos.agents.turn_spending import usage_of
+from polos.agents.usage_limits import Budget
 from polos.engine import telling
 from polos.engine.execution import Execution
 from polos.engine.inline import value_of
@@ -38,6 +40,7 @@ class Loop:
         steps: The iterations so far.
         usage: Of every model call so far, judges and refused answers included.
         mended: Answers that did not fit the output schema and were sent back.
+        budgets: What limits the run.
         listed: What MCP servers offer to each agent that has spoken, by its id.
     """
 
@@ -49,6 +52,7 @@ class Loop:
     steps: list[Step] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     mended: int = 0
+    budgets: list[Budget] = field(default_factory=list)
     listed: dict[str, Listed] = field(default_factory=dict)
 
     @property
@@ -81,6 +85,7 @@ async def ask(
     Raises:
         ContextOverflowError: The conversation is too long for the model.
         StepExecutionError: The model could not be made to answer.
+        UsageLimitExceededError: The run, or its session, may make no further model call.
     """
     given = loop.conversation.take_input(agent=loop.other_speaker, config=config, guarded=guarded)
     return await _turn(loop, name, given)
@@ -102,7 +107,9 @@ async def _turn(loop: Loop, name: str, given: str) -> ModelAnswer:
     async def begin(position: int) -> None:
         await _schedule(loop, turn, position, given)
 
+    await limits.check(loop, name, turn)
     row = await execution.outcome(turn, "turn", begin)
+    limits.raise_if_refused(row)
     answer = None if row.output is None else ModelAnswer.model_validate(value_of(row))
     loop.usage += usage_of(row, answer)
     if row.status == StepStatus.FAILED and is_overflow(row.failures):

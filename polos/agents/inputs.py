@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from polos.agents.usage_limits import PAYLOAD_KEY, UsageLimits, check_usage_limits
+
 if TYPE_CHECKING:
     from polos.agents.agent import Agent
 
@@ -24,6 +26,7 @@ class AgentRunConfig:
         streaming: bool = False,
         initial_state: BaseModel | dict[str, Any] | None = None,
         run_timeout_seconds: int | None = None,
+        usage_limits: UsageLimits | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.agent = agent
@@ -33,19 +36,22 @@ class AgentRunConfig:
         self.streaming = streaming
         self.initial_state = initial_state
         self.run_timeout_seconds = run_timeout_seconds
+        self.usage_limits = check_usage_limits(f"Agent {agent.id!r}", usage_limits)
         self.kwargs = kwargs
 
     def payload(self) -> dict[str, Any]:
         """Return the agent payload: unknown keywords are options for the provider."""
         options = {name: value for name, value in self.kwargs.items() if name != "provider_kwargs"}
-        return payload_of(
-            self.input, {**options, **(self.kwargs.get("provider_kwargs") or {})}, self.streaming
-        )
+        options.update(self.kwargs.get("provider_kwargs") or {})
+        return payload_of(self.input, options, self.streaming, self.usage_limits)
 
 
-def payload_of(given: Any, provider_kwargs: dict[str, Any], streaming: bool) -> dict[str, Any]:
-    """Return the agent payload."""
-    return {"input": given, "streaming": streaming, "provider_kwargs": provider_kwargs}
+def payload_of(
+    given: Any, provider_kwargs: dict[str, Any], streaming: bool, usage_limits: Any = None
+) -> dict[str, Any]:
+    """Return the agent payload; `usage_limits` are checked where it is."""
+    payload = {"input": given, "streaming": streaming, "provider_kwargs": provider_kwargs}
+    return payload if usage_limits is None else {**payload, PAYLOAD_KEY: usage_limits}
 
 
 def check_input(agent_id: str, given: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from polos.agents import loop_hooks
+from polos.agents import limits, loop_hooks
 from polos.agents.asking import Loop
 from polos.agents.conversation import Conversation, Mark, user_items
 from polos.agents.guarding import answer_of
@@ -43,8 +43,12 @@ async def run_loop(agent: Agent, ctx: AgentContext, payload: dict[str, Any]) -> 
         StepExecutionError: A model call failed for good, or a hook refused.
         GuardrailError, OutputError: The model's answers were not accepted.
     """
+    _, execution = ctx.step.engine
+    budgets = limits.begin(agent, execution)
     memory = await load_memory(ctx, user_items(payload["input"]))
-    loop = Loop(agent, ctx, _conversation(ctx, payload, memory), speaker=agent, memory=memory)
+    loop = Loop(
+        agent, ctx, _conversation(ctx, payload, memory), speaker=agent, memory=memory, budgets=budgets
+    )
     while True:
         reason, mark = await _iterate(loop)
         if reason is None:
@@ -126,7 +130,11 @@ def _cap(loop: Loop) -> float:
 async def _is_stopped(loop: Loop) -> bool:
     runtime, execution = loop.engine
     context = StopConditionContext(
-        steps=loop.steps, agent_id=loop.speaker.id, agent_run_id=loop.ctx.execution_id
+        steps=loop.steps,
+        agent_id=loop.speaker.id,
+        agent_run_id=loop.ctx.execution_id,
+        usage=loop.usage,
+        elapsed_seconds=runtime.clock.time() - execution.claim.created_at,
     )
     for index, condition in enumerate(loop.speaker.stop_conditions):
         name = internal(f"{len(loop.steps)}.stop_condition.{condition_name(condition)}.{index}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,6 +10,8 @@ from polos.agents.agent import Agent
 from polos.agents.attempts import failures_of, model_number
 from polos.agents.conversation import Asked
 from polos.agents.fallbacks import ModelPolicy, model_label
+from polos.agents.limits import time_for_call
+from polos.agents.usage_limits import Budget, budgets_of
 from polos.errors import ConfigurationError
 from polos.journal.turns import TurnClaim
 from polos.models.portable import portable_items
@@ -29,12 +32,14 @@ class ModelCall:
         policy: Of the agent that speaks.
         is_own: Whether the provider of the run's agent is asked, for the agent's own model: what it leaves in
             the conversation for itself is kept.
+        budgets: What limits the run.
     """
 
     request: ModelRequest
     asked: Asked
     policy: ModelPolicy
     is_own: bool = True
+    budgets: Sequence[Budget] = ()
 
     @property
     def label(self) -> str:
@@ -64,10 +69,12 @@ def prepare_call(
 
     Raises:
         ConfigurationError: A handoff led to an agent that this process does not have.
+        UsageLimitExceededError: The deadline of the run is over.
     """
     speaker = _speaker(agent, asked)
     policy, is_own = speaker.model_policy, speaker.provider == agent.provider
-    timeout = policy.timeout_seconds or settings.model_timeout_seconds
+    timeout = _time_for_call(policy.timeout_seconds or settings.model_timeout_seconds, run, now)
+    budgets = budgets_of(agent.usage_limits, run)
     config = speaker.config().model_copy(update=asked.config)
     request = ModelRequest(
         provider=config.provider,
@@ -84,10 +91,10 @@ def prepare_call(
         output_schema=config.output_schema,
         output_schema_name=config.output_schema_name,
         idempotency_key=f"{claim.run_id}:{claim.name}",
-        timeout_seconds=_time_for_call(timeout, run, now),
+        timeout_seconds=time_for_call(budgets, timeout, now),
         chunk_timeout_seconds=policy.chunk_timeout_seconds or settings.model_chunk_timeout_seconds,
     )
-    call = ModelCall(request, asked, policy, is_own)
+    call = ModelCall(request, asked, policy, is_own, budgets)
     return for_model(call, model_number(failures_of(claim.failures)))
 
 

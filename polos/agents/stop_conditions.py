@@ -3,10 +3,11 @@
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from polos.errors import ConfigurationError
 from polos.functions import (
     UserFunction,
     call_function,
@@ -18,17 +19,24 @@ from polos.functions import (
 )
 from polos.inputs import problems
 from polos.serialization import dumps
-from polos.types import Step
+from polos.types import Step, Usage
 
 logger = logging.getLogger(__name__)
 
 
 class StopConditionContext(BaseModel):
-    """What a condition decides on: the iterations of the run so far; the last has just run its tools."""
+    """What a condition decides on: the iterations of the run so far; the last has just run its tools.
+
+    Attributes:
+        usage: Of all model calls of the run, those beside its iterations included.
+        elapsed_seconds: Since the run was created.
+    """
 
     steps: list[Step] = Field(default_factory=list)
     agent_id: str | None = None
     agent_run_id: str | None = None
+    usage: Usage = Field(default_factory=Usage)
+    elapsed_seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the context as JSON data."""
@@ -180,6 +188,18 @@ class MaxTokensConfig(BaseModel):
     limit: int
 
 
+class MaxCostConfig(BaseModel):
+    """What an agent may cost, in US dollars."""
+
+    limit: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class DeadlineConfig(BaseModel):
+    """How long an agent may take, since its run was created."""
+
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class ExecutedToolConfig(BaseModel):
     """Tools that must all have been called."""
 
@@ -202,6 +222,28 @@ def max_steps(ctx: StopConditionContext, config: MaxStepsConfig) -> bool:
 def max_tokens(ctx: StopConditionContext, config: MaxTokensConfig) -> bool:
     """Stop when the model calls have used `limit` tokens together."""
     return sum(step.usage.total_tokens for step in ctx.steps if step.usage) >= config.limit
+
+
+@stop_condition
+def max_cost(ctx: StopConditionContext, config: MaxCostConfig) -> bool:
+    """Stop when the model calls of the run have cost `limit` US dollars together, judges included.
+
+    Raises:
+        ConfigurationError: Nobody lists the price of a model that was called.
+    """
+    usages = [ctx.usage, *(step.usage for step in ctx.steps if step.usage)]
+    if any(usage.cost is None and usage.total_tokens for usage in usages):
+        raise ConfigurationError(
+            f"Nobody lists the price of a model that was called, so that max_cost(limit={config.limit:g}) "
+            "cannot hold: list it in the file that POLOS_MODEL_PRICES names, or use max_tokens instead"
+        )
+    return (ctx.usage.cost or 0.0) >= config.limit
+
+
+@stop_condition
+def deadline(ctx: StopConditionContext, config: DeadlineConfig) -> bool:
+    """Stop when the run was created `seconds` ago or more. The decision is recorded: a replay repeats it."""
+    return ctx.elapsed_seconds >= config.seconds
 
 
 @stop_condition

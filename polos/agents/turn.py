@@ -14,6 +14,7 @@ from polos.agents.attempts import failures_of, judge
 from polos.agents.conversation import Asked, replayed
 from polos.agents.deltas import Deltas
 from polos.agents.fallbacks import ModelPolicy
+from polos.agents.limits import check_price
 from polos.agents.model_calls import ModelCall, prepare_call
 from polos.agents.rate_limits import refusal
 from polos.agents.remembering import read_history
@@ -89,6 +90,7 @@ async def _execute(runtime: Runtime, claim: TurnClaim, worker_id: str) -> str:
         now = runtime.clock.time()
         call = prepare_call(claim, agent, asked, run, runtime.settings, now=now)
         await runtime.models.ready()  # before `may_start`, which says what is true for a moment only
+        check_price(call.budgets, call.request, runtime.models)
     except Exception as error:  # noqa: BLE001 - made from recorded values: another attempt cannot help
         return await _failed(runtime, claim, error, run, spent=_spent_before(claim, run))
     permit = await runtime.rate_limits.ask(call.request, claim.ticket)

@@ -138,6 +138,7 @@ def _new_runs(
             input=_text(runtime, request.payload, f"payload of step {shown(name)!r}"),
             initial_state=_text(runtime, request.initial_state, f"initial state of step {shown(name)!r}"),
             run_timeout_seconds=request.run_timeout_seconds,
+            usage_limits=execution.usage_limits,
             parent_id=claim.id,
             parent_step=name,
             awaited=int(awaited),

@@ -50,6 +50,7 @@ class Execution(StepBook):
         self.was_rung = False  # a doorbell came while it was here
         self.moving = asyncio.Lock()  # held to deliver an outcome or to park: never both
         self.alarms = Alarms(clock)
+        self.usage_limits = claim.usage_limits  # what the runs below it are limited to, JSON text
         self.patches: dict[str, bool] = {}  # what was decided in this pass
         self.remembered: Remembered | None = None  # what it leaves in the memory of its session, as of now
         self._new_steps: list[DurableFuture] = []  # steps that wait until all recorded outcomes are delivered
