@@ -113,6 +113,7 @@ class Settings:
     mcp_idle_seconds: float = _setting("POLOS_MCP_IDLE_SECONDS", _seconds, 300.0)
     mcp_restart_max_seconds: float = _setting("POLOS_MCP_RESTART_MAX_SECONDS", _seconds, 60.0)
     silence_limit_seconds: float = _setting("POLOS_SILENCE_LIMIT_SECONDS", _seconds, 10.0)
+    blocked_loop_seconds: float = _setting("POLOS_BLOCKED_LOOP_SECONDS", _seconds, 5.0)  # 0: no warning
     beat_seconds: float = _setting("POLOS_BEAT_SECONDS", _seconds, 1.0)
     sweep_seconds: float = _setting("POLOS_SWEEP_SECONDS", _seconds, 1.0)
     ring_again_seconds: float = _setting("POLOS_RING_AGAIN_SECONDS", _seconds, 5.0)

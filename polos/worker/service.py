@@ -42,6 +42,7 @@ from polos.worker.definitions import resolve
 from polos.worker.doorman import Doorman
 from polos.worker.drain import drain
 from polos.worker.heartbeat import LOOK_AGAIN_SECONDS, Heartbeat
+from polos.worker.loop_watch import LoopWatch
 from polos.worker.registration import Registration
 from polos.worker.sweeper import Sweeper
 
@@ -98,6 +99,7 @@ class WorkerService:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bus: Bus | None = None
         self._audit: Audit | None = None
+        self._watch: LoopWatch | None = None
         self.runtime: Runtime | None = None
 
     # -- life
@@ -214,6 +216,8 @@ class WorkerService:
         self._bus.listen(worker_channel(self.runtime.worker_id), self._nudged)
         self._audit = Audit(self.runtime)
         self._audit.start()
+        self._watch = LoopWatch(loop, limit_seconds=self._settings.blocked_loop_seconds)
+        self._watch.start()
 
     def _make_rate_limits(self, bus: Bus, journal: Journal) -> RateLimits:
         shared = SharedAllowances(
@@ -227,6 +231,8 @@ class WorkerService:
         )
 
     async def _stop_on_loop(self, runtime: Runtime, worker_id: str) -> None:
+        if self._watch is not None:
+            self._watch.stop()
         if self._audit is not None:
             await self._audit.stop()
         await runtime.journal.do(remove_worker(worker_id))

@@ -14,6 +14,7 @@ from oracles import Shape
 from outages import restartable_postgres
 from scenarios import (
     DRAIN_SECONDS,
+    blocked_loop,
     database_restarts,
     every_message_thrice,
     flush,
@@ -75,6 +76,7 @@ SCENARIOS = {
         ),
         Scenario("f11 every message thrice", every_message_thrice, Plan(2, 20, 1.5), Plan(3, 2000, 60.0)),
         Scenario("f12 zombies", zombies, Plan(1, 0, 0.0), Plan(1, 0, 0.0)),
+        Scenario("f14 blocked loop", blocked_loop, Plan(2, 8, 12.0), Plan(2, 40, 60.0)),
         Scenario(
             "f16 pauses across downtime",
             pauses_across_downtime,

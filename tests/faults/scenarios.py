@@ -294,6 +294,31 @@ async def _let_zombies_show_that_they_work(arena: Arena, frozen: list[Worker]) -
         arena.miss("alive", f"{worked} worked at last")
 
 
+# -- F14: code that blocks the event loop
+
+
+async def blocked_loop(arena: Arena) -> None:
+    """Block the loop of one worker for longer than the silence limit: nobody takes it for dead."""
+    await arena.hire(arena.plan.workers)
+    await arena.start("week-blocked")
+    async with arena.load(MIXED):
+        await arena.until(lambda: "nap" in _begun(arena), BOOT_SECONDS, "the loop is not blocked")
+        arena.faults += 1
+        await arena.until(lambda: arena.unended == 0, arena.plan.seconds + PATIENCE_SECONDS, "runs go on")
+    await arena.all_ended()
+    _only_the_struck_are_dead(arena)
+    times = {entry.phase: entry.at for entry in arena.evidence().ledger if entry.name == "nap"}
+    arena.notes["blocked for"] = f"{times['end'] - times['start']:.1f} s"
+    warned = [worker.name for worker, log in arena.crew.logs() if "The event loop has been blocked" in log]
+    arena.notes["warned"] = ", ".join(warned)
+    if len(warned) != 1:
+        arena.miss("warned", f"{warned} say that their loop was blocked")
+
+
+def _begun(arena: Arena) -> set[str]:
+    return {entry.name for entry in arena.evidence().ledger}
+
+
 # -- F16: pauses while nobody is there
 
 

@@ -33,6 +33,7 @@ CHAINS: dict[str, list[list[str]]] = {
     "week-desk": [["greet", f"{name}.1", "charge.2", "close"] for name in ("charge", "stamp")],
     "week-waits": [["before", f"{side}.limited", "after"] for side in ("left", "right")],
     "week-sleeper": [["before", "woke"]],
+    "week-blocked": [["before", "nap", "after"]],
     "week-flaky": [["once", "try"]],
     "week-patient": [],
 }
@@ -63,6 +64,7 @@ def expected_output(program: str, number: int) -> Any:
         "week-desk": f"Done for {number}",
         "week-waits": [number, "left.limited", "right.limited"],
         "week-sleeper": "woke",
+        "week-blocked": ["before", "nap", "after"],
         "week-flaky": "at last",
         "week-patient": f"Done for {number}",
     }[program]
@@ -207,6 +209,23 @@ async def sleeper(ctx: WorkflowContext, order: Order) -> str:
     await ctx.step.run("before", effect, root, "before")
     await ctx.step.wait_for("sleep", seconds=SLEEP_SECONDS)
     return str(await ctx.step.run("woke", effect, root, "woke"))
+
+
+@tool(id="nap", description="Sleep, as nobody should")
+async def nap(ctx: WorkflowContext, item: Item) -> str:
+    """Block the event loop."""
+    ledger().write(ctx.root_execution_id, "nap", "start")
+    time.sleep(SLEEP_SECONDS)  # noqa: ASYNC251 - what users do
+    ledger().write(ctx.root_execution_id, "nap", "end")
+    return "nap"
+
+
+@workflow(id="week-blocked")
+async def blocked(ctx: WorkflowContext, order: Order) -> list[Any]:
+    root = ctx.root_execution_id
+    before = await ctx.step.run("before", effect, root, "before")
+    napped = await ctx.step.invoke_and_wait("nap", nap, Item(item=1))
+    return [before, napped, await ctx.step.run("after", effect, root, "after")]
 
 
 @workflow(id="week-flaky")
