@@ -10,7 +10,7 @@ from models.servers import ModelServer
 from polos import Agent, Polos
 from polos.errors import RunFailedError
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(120)
 
 agent = Agent(id="batched", provider="openai", model="gpt-4o")
 

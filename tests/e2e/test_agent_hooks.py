@@ -13,7 +13,7 @@ from weather import City, Weather
 from polos import Agent, HookContext, HookResult, Polos, WorkflowContext, hook, tool
 from polos.errors import RunFailedError
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(120)
 
 
 @tool(id="hooked_search", description="Search")

@@ -18,10 +18,11 @@ from polos import (
     WorkflowContext,
     guardrail,
     tool,
+    workflow,
 )
 from polos.errors import RunFailedError
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(120)
 
 
 @tool(id="guarded_search", description="Search")
@@ -208,6 +209,30 @@ async def test_verdicts_are_recorded(polos: Polos, model: ModelServer) -> None:
     record = await polos.wait(handle.id)
     assert (record["status"], record["result"]["result"]) == ("completed", "seen")
     assert calls == ["first", "second"]
+
+
+@workflow(id="guarded-parent")
+async def parent(ctx: WorkflowContext) -> str:
+    agent = guarded("guarded-child", redact)
+    answer = await ctx.step.agent_invoke_and_wait("ask", agent.with_input("Whom?", streaming=True))
+    return str(answer.result)
+
+
+@on_both
+async def test_an_agent_below_a_workflow_is_told_in_the_order_of_its_tree(
+    polos: Polos, model: ModelServer
+) -> None:
+    guarded("guarded-child", redact)
+    model.says("Write to ada@example.com")
+    handle = await parent.invoke(polos)
+    live = [(event.event_type, event.data) async for event in polos.follow(handle.id)]
+    late = [(event.event_type, event.data) async for event in polos.follow(handle.id)]
+    kinds = [kind for kind, _ in live]
+
+    assert live[-1][1]["result"] == "Write to [EMAIL REDACTED]"
+    assert [data["content"] for kind, data in late if kind == "text_delta"] == ["Write to [EMAIL REDACTED]"]
+    assert kinds.index("text_delta") < kinds.index("agent_finish") < kinds.index("workflow_finish")
+    assert "ada@example.com" not in json.dumps([live, late])
 
 
 @pytest.mark.parametrize("wrong", [3, "", "  ", [None, {}]])

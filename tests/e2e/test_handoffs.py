@@ -11,7 +11,7 @@ from weather import City
 
 from polos import Agent, Polos, WorkflowContext, tool
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(120)
 
 
 @tool(id="same_name", description="Of billing")

@@ -13,7 +13,7 @@ from weather import City
 from polos import Agent, MaxStepsConfig, Polos, WorkflowContext, executed_tool, max_steps, tool, workflow
 from polos.errors import RunFailedError
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(120)
 
 
 class Review(BaseModel):
