@@ -12,6 +12,7 @@ from polos.models.streams.thoughts import without_thoughts
 from polos.types import ToolCall, ToolCallFunction, Usage
 
 SERVER_TOOL_MARK = "srvtoolu_"  # Anthropic's ids of calls it executes itself; their results name them
+_ELSEWHERE = ("thinking_blocks", "reasoning_content", "reasoning", "refusal")  # in items of their own
 _SIGNATURE_MARK = "__thought__"  # LiteLLM appends Gemini's thought signature, kilobytes long, to call ids
 
 
@@ -111,15 +112,18 @@ def _chat_call(call: Item, call_ids: CallIds) -> Item:
 
 
 def _chat_reasoning(message: Item) -> list[Item]:
-    blocks = message.get("thinking_blocks")
-    return [{"type": "reasoning", "thinking_blocks": blocks}] if blocks else []
+    """Return the item of what was thought: signed blocks, or just the text."""
+    if blocks := message.get("thinking_blocks"):
+        return [{"type": "reasoning", "thinking_blocks": blocks}]
+    text = message.get("reasoning_content") or message.get("reasoning")
+    return [{"type": "reasoning", "reasoning_content": text}] if isinstance(text, str) and text else []
 
 
 def _chat_text(message: Item, content: str | None) -> list[Item]:
     fields = {
         key: value
         for key, value in (message.get("provider_specific_fields") or {}).items()
-        if value and key not in ("thinking_blocks", "refusal")  # the reasoning item, and the content
+        if value and key not in _ELSEWHERE
     }
     if not content and not fields:
         return []

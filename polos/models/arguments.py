@@ -23,6 +23,8 @@ from polos.models.request import Item, ModelRequest
 from polos.models.structured import native_fields, prompt_with_schema
 from polos.models.wire import Body, Connections, Exchange, Handler
 
+# They have a model go on thinking where it left off; most others refuse the field.
+_WANT_REASONING = ("deepseek", "fireworks_ai", "moonshot")
 _LIMIT_OPTIONS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 
@@ -212,8 +214,11 @@ def _responses_extras(attempt: Attempt) -> Body:
 
 
 def _messages(attempt: Attempt, schema_fields: Item) -> list[Item]:
-    prompt = attempt.system_prompt(schema_fields)
-    return chat_messages(attempt.request.messages, system_prompt=prompt)
+    return chat_messages(
+        attempt.request.messages,
+        system_prompt=attempt.system_prompt(schema_fields),
+        with_reasoning=litellm_provider(attempt.litellm_model) in _WANT_REASONING,
+    )
 
 
 def _sampling(request: ModelRequest) -> Body:

@@ -12,7 +12,7 @@ from polos.types import Usage
 
 _CHARACTERS_PER_TOKEN = 4
 _TOKENS_PER_IMAGE = 1000
-_TEXT_FIELDS = ("text", "thinking", "arguments", "output", "refusal")
+_TEXT_FIELDS = ("text", "thinking", "reasoning_content", "arguments", "output", "refusal")
 
 
 def completed_usage(said: Usage, request: ModelRequest, *, written: int) -> Usage:

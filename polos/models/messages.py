@@ -5,17 +5,25 @@ Only this module knows both sides; a provider's answer is turned back in `polos.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from polos.models.blocks import chat_content, responses_content
 from polos.models.request import Item
 
 
-def chat_messages(items: list[Item], *, system_prompt: str | None = None) -> list[Item]:
+def chat_messages(
+    items: list[Item], *, system_prompt: str | None = None, with_reasoning: bool = False
+) -> list[Item]:
     """Return `items` as the messages LiteLLM's completion takes.
 
     Reasoning, text and calls of one answer become one assistant message. Items only another API
     knows, such as the built-in tools of OpenAI Responses, are left out.
+
+    Args:
+        items: The conversation.
+        system_prompt: Goes first.
+        with_reasoning: Whether the provider wants to see reasoning again that it did not sign.
     """
     messages: list[Item] = [{"role": "system", "content": system_prompt}] if system_prompt else []
     for item in items:
@@ -27,7 +35,7 @@ def chat_messages(items: list[Item], *, system_prompt: str | None = None) -> lis
                     {"role": "tool", "tool_call_id": item["call_id"], "content": _output_text(item)}
                 )
             case "reasoning":
-                _add_reasoning(messages, item)
+                _add_reasoning(messages, item, with_reasoning=with_reasoning)
             case "message":
                 _add_message(messages, item)
     return messages
@@ -73,11 +81,25 @@ def _chat_call(item: Item) -> Item:
     call: Item = {
         "id": item["call_id"],
         "type": "function",
-        "function": {"name": item["name"], "arguments": item.get("arguments") or "{}"},
+        "function": {"name": item["name"], "arguments": _object(item.get("arguments"))},
     }
     if fields := item.get("provider_specific_fields"):
         call["provider_specific_fields"] = fields
     return call
+
+
+def _object(arguments: str | None) -> str:
+    """Return the arguments of a call as a JSON object; what is none, wrapped as Anthropic advises.
+
+    Most servers read the calls of a conversation, and refuse all of it for one that was malformed.
+    """
+    try:
+        decoded = json.loads(arguments or "{}")
+    except ValueError:
+        decoded = arguments
+    if isinstance(decoded, dict):
+        return arguments or "{}"
+    return json.dumps({"INVALID_JSON": arguments})
 
 
 def _output_text(item: Item) -> Any:
@@ -85,9 +107,11 @@ def _output_text(item: Item) -> Any:
     return chat_content(output) if isinstance(output, list) else ("" if output is None else str(output))
 
 
-def _add_reasoning(messages: list[Item], item: Item) -> None:
+def _add_reasoning(messages: list[Item], item: Item, *, with_reasoning: bool) -> None:
     if blocks := item.get("thinking_blocks"):
         _assistant(messages).setdefault("thinking_blocks", []).extend(blocks)
+    elif with_reasoning and (text := item.get("reasoning_content")):
+        _assistant(messages)["reasoning_content"] = text
 
 
 def _add_message(messages: list[Item], item: Item) -> None:
@@ -145,7 +169,7 @@ def _responses_item(item: Item) -> Item | None:
             )
             return {"type": "function_call_output", "call_id": item["call_id"], "output": output}
         case "reasoning":
-            return None if "thinking_blocks" in item else item
+            return None if item.keys() & {"thinking_blocks", "reasoning_content"} else item
         case "message":
             return {
                 "role": item["role"],
