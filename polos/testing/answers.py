@@ -17,7 +17,7 @@ from polos.models.request import Item, ModelAnswer, ModelRequest
 from polos.types import ToolCall, ToolCallFunction, Usage
 
 CHARACTERS_PER_TOKEN = 4  # for scripts that do not say what they use
-TIMEOUT_STATUS = 408
+WORD = re.compile(r"\s*\S+\s*\Z|\s*\S+|\s+\Z")  # with the space before it, the last with that after it
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ScriptedAnswer:
 
     def pieces(self) -> list[str]:
         """Return the text as it is streamed."""
-        return list(self.chunks) if self.chunks else re.findall(r"\s*\S+\s*$|\s*\S+", self.text or "")
+        return list(self.chunks) if self.chunks else WORD.findall(self.text or "")
 
 
 Answer = str | BaseModel | Mapping[str, Any] | ToolCall | Sequence[ToolCall] | ScriptedAnswer | Exception
