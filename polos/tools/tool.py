@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from polos.callers import client_and_payload
 from polos.current import refuse_inside_run
+from polos.errors import ConfigurationError
 from polos.functions import (
     UserFunction,
     check_seconds,
@@ -26,7 +27,7 @@ from polos.functions import (
     signature_of,
 )
 from polos.queues import Queue
-from polos.registry import id_or_name, register
+from polos.registry import get_workflow, id_or_name, register
 from polos.workflows import Workflow
 
 if TYPE_CHECKING:
@@ -118,6 +119,20 @@ class Tool(Workflow):
             decide = self.approval if callable(self.approval) else None
             await pass_gate(ctx, Gate(self.name, decide, self.approval_timeout), payload)
         return await super().call(ctx, payload)
+
+    def check_payload(self, payload: object) -> Any:
+        """Return `payload` as JSON data to start a run with, as by hand and from workflows.
+
+        Raises:
+            ConfigurationError: Another definition is found under this id, and would run in its place.
+            ValueError, TypeError: As for any workflow.
+        """
+        if get_workflow(self.id) is not self:
+            raise ConfigurationError(
+                f"tool {self.id!r} cannot be started by itself: runs are found by id, and this id is that of "
+                "another definition. Agents that have it in tools= can use it; else give it an id of its own"
+            )
+        return super().check_payload(payload)
 
     @functools.cached_property
     def parameters(self) -> dict[str, Any]:

@@ -143,6 +143,23 @@ async def test_the_answer_says_who_gave_it_and_when(polos: Polos, model: ModelSe
     assert wait.ended_at is not None
 
 
+async def test_calls_of_one_answer_are_asked_about_one_by_one(polos: Polos, model: ModelServer) -> None:
+    model.calls(("e2e_pay", ADA), ("e2e_pay", {"to": "bob", "amount": 7}))
+    model.says("Done.")
+    handle = await payer.invoke(polos, {"input": "Pay both."})
+    asked: dict[str, str] = {}
+    async for event in polos.follow(handle.id):
+        if event.event_type.startswith("suspend_"):
+            asked[event.data["_form"]["context"]["input"]["to"]] = event.event_type.removeprefix("suspend_")
+        if len(asked) == 2:
+            break
+    await polos.resume(payer.id, handle.id, asked["bob"], {"approved": True})
+    await polos.resume(payer.id, handle.id, asked["ada"], {"approved": False})
+    record = await polos.wait(handle.id, timeout_seconds=15)
+    assert [found["status"] for found in record["result"]["tool_results"]] == ["failed", "completed"]
+    assert paid == [Payment(to="bob", amount=7)]
+
+
 async def test_a_call_that_is_allowed_for_its_session_is_not_asked_again(
     polos: Polos, model: ModelServer
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,21 @@ class Bank:
         self._client = client
 
     def worker(self) -> Script:
-        return self._folder.start_worker("transfer_program", **{"POLOS_EMBEDDED_WORKER": "0"})
+        """Start a Celery worker that executes one thing at a time."""
+        command = [
+            str(Path(sys.executable).with_name("celery")),
+            "-A",
+            "polos",
+            "worker",
+            "-c",
+            "1",
+            "-l",
+            "INFO",
+        ]
+        variables = {"POLOS_IMPORTS": "transfer_program", "POLOS_EMBEDDED_WORKER": "0"}
+        worker = self._folder.command(*command, **variables)
+        worker.wait_for(" ready.", seconds=60)
+        return worker
 
     def start(self, name: str, payload: Any = None) -> str:
         response = self._client.post(f"{API}/workflows/{name}/run", json={"payload": payload})
@@ -96,7 +111,7 @@ def test_the_death_of_a_worker_while_it_waits_costs_nothing(bank: Bank, model: M
     key = bank.asked(approved)
     model.calls(("transfer", {"to": "bob", "amount": 7}))
     rejected = bank.start("banker", {"input": "Pay Bob."})
-    other_key = bank.asked(rejected)  # the first question has no slot of the queue any more
+    other_key = bank.asked(rejected)  # the first has no slot of the queue any more, nor of the worker
     assert bank.result(bank.start("probe")) == "free"
 
     first.kill()

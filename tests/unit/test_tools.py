@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from polos import registry
+from polos.errors import ConfigurationError
 from polos.tools.tool import Tool, tool
 from polos.workflows import Workflow, get_workflow
 
@@ -106,6 +107,18 @@ def test_a_copy_with_another_approval_leaves_the_tool_as_it_is():
     assert (t.approval, t.approval_timeout) == ("always", 5.0)
     assert (copied.approval, copied.approval_timeout, copied.id) == ("none", None, "t")
     assert get_workflow("t") is t
+
+
+async def test_a_tool_that_is_not_found_under_its_id_is_not_started_by_itself():
+    """Another tool, perhaps without approval, would run in its place."""
+    t = tool(id="t", approval="none")(lambda ctx: 1)
+    client = Client()
+    for one in (t.with_approval("always"), Tool("u", func=lambda ctx: 1)):
+        Tool("u", func=lambda ctx: 2)
+        with pytest.raises(ConfigurationError, match=f"tool '{one.id}' cannot be started by itself"):
+            await one.invoke(client)
+    assert client.calls == []
+    await t.invoke(client)
 
 
 @pytest.mark.parametrize("approval", [lambda ctx: True, lambda a, b, c: True])
