@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -43,10 +44,10 @@ _VERDICT_SCHEMA = {
     "required": ["passed", "reason"],
     "additionalProperties": False,
 }
+_TAKES_NO_TEMPERATURE = re.compile(r"(?:.*/)?(?:o\d|gpt-5)")  # OpenAI's reasoning models refuse any but 1
 _JUDGE: dict[str, object] = {
     "system_prompt": _JUDGE_PROMPT,
     "tools": [],
-    "temperature": 0.0,
     "max_output_tokens": None,
     "output_schema": _VERDICT_SCHEMA,
     "output_schema_name": "Verdict",
@@ -154,7 +155,9 @@ async def _judged(loop: Loop, name: str, rule: str, content: Any) -> GuardrailRe
         return GuardrailResult()
     text = content if isinstance(content, str) else serialization.dumps(content)
     question = f"<rule>\n{rule}\n</rule>\n\n<answer>\n{text}\n</answer>"
-    verdict = await ask_alone(loop, name, [{"role": "user", "content": question}], _JUDGE)
+    temperature = None if _TAKES_NO_TEMPERATURE.match(loop.speaker.model) else 0.0
+    config = {**_JUDGE, "temperature": temperature}
+    verdict = await ask_alone(loop, name, [{"role": "user", "content": question}], config)
     return _read(rule, verdict.content)
 
 

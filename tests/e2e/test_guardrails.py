@@ -131,6 +131,7 @@ async def test_a_sentence_is_judged_by_the_agent_s_model(polos: Polos, model: Mo
     assert "Sue them." in judge["input"][0]["content"]
     assert "lawyer" not in judge["instructions"]
     assert not judge.get("tools")
+    assert judge["temperature"] == 0
     assert judge["text"]["format"]["name"] == "Verdict"
     assert "It is legal advice." in bodies[3]["input"][-1]["content"]
     assert "What now?" in json.dumps(bodies[3])
