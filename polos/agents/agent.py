@@ -5,39 +5,27 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, cast
+from typing import Any
 
 from pydantic import BaseModel
 
 from polos import serialization
-from polos.agents.batches import DEFAULT_CONCURRENCY, run_batch
 from polos.agents.delegates import tool_of, tool_of_agent
 from polos.agents.fallbacks import FallbackModel, model_policy
 from polos.agents.handoffs import Handoff, check_handoffs
-from polos.agents.inputs import (
-    AgentRunConfig,
-    Input,
-    check_input,
-    payload_of,
-    with_prompt,
-    without_prompt,
-)
+from polos.agents.inputs import AgentRunConfig, with_prompt, without_prompt  # noqa: F401 - as below
+from polos.agents.started import StartedByInput
 from polos.agents.stop_conditions import check_conditions
 from polos.agents.stream import (  # noqa: F401 - existing programs import all of these from here
     AgentStreamHandle,
     FullEventIterator,
-    StreamClient,
     StreamResult,
     TextChunkIterator,
 )
 from polos.agents.structured import check_output_schema, schema_of
-from polos.agents.sync_stream import SyncStreamResult
-from polos.agents.usage_limits import PAYLOAD_KEY, UsageLimits, check_usage_limits, with_usage_limits
-from polos.callers import call_sync, client_and_payload
-from polos.current import refuse_inside_run
+from polos.agents.usage_limits import UsageLimits, check_usage_limits
 from polos.guardrails import guardrail_list
 from polos.hooks import hook_list
-from polos.inputs import check_labels
 from polos.mcp.server import MCPServer
 from polos.memory.types import CompactionConfig, checked_limits
 from polos.models.providers import check_provider
@@ -48,7 +36,7 @@ from polos.types import AgentConfig, AgentResult, ToolResult
 from polos.workflows import Workflow
 
 
-class Agent(Workflow):
+class Agent(StartedByInput):
     """An agent: a model, a system prompt and tools, run durably in a loop until it has an answer.
 
     Args:
@@ -243,34 +231,6 @@ class Agent(Workflow):
         """Return the payload with what a hook changed; a changed ``prompt`` becomes the input."""
         return without_prompt(payload, changes)
 
-    def check_payload(self, payload: object) -> Any:
-        """Return an agent payload ``{"input", "streaming", "provider_kwargs"}`` as JSON data.
-
-        Raises:
-            TypeError: It is not a dict, or cannot be JSON.
-            ValueError: It has no usable input.
-        """
-        if not isinstance(payload, dict):
-            raise TypeError(
-                f"Agent {self.id!r} takes a payload such as {{'input': 'text'}}, not {type(payload).__name__}"
-            )
-        if "input" not in payload:
-            raise ValueError(f"The payload of agent {self.id!r} has no 'input'")
-        check_input(self.id, payload["input"])
-        limits = payload.get(PAYLOAD_KEY)
-        return serialization.to_data(with_usage_limits(payload, f"A run of agent {self.id!r}", limits))
-
-    def parse_payload(self, data: Any) -> Any:
-        """Return the recorded payload.
-
-        Raises:
-            ValueError: It is not one for an agent.
-        """
-        try:
-            return self.check_payload(data)
-        except TypeError as error:
-            raise ValueError(str(error)) from error
-
     def rebuild_result(self, data: Any, schema: str | None) -> Any:
         """Return the `AgentResult` of a finished run, its answer and tool results as the classes they had."""
         result = super().rebuild_result(data, schema)
@@ -280,36 +240,6 @@ class Agent(Workflow):
             result.result = serialization.rebuild(result.result, result.result_schema, known=known)
             result.tool_results = [_rebuilt(found) for found in result.tool_results]
         return result
-
-    def with_input(
-        self,
-        input: Input,
-        initial_state: BaseModel | dict[str, Any] | None = None,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        streaming: bool = False,
-        run_timeout_seconds: int | None = None,
-        *,
-        usage_limits: UsageLimits | dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> AgentRunConfig:
-        """Return this agent with an input, for ``ctx.step.agent_invoke*`` and `batch_agent_invoke`.
-
-        Further keywords are passed to the provider unchanged.
-        """
-        check_input(self.id, input)
-        check_labels(session_id=session_id, user_id=user_id)
-        return AgentRunConfig(
-            self,
-            input,
-            session_id=session_id,
-            user_id=user_id,
-            streaming=streaming,
-            initial_state=initial_state,
-            run_timeout_seconds=run_timeout_seconds,
-            usage_limits=usage_limits,
-            **kwargs,
-        )
 
     def as_tool(
         self,
@@ -339,121 +269,6 @@ class Agent(Workflow):
             input_schema=input_schema,
             run_timeout_seconds=run_timeout_seconds,
         )
-
-    async def run(  # type: ignore[override]  # an agent takes text where a workflow takes a payload
-        self,
-        client: Any = None,
-        input: Any = None,
-        initial_state: BaseModel | dict[str, Any] | None = None,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        timeout: float | None = 600.0,
-        *,
-        usage_limits: UsageLimits | dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> AgentResult:
-        """Run the agent to its answer; ``await agent.run("text")`` uses the default client.
-
-        `timeout` is in seconds, None for no limit. `usage_limits` come before those of the agent. Further
-        keywords (``temperature``, ``thinking``, ``reasoning_effort``, …) go to the provider unchanged.
-
-        Raises:
-            RunFailedError: The run failed or was cancelled.
-            WorkflowTimeoutError: It did not end in time; it may still be going.
-            RuntimeError: Called inside a run, where ``ctx.step.agent_invoke_and_wait`` must be used.
-        """
-        refuse_inside_run(f"run() of agent {self.id!r}")
-        starter, text = client_and_payload(client, input)
-        check_input(self.id, text)
-        result: AgentResult = await super().run(
-            starter,
-            payload_of(text, kwargs, streaming=False, usage_limits=usage_limits),
-            initial_state=initial_state,
-            session_id=session_id,
-            user_id=user_id,
-            timeout=timeout,
-        )
-        return result
-
-    async def stream(
-        self,
-        client: Any = None,
-        input: Any = None,
-        initial_state: BaseModel | dict[str, Any] | None = None,
-        session_id: str | None = None,
-        user_id: str | None = None,
-        run_timeout_seconds: int | None = None,
-        *,
-        usage_limits: UsageLimits | dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> StreamResult:
-        """Start the agent and return at once what is read from it as it happens.
-
-        ``async for chunk in (await agent.stream(client, "text")).text_chunks`` gives the answer as it comes.
-        Further keywords are passed to the provider unchanged.
-
-        Raises:
-            RuntimeError: Called inside a run.
-        """
-        refuse_inside_run(f"stream() of agent {self.id!r}")
-        starter, text = client_and_payload(client, input)
-        check_input(self.id, text)
-        handle = await self.invoke(
-            starter,
-            payload_of(text, kwargs, streaming=True, usage_limits=usage_limits),
-            initial_state=initial_state,
-            session_id=session_id,
-            user_id=user_id,
-            run_timeout_seconds=run_timeout_seconds,
-        )
-        return StreamResult(handle, cast(StreamClient, starter))
-
-    async def run_batch(
-        self,
-        client: Any = None,
-        inputs: Sequence[Input] | None = None,
-        *,
-        concurrency: int = DEFAULT_CONCURRENCY,
-        return_exceptions: bool = False,
-        **options: Any,
-    ) -> list[Any]:
-        """Run the agent on each input and return the results in that order.
-
-        Args:
-            client: The client; the default one if only `inputs` are given.
-            inputs: Texts or lists of messages.
-            concurrency: How many runs are under way at a time.
-            return_exceptions: Give what a run raised as its result. Otherwise the first failure is raised at
-                once; runs under way go on, but no more are started.
-            options: What `run` takes.
-
-        Raises:
-            RunFailedError, WorkflowTimeoutError: As `run`.
-            ValueError: An input or `concurrency` is of no use; nothing was started.
-        """
-        starter, given = client_and_payload(client, inputs)
-        return await run_batch(
-            self,
-            starter,
-            given or [],
-            concurrency=concurrency,
-            return_exceptions=return_exceptions,
-            **options,
-        )
-
-    def run_sync(  # type: ignore[override]  # as `run` differs
-        self, client: Any = None, input: Any = None, **options: Any
-    ) -> AgentResult:
-        """Return what `run` does, for code that cannot await; `options` are its further arguments."""
-        return call_sync(client, lambda client: self.run(client, input, **options))
-
-    def stream_sync(self, client: Any = None, input: Any = None, **options: Any) -> SyncStreamResult:
-        """Return what `stream` does, for code that cannot await; `options` are its further arguments."""
-        return SyncStreamResult(call_sync(client, lambda client: self.stream(client, input, **options)))
-
-    def run_batch_sync(self, client: Any = None, inputs: Any = None, **options: Any) -> list[Any]:
-        """Return what `run_batch` does, for code that cannot await; `options` are its further arguments."""
-        return call_sync(client, lambda client: self.run_batch(client, inputs, **options))
 
 
 def _definition(tool: Tool | dict[str, Any]) -> dict[str, Any]:
