@@ -218,6 +218,7 @@ def _messages(attempt: Attempt, schema_fields: Item) -> list[Item]:
         attempt.request.messages,
         system_prompt=attempt.system_prompt(schema_fields),
         with_reasoning=litellm_provider(attempt.litellm_model) in _WANT_REASONING,
+        tool_images=attempt.provider.takes_tool_images,
     )
 
 

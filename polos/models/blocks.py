@@ -19,6 +19,16 @@ def responses_content(content: Any, *, role: str) -> Any:
     return _each_block(content, lambda block: _responses_block(_chat_block(block), text_type))
 
 
+def blocks_as_text(blocks: list[Item]) -> str:
+    """Return blocks of chat completions as one text, for where nothing else is taken; the rest are notes."""
+    return "\n".join(block["text"] if block.get("type") == "text" else _note(block) for block in blocks)
+
+
+def _note(block: Item) -> str:
+    kind = str(block.get("type", "something")).removesuffix("_url")
+    return f"({kind} left out: this provider takes only text from tools)"
+
+
 def _each_block(content: Any, convert: Callable[[Item], Item]) -> Any:
     if not isinstance(content, list):
         return content

@@ -8,12 +8,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from polos.models.blocks import chat_content, responses_content
+from polos.models.blocks import blocks_as_text, chat_content, responses_content
 from polos.models.request import Item
 
 
 def chat_messages(
-    items: list[Item], *, system_prompt: str | None = None, with_reasoning: bool = False
+    items: list[Item],
+    *,
+    system_prompt: str | None = None,
+    with_reasoning: bool = False,
+    tool_images: bool = True,
 ) -> list[Item]:
     """Return `items` as the messages LiteLLM's completion takes.
 
@@ -24,6 +28,7 @@ def chat_messages(
         items: The conversation.
         system_prompt: Goes first.
         with_reasoning: Whether the provider wants to see reasoning again that it did not sign.
+        tool_images: Whether the provider takes images that tools returned; else they are notes.
     """
     messages: list[Item] = [{"role": "system", "content": system_prompt}] if system_prompt else []
     for item in items:
@@ -32,7 +37,7 @@ def chat_messages(
                 _assistant(messages).setdefault("tool_calls", []).append(_chat_call(item))
             case "function_call_output":
                 messages.append(
-                    {"role": "tool", "tool_call_id": item["call_id"], "content": _output_text(item)}
+                    {"role": "tool", "tool_call_id": item["call_id"], "content": _output(item, tool_images)}
                 )
             case "reasoning":
                 _add_reasoning(messages, item, with_reasoning=with_reasoning)
@@ -100,6 +105,11 @@ def _object(arguments: str | None) -> str:
     if isinstance(decoded, dict):
         return arguments or "{}"
     return json.dumps({"INVALID_JSON": arguments})
+
+
+def _output(item: Item, tool_images: bool) -> Any:
+    content = _output_text(item)
+    return content if tool_images or not isinstance(content, list) else blocks_as_text(content)
 
 
 def _output_text(item: Item) -> Any:

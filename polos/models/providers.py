@@ -34,6 +34,8 @@ class Provider:
     wire: Wire
     key_variables: tuple[str, ...] = ()
     base_url_variables: tuple[str, ...] = ()
+    takes_tool_images: bool = False
+    """Whether what a tool returned may hold images, in the format of chat completions."""
 
     def litellm_model(self, model: str) -> str:
         """Return `model` as LiteLLM names it: with the provider's prefix, once."""
@@ -55,13 +57,16 @@ PROVIDERS: Mapping[str, Provider] = {
     provider.name: provider
     for provider in (
         Provider("openai", "openai/", Wire.CHAT, ("OPENAI_API_KEY",), ("OPENAI_BASE_URL",)),
-        Provider("anthropic", "anthropic/", Wire.ANTHROPIC, ("ANTHROPIC_API_KEY",), ("ANTHROPIC_BASE_URL",)),
+        Provider(
+            "anthropic", "anthropic/", Wire.ANTHROPIC, ("ANTHROPIC_API_KEY",), ("ANTHROPIC_BASE_URL",), True
+        ),
         Provider(
             "gemini",
             "gemini/",
             Wire.TRANSLATED,
             ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
             ("GEMINI_BASE_URL", "GOOGLE_GEMINI_BASE_URL"),
+            takes_tool_images=True,
         ),
         Provider("groq", "groq/", Wire.CHAT, ("GROQ_API_KEY",), ("GROQ_BASE_URL",)),
         Provider("fireworks", "fireworks_ai/", Wire.CHAT, ("FIREWORKS_API_KEY",), ("FIREWORKS_BASE_URL",)),
