@@ -77,6 +77,23 @@ def test_searches_are_approved_and_questions_answered(server: ModelServer, home:
     assert "Feedback: Too broad" in str(server.requests[2].body)
 
 
+def test_the_assistant_uses_a_server_of_tools(server: ModelServer, tmp_path: Path, home: Path) -> None:
+    server.calls(("notes_add", {"text": "the milk is empty"}))
+    server.calls(("notes_read", {}))
+    server.says("One note: the milk is empty.")
+    for file in (EXAMPLES / "mcp").glob("*.py"):
+        (tmp_path / file.name).write_text(file.read_text())  # what it leaves behind is not ours
+
+    printed = run("assistant.py", tmp_path, environment(server, home))
+
+    assert printed.splitlines() == [
+        "notes_add: {'result': 'noted'}",
+        "notes_read: {'result': ['the milk is empty']}",
+        "One note: the milk is empty.",
+    ]
+    assert (tmp_path / "notes.txt").read_text() == "the milk is empty\n"
+
+
 WORKFLOWS = {
     "basics.py": ["count=2 items=['HELLO', 'WORLD']", "count=2 items=['tea', 'milk']"],
     "questions.py": ["asked: person", "asked: contact", "asked: review by bob", "completed {'name': 'Ada'"],
