@@ -107,7 +107,7 @@ class Settings:
     model_pauses: str = _setting("POLOS_MODEL_PAUSES", _one_of("shared", "alone"), "shared")  # after a 429
     model_retry_max_seconds: float = _setting("POLOS_MODEL_RETRY_MAX_SECONDS", _seconds, 60.0)
     model_prices: Path | None = _setting("POLOS_MODEL_PRICES", price_list_path, None)  # JSON, the user's
-    mcp_connect_seconds: float = _setting("POLOS_MCP_CONNECT_SECONDS", _pause, 30.0)
+    mcp_connect_seconds: float = _setting("POLOS_MCP_CONNECT_SECONDS", _pause, 60.0)
     mcp_timeout_seconds: float = _setting("POLOS_MCP_TIMEOUT_SECONDS", _pause, 60.0)
     mcp_list_seconds: float = _setting("POLOS_MCP_LIST_SECONDS", _seconds, 60.0)
     mcp_idle_seconds: float = _setting("POLOS_MCP_IDLE_SECONDS", _seconds, 300.0)
