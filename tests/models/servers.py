@@ -12,6 +12,7 @@ from typing import Any
 
 from llmock.scenarios import Delay, Fail, Reply, StreamFault, ToolCall
 from llmock.testing import LLMockServer
+from llmock.verdict import judge
 
 TEST_KEY = "sk-test-0123456789"
 KEY_VARIABLES = {
@@ -70,6 +71,10 @@ class ModelServer:
         """The next stream meets a `disconnect`, `truncate`, `malformed` or `stall` after some chunks."""
         fault = StreamFault(kind, after_chunks=after_chunks, stall_seconds=seconds)
         self._server.state.scenarios.add(fault)
+
+    def assert_resilient(self) -> None:
+        """Fail unless llmock finds nothing wrong with how its faults were met since the last reset."""
+        judge(self.requests).assert_ok(strict=True)
 
     @property
     def requests(self) -> list[Any]:
