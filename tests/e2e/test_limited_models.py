@@ -14,7 +14,7 @@ from models.servers import Answer, ModelServer, Recorder, chat_answer
 from polos import Agent, Polos
 from polos.errors import RunFailedError
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def _agent(model: str, told: Recorder | None = None, **options: Any) -> Agent:

@@ -12,7 +12,7 @@ from weather import City, weather
 
 from polos import Agent, Polos, WorkflowContext, tool
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 TEXT = "The quick brown fox jumps over the lazy dog, and does so again and again."
 speaker = Agent(
     id="e2e-faulty",
