@@ -18,6 +18,7 @@ from polos.cli import (
     flower,
     gc,
     keys,
+    limits,
     queues,
     runs,
     runs_again,
@@ -67,6 +68,7 @@ app.add_typer(schedules.app, name="schedules")
 app.add_typer(sessions.app, name="sessions")
 app.command("triggers")(triggers.list_triggers)
 app.command("workers")(workers.list_workers)
+app.command("limits")(limits.show_limits)
 app.command("usage")(usage.show_usage)
 app.command("gc")(gc.remove_old)
 app.command("doctor")(doctor.run_doctor)

@@ -81,16 +81,31 @@ def _steps(steps: list[dict[str, Any]], workers: dict[str, str]) -> Table:
     for step in steps:
         table.add_row(
             Text(shown(step["name"])),
-            step["kind"],
+            Text(_kind(step)),
             state_cell(step["status"]),
             str(step["tries"] or ""),
             Text(worker_name(step["owner"], workers)),
             span(step["started_at"], step["finished_at"]),
             _tokens(step),
             dollars(step["cost"]),
-            Text(step["error"] or "", style="red"),
+            Text(step["error"] or "", style="red") if not _waits(step) else Text(_waits(step)),
         )
     return table
+
+
+def _kind(step: dict[str, Any]) -> str:
+    """Return what a step is, and for an answered turn, which model answered."""
+    answer = step["output"] if step["kind"] == "turn" else None
+    if not isinstance(answer, dict) or not answer.get("model"):
+        return str(step["kind"])
+    return f"turn, {'/'.join(filter(None, (answer.get('provider'), answer['model'])))}"
+
+
+def _waits(step: dict[str, Any]) -> str:
+    """Return for when a turn waits whose model has a limit; nothing for any other step."""
+    if step["status"] != "scheduled" or step["ticket"] is None or step["not_before"] is None:
+        return ""
+    return f"waits for the limit of its model until {moment(step['not_before'])}; see: polos limits"
 
 
 def _print_failures(console: Console, steps: list[dict[str, Any]]) -> None:

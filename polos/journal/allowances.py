@@ -7,11 +7,14 @@ import random
 from collections.abc import Callable
 from typing import TypeVar
 
-from sqlalchemy import Integer, bindparam, select, update
+from sqlalchemy import Integer, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.allowances import Allowance, Answer, Question, answer, corrected, paused
+from polos.journal.runs import R
 from polos.journal.statements import Part, Row, Statement, Unit, now
+from polos.journal.states import StepStatus
+from polos.journal.steps import STEPS, S
 from polos.journal.tables import StoredAllowance
 from polos.journal.writer import Journal
 
@@ -40,6 +43,17 @@ _CREATE = Statement(
 )
 READ_ALLOWANCES = Statement(
     select(now(), A.name, *(A[name] for name in _FIELDS)).where(A.project == P("project")).order_by(A.name)
+)
+
+COUNT_WAITING_TURNS = Statement(
+    select(func.count())
+    .select_from(STEPS)
+    .where(
+        S.ring_at.is_not(None),
+        S.status == StepStatus.SCHEDULED.value,
+        S.ticket.is_not(None),
+        select(R.project).where(R.id == S.run_id).scalar_subquery() == P("project"),
+    )
 )
 
 

@@ -13,9 +13,12 @@ from celery import Celery
 
 from polos.connections import Broker, broker_at
 from polos.dispatch import quietly
+from polos.embedded.home import Home
+from polos.embedded.valkey import EmbeddedValkey
 from polos.errors import ConfigurationError, ServiceUnavailableError
 from polos.settings import Settings
 from polos.streaming.health import ask_redis
+from polos.streaming.server import RedisServer
 
 CELERY_VARIABLE = "CELERY_BROKER_URL"  # Celery's own, which comes before celeryconfig.py
 
@@ -89,6 +92,19 @@ def find_broker(settings: Settings) -> FoundBroker:
     url = urls if isinstance(urls, str) else ";".join(urls)
     origin = CELERY_VARIABLE if os.environ.get(CELERY_VARIABLE) else "broker_url in celeryconfig.py"
     return FoundBroker(url, origin if url else "", app)
+
+
+def find_redis(settings: Settings) -> RedisServer | None:
+    """Return the Redis of the workers of this folder; None where it is the embedded one and does not run.
+
+    Raises:
+        ConfigurationError: It is not configured as it must be.
+    """
+    if settings.redis_url:
+        return RedisServer.from_url(settings.redis_url)
+    found = find_broker(settings)
+    url = found.url or EmbeddedValkey(Home(settings.home.expanduser().resolve()).path).look()
+    return None if url is None else found.at(url).own_redis()
 
 
 def ask_broker(found: FoundBroker, url: str) -> BrokerAnswer:

@@ -20,7 +20,7 @@ QUICK = {
     "POLOS_SWEEP_SECONDS": "0.2",
     "POLOS_MODEL_RETRY_BASE_SECONDS": "0.01",
     "POLOS_AGENT_MAX_STEPS": "4",
-    "POLOS_MODEL_LIMITS": "groq/one-a-minute=1rpm;groq/ten-a-second=10rps;groq/one-a-day=0.0007rpm",
+    "POLOS_MODEL_LIMITS": "groq/one-a-minute=1rpm;groq/one-a-second=1rps;groq/one-a-day=0.0007rpm",
 }
 
 

@@ -47,7 +47,7 @@ async def test_a_turn_that_waits_holds_nothing_and_its_run_can_be_cancelled_at_o
     turn = await _waiting(polos, handle.id)
 
     assert (turn["owner"], turn["tries"], turn["failures"]) == (None, 0, None)
-    assert turn["not_before"] == turn["ring_at"] > turn["started_at"] + 30
+    assert min(turn["not_before"], turn["ring_at"]) > turn["started_at"] + 30
     await polos.cancel_execution(handle.id)
     record = await polos.wait(handle.id, timeout_seconds=10)
     assert record["status"] == "cancelled"
@@ -56,17 +56,17 @@ async def test_a_turn_that_waits_holds_nothing_and_its_run_can_be_cancelled_at_o
 
 @on_both
 async def test_turns_that_waited_are_no_failures(polos: Polos, told: Recorder) -> None:
-    """Thirty at once, at ten a second: they go and come back."""
-    agent = _agent("ten-a-second", told)
+    """Four at once, at one a second: they go and come back."""
+    agent = _agent("one-a-second", told)
     told.answers(Answer(chat_answer("hello")))
-    handles = [await agent.invoke(polos, {"input": f"{number}"}) for number in range(30)]
+    handles = await asyncio.gather(*(agent.invoke(polos, {"input": f"{number}"}) for number in range(4)))
     records = [await polos.wait(handle.id, timeout_seconds=30) for handle in handles]
 
     assert {record["status"] for record in records} == {"completed"}
     turns = [await _turn(polos, handle.id) for handle in handles]
-    assert [(turn["tries"], turn["failures"]) for turn in turns] == [(1, None)] * 30
+    assert [(turn["tries"], turn["failures"]) for turn in turns] == [(1, None)] * 4
     assert any(turn["ticket"] is not None for turn in turns)
-    assert len(told.seen) == 30
+    assert len(told.seen) == 4
 
 
 async def test_who_would_wait_too_long_fails_with_advice(polos: Polos, told: Recorder) -> None:

@@ -29,7 +29,7 @@ speaker = Agent(
     [
         pytest.param(Fail(429, retry_after=0.2), False, id="429 with Retry-After"),
         pytest.param(Fail(500), False, id="500"),
-        pytest.param(Delay(20.0), False, id="silence before the first byte"),
+        pytest.param(Delay(4.0), False, id="silence before the first byte"),
         pytest.param(StreamFault("disconnect", after_chunks=4), True, id="cut in mid-stream"),
         pytest.param(StreamFault("truncate", after_chunks=4), True, id="ended early"),
         pytest.param(StreamFault("malformed", after_chunks=4), True, id="garbage"),
