@@ -43,6 +43,7 @@ logger = logging.getLogger("polos.testing")
 
 HOSTNAME = "polos-testing@memory"
 LOOK_SECONDS = 1.0  # between looks at what is due, and beats
+SHORTEST_PAUSE_SECONDS = 0.005  # between those that nobody asked for
 QUIET_TURNS = 8  # loop turns without anything to do: what was on its way has arrived
 QUICK_TURNS = 200  # without a pause, while things settle
 PAUSE_SECONDS = 0.001
@@ -87,7 +88,6 @@ class MemoryWorker:
         )
         self._serving: dict[Task, tuple[str, str]] = {}  # task -> run id, and the turn's name or nothing
         self._left_alone: set[Task] = set()
-        self._sweep_at = 0.0
         self._is_ending = False
 
     # -- life
@@ -210,7 +210,8 @@ class MemoryWorker:
         while True:
             self._look_after()
             self._wanted.clear()
-            pause = min(self._sweeper.rests_seconds, self._doorman.rests_seconds, LOOK_SECONDS)
+            rests = min(self._sweeper.rests_seconds, self._doorman.rests_seconds, LOOK_SECONDS)
+            pause = max(rests, SHORTEST_PAUSE_SECONDS)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._wanted.wait()

@@ -1,4 +1,4 @@
-"""A reader against a real Valkey and a journal of the test's own, which may be away."""
+"""A reader against a real Valkey, or a bus in memory, and a journal of the test's own, which may be away."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import pytest
 import pytest_asyncio
 
 from polos import event_data as events
+from polos.clock import SYSTEM_CLOCK
 from polos.errors import JournalUnavailableError
 from polos.streaming import reader
 from polos.streaming.bus import Bus
 from polos.streaming.cursor import Cursor, Position
 from polos.streaming.feed import Entry, Feed
+from polos.streaming.in_memory import MemoryBus, MemoryServer
 from polos.streaming.progress import Told
 from polos.streaming.reader import Head, TreeReader
 
@@ -56,10 +58,13 @@ class Book:
             raise JournalUnavailableError("it is away")
 
 
-@pytest_asyncio.fixture
-async def bus(valkey_url: str) -> AsyncIterator[Bus]:
-    made = Bus(valkey_url, prefix="reader:")
-    await made._redis.flushall()
+@pytest_asyncio.fixture(params=["valkey", "memory"])
+async def bus(request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
+    if request.param == "memory":
+        made: Bus = MemoryBus(MemoryServer(SYSTEM_CLOCK))
+    else:
+        made = Bus(request.getfixturevalue("valkey_url"), prefix="reader:")
+        await made._redis.flushall()
     yield made
     await made.close()
 
