@@ -9,7 +9,7 @@ import typer
 from polos.cli.journal import reading
 from polos.errors import ConfigurationError
 from polos.journal.database import Connection
-from polos.journal.forgetting import COUNT_OLD_SESSIONS, MAX_SESSIONS
+from polos.journal.forgetting import COUNT_OLD_SESSIONS
 from polos.journal.retention import COUNT_OLD_TREES, MAX_EVENTS, MAX_TREES, remove_old_events
 from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.settings import Settings
@@ -37,19 +37,15 @@ def remove_old(
         )
     with reading() as journal:
         if dry_run:
-            [(count,)] = journal.read(COUNT_OLD_TREES, kept)
-            typer.echo(f"{count} runs, with all below them, would be removed.")
-            if sessions:
-                [(count,)] = journal.read(COUNT_OLD_SESSIONS, {"days": sessions})
-                typer.echo(f"What agents remember of {count} sessions would be removed.")
+            [(trees,)] = journal.read(COUNT_OLD_TREES, kept)
+            [(memories,)] = journal.read(COUNT_OLD_SESSIONS, {"days": sessions}) if sessions else [(0,)]
+            typer.echo(f"{trees} runs, with all below them, and {memories} memories would be removed.")
         else:
-            typer.echo(_removed(_Journal(journal), kept))
-            while remove_sessions(_Journal(journal), sessions) >= MAX_SESSIONS:
-                pass
+            typer.echo(_removed(_Journal(journal), kept, session_days=sessions))
 
 
-def _removed(journal: _Journal, kept: dict[str, float]) -> str:
-    trees = events = 0
+def _removed(journal: _Journal, kept: dict[str, float], *, session_days: float) -> str:
+    trees = events = memories = 0
     while found := remove_trees(journal, kept):
         trees += found
         if found < MAX_TREES:
@@ -58,7 +54,11 @@ def _removed(journal: _Journal, kept: dict[str, float]) -> str:
         events += found
         if found < MAX_EVENTS:
             break
-    return f"Removed {trees} runs, with all below them, and {events} events."
+    while (removed := remove_sessions(journal, session_days)).memories:
+        memories += removed.memories
+        if not removed.is_more:
+            break
+    return f"Removed {trees} runs, with all below them, {events} events and {memories} memories of sessions."
 
 
 class _Journal:

@@ -24,6 +24,7 @@ from week_program import WAIT_THRESHOLD_SECONDS
 from polos.client import PolosClient
 from polos.errors import JournalUnavailableError
 from polos.journal.database import Connection, Database
+from polos.journal.memory import M
 from polos.journal.runs import RUNS, R, run_record
 from polos.journal.sqlite import SqliteConnection
 from polos.journal.statements import Rows, Statement
@@ -38,6 +39,7 @@ LOOK_AGAIN_SECONDS = 0.05
 _UNENDED = Statement(select(R.id).where(R.finished_at.is_(None)))
 _ENDED = Statement(select(func.count()).where(R.finished_at.is_not(None), R.parent_id.is_(None)))
 _RUNS = Statement(select(*RUNS.c))
+_SAID = Statement(select(M.run_id, M.number, M.item).order_by(M.run_id, M.place))
 _STEPS = Statement(select(*STEPS.c))
 
 
@@ -244,6 +246,7 @@ class Arena:
             ledger=Ledger(self.environment["FAULT_LEDGER"]).read(),
             calls=self.model.calls,
             strikes=list(self.crew.strikes),
+            messages=[dict(zip(("run_id", "number", "item"), row, strict=True)) for row in self.read(_SAID)],
         )
 
     def verdict(self, report: Report) -> None:

@@ -111,10 +111,12 @@ CHILD = [
     child("after_finish", "workflow inner", placement=ALL),
 ]
 
-# An agent's coordinator commits: claim, turn 1, tool, turn 2, end. A turn: claim, outcome.
+# An agent's coordinator commits: claim, memory, turn 1, tool, turn 2, end. A turn: claim, outcome.
 TURN = [
-    turn("before_commit", nth=2),
-    turn("after_commit_before_answer", nth=2),
+    turn("before_commit", nth=3),
+    turn("after_commit_before_answer", nth=3),
+    turn("before_commit", nth=6),
+    turn("after_commit_before_answer", nth=6),
     turn("before_ring", "turn"),
     turn("before_claim", "turn", placement=BEGUN),
     turn("after_claim", "turn", placement=BEGUN),
@@ -129,8 +131,8 @@ TURN = [
 # A tool is a run: claim, end.
 TOOLS = [
     tool("before_child_start", "tool"),
-    tool("before_commit", nth=3),
-    tool("after_commit_before_answer", nth=3),
+    tool("before_commit", nth=4),
+    tool("after_commit_before_answer", nth=4),
     tool("after_child_start", "tool"),
     tool("before_ring", "tool"),
     tool("before_claim", "run", placement=TOOL),

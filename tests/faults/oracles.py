@@ -14,6 +14,8 @@ from ledger import Entry
 from week_model import Call
 from week_program import CHAINS, FLAKY_FAILURES, LIMIT, TURNS, expected_output
 
+from polos.memory.items import unpaired
+
 # What a process sent before it was struck may be read, by a model that has much to do, this much later.
 ARRIVES_LATE_SECONDS = 1.0
 Shape = tuple[tuple[str, ...], ...]
@@ -50,13 +52,16 @@ class Evidence:
     ledger: list[Entry]
     calls: list[Call]
     strikes: list[Strike]
+    messages: list[dict[str, Any]] = field(default_factory=list)  # of sessions
     trees: dict[str, list[dict[str, Any]]] = field(init=False)
     steps_of: dict[str, list[dict[str, Any]]] = field(init=False)
     entries: dict[str, list[Entry]] = field(init=False)
     calls_of: dict[str, list[Call]] = field(init=False)
+    messages_of: dict[str, list[dict[str, Any]]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.trees, self.steps_of = _by(self.runs, "root_id"), _by(self.steps, "run_id")
+        self.messages_of = _by(self.messages, "run_id")
         self.entries, self.calls_of = defaultdict(list), defaultdict(list)
         for entry in self.ledger:
             self.entries[entry.run].append(entry)
@@ -91,7 +96,14 @@ def check(evidence: Evidence) -> list[Miss]:
     for root, wanted in evidence.accepted.items():
         found = list(_has_ended(evidence, root))
         if not found:
-            for oracle in (_recorded_once, _executed_once, _in_order, _nothing_left, _paid_once):
+            for oracle in (
+                _recorded_once,
+                _executed_once,
+                _in_order,
+                _nothing_left,
+                _remembered_once,
+                _paid_once,
+            ):
                 found += oracle(evidence, root, wanted)
         misses += found
     return [*misses, *_limits_held(evidence)]
@@ -189,6 +201,22 @@ def _nothing_left(evidence: Evidence, root: str, wanted: Wanted) -> Iterator[Mis
     for step in evidence.steps_in(root):
         if step["status"] != "completed" or step["ring_at"]:
             yield Miss("O5", root, f"{step['name']} is {step['status']}, ring_at {step['ring_at']}")
+
+
+def _remembered_once(evidence: Evidence, root: str, wanted: Wanted) -> Iterator[Miss]:
+    """O5: an agent's run left one block in its session, from input to answer, without an orphan call."""
+    for run in evidence.tree(root):
+        messages = evidence.messages_of.get(run["id"], [])
+        items = [json.loads(message["item"]) for message in messages]
+        numbers = [message["number"] for message in messages]
+        if run["kind"] != "agent":
+            continue
+        if len(items) < 2 or items[0].get("role") != "user":
+            yield Miss("O5", root, f"{run['name']} left {items} in its session")
+        if numbers != list(range(numbers[0], numbers[0] + len(numbers)) if numbers else []):
+            yield Miss("O5", root, f"messages of {run['name']} are numbered {numbers}")
+        if orphans := unpaired(items):
+            yield Miss("O5", root, f"{run['name']} left calls without outputs: {orphans}")
 
 
 def _paid_once(evidence: Evidence, root: str, wanted: Wanted) -> Iterator[Miss]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from sqlalchemy import bindparam, select
 
 from polos.client import PolosClient
 from polos.journal.database import Connection, Database
+from polos.journal.memory import M
 from polos.journal.runs import READ_RUN, RUNS, R, run_record
 from polos.journal.statements import Statement
 from polos.journal.steps import READ_STEP_DETAILS, STEP_DETAILS
@@ -29,6 +31,10 @@ STRIKE_SECONDS = 45.0
 RECOVERY_SECONDS = 15.0  # the promise is much shorter; this is a loaded machine's
 BURIAL_SECONDS = 15.0  # until the victim is no longer in the list of workers
 READ_TREE = Statement(select(*RUNS.c).where(R.root_id == bindparam("run")))
+
+READ_MESSAGES = Statement(
+    select(M.run_id, M.number, M.item).where(M.session_id == bindparam("session")).order_by(M.agent, M.number)
+)
 
 
 @dataclass
@@ -45,6 +51,7 @@ class Report:
     steps: list[dict[str, Any]] = field(default_factory=list)
     ledger: list[Entry] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)
+    messages: list[tuple[str, int, dict[str, Any]]] = field(default_factory=list)  # run, number, item
     victim: str = ""
     logs: str = ""
 
@@ -134,6 +141,8 @@ class Stage:
             found = self._journal.read(READ_STEP_DETAILS, {"run": run["id"]})
             names = [column.name for column in STEP_DETAILS]
             report.steps += [dict(zip(names, row, strict=True)) for row in found]
+        session = self._journal.read(READ_MESSAGES, {"session": report.run["session_id"]})
+        report.messages = [(run, number, json.loads(item)) for run, number, item in session]
         report.ledger = self.ledger.of(run_id)
         report.calls = self.model.calls_of(run_id)
         return report

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from typing import Any
 
 import pytest
 from cases import EFFECTS, Case
@@ -36,6 +37,7 @@ def test_a_run_survives_the_death_of_its_worker(report: Report, reference: Repor
     _each_step_is_recorded_once(report, reference)
     _recorded_effects_did_not_run_again(report, case)
     _recorded_calls_were_not_made_again(report, reference, case)
+    _the_session_has_what_was_said_once(report)
 
 
 def _nothing_is_left_behind(report: Report) -> None:
@@ -56,9 +58,14 @@ def _each_step_is_recorded_once(report: Report, reference: Report) -> None:
 
 def _shape(report: Report) -> list[tuple[object, ...]]:
     output = report.run["output"].replace(report.run["id"], "the run")
-    steps = [(step["name"], step["kind"], step["status"], _plain(step["output"])) for step in report.steps]
+    steps = [(step["name"], step["kind"], step["status"], _value(step)) for step in report.steps]
     kinds = [(run["kind"], run["status"]) for run in report.tree]
     return [("output", _plain(output)), *sorted(steps), *sorted(kinds)]
+
+
+def _value(step: dict[str, Any]) -> str | None:
+    """Return the outcome of a step, unless it names the session of the run."""
+    return None if step["name"] == "$load_session_memory" else _plain(step["output"])
 
 
 def _plain(text: str | None) -> str | None:
@@ -82,6 +89,15 @@ def _recorded_calls_were_not_made_again(report: Report, reference: Report, case:
         expected[f"$turn:{case.calls_again}"] += 1
     assert report.calls == expected
     assert report.run["total_tokens"] == TOKENS * len(reference.calls)
+
+
+def _the_session_has_what_was_said_once(report: Report) -> None:
+    """One block of an agent's run, whole, without a call that has no output."""
+    agents = [run["id"] for run in report.tree if run["kind"] == "agent"]
+    shape = [item.get("type") or item["role"] for _, _, item in report.messages]
+    assert shape == ["user", "function_call", "function_call_output", "assistant"] * len(agents)
+    assert [run_id for run_id, _, _ in report.messages] == agents * 4
+    assert [number for _, number, _ in report.messages] == list(range(1, len(report.messages) + 1))
 
 
 def test_the_survivor_lives_and_had_no_trouble(rounds: Rounds) -> None:

@@ -32,6 +32,10 @@ def done(name: str, at: float, worker: str = "w1") -> list[Entry]:
     return [Entry(ROOT, name, phase, 1, at + more, worker) for phase, more in (("start", 0.0), ("end", 1.0))]
 
 
+def said(number: int, item: dict[str, Any]) -> dict[str, Any]:
+    return {"run_id": ROOT, "number": number, "item": json.dumps(item)}
+
+
 def plain_run() -> Evidence:
     """A plain run whose worker was killed in its second step, which another executed again."""
     evidence = Evidence(
@@ -57,6 +61,7 @@ def turn_run() -> Evidence:
         ledger=[],
         calls=[Call(TURN, "w1", 10.0, 200), Call(TURN, "w2", 12.0, 200)],
         strikes=[Strike("w1", "kill9", 11.0)],
+        messages=[said(1, {"role": "user", "content": "1"}), said(2, {"role": "assistant", "content": "2"})],
     )
     evidence.references = {"week-patient": evidence.shape(ROOT)}
     return evidence
@@ -108,3 +113,19 @@ def test_a_call_that_must_not_be_is_a_miss(calls: list[Call]) -> None:
     evidence = turn_run()
     evidence.calls_of[TURN] = calls
     assert {miss.oracle for miss in check(evidence)} == {"O7"}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        [said(1, {"role": "user", "content": "1"}), said(3, {"role": "assistant", "content": "2"})],
+        [said(1, {"role": "user", "content": "1"}), said(2, {"type": "function_call", "call_id": "a"})],
+        [said(number, {"role": "user", "content": "1"}) for number in (1, 2, 1, 2)],
+    ],
+    ids=["nothing", "a hole", "an orphan call", "twice"],
+)
+def test_a_block_that_must_not_be_is_a_miss(messages: list[dict[str, Any]]) -> None:
+    evidence = turn_run()
+    evidence.messages_of[ROOT] = messages
+    assert {miss.oracle for miss in check(evidence)} == {"O5"}

@@ -19,12 +19,15 @@ from polos.dispatch import Doorbell
 from polos.journal.creating import create_run
 from polos.journal.database import Database
 from polos.journal.events import NewEvent, publish, publish_in_tree
+from polos.journal.forgetting import MAX_SESSIONS, forget, replace_memory
+from polos.journal.memory import NewMessage, SessionKey
 from polos.journal.runs import NewRun
 from polos.journal.standing_approvals import AllowedCall, allow
 from polos.journal.statements import Part, Statement, Unit
 from polos.settings import Settings
-from polos.worker.duties.desk import Desk
+from polos.worker.duties.desk import Desk, Duty
 from polos.worker.duties.retention import RemoveOldRuns
+from polos.worker.duties.sessions import RemoveOldSessions
 
 pytestmark = pytest.mark.timeout(30)
 DAY = 86400.0
@@ -49,10 +52,10 @@ class Journal:
         self.database = database
         self.connection = database.connect()
 
-    def remove(self, **settings: float) -> None:
+    def remove(self, duty: Duty | None = None, **settings: float) -> None:
         """Let a sweeper remove what it finds, batch after batch."""
         desk = Desk(lambda: self.connection, self, plain_routes(), Settings(**settings))
-        duty = RemoveOldRuns()
+        duty = duty or RemoveOldRuns()
         while duty.do(desk) is not None:
             pass
 
@@ -199,9 +202,9 @@ def polos(journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_gc_removes_what_is_old_and_says_how_much(journal: Journal, polos: Any) -> None:
     journal.tree(("completed", 20.0), ("failed", 20.0))
     young = journal.tree(("completed", 2.0))
-    assert polos("--dry-run").output == "1 runs, with all below them, would be removed.\n"
+    assert polos("--dry-run").output == "1 runs, with all below them, and 0 memories would be removed.\n"
     assert len(journal.kept()) == 2
-    assert polos().output == "Removed 1 runs, with all below them, and 0 events.\n"
+    assert polos().output == "Removed 1 runs, with all below them, 0 events and 0 memories of sessions.\n"
     assert journal.kept() == {young}
     assert polos("--days", "1").output.startswith("Removed 1 runs")
     assert journal.kept() == set()
@@ -209,6 +212,7 @@ def test_gc_removes_what_is_old_and_says_how_much(journal: Journal, polos: Any) 
 
 def test_gc_of_what_is_kept_for_ever_says_what_to_do(polos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXECUTION_RETENTION_DAYS", "0")
+    monkeypatch.setenv("POLOS_SESSION_RETENTION_DAYS", "0")
     answer = polos()
     assert answer.exit_code == 2
     assert "--days N" in answer.output
@@ -225,3 +229,52 @@ def test_approvals_that_stand_no_longer_are_removed(journal: Journal) -> None:
     assert len(journal.read("SELECT id FROM standing_approval")) == 2
     journal.remove(retention_days=0.0)
     assert journal.read("SELECT session_id FROM standing_approval") == [("session-1.0",)]
+
+
+# -- what agents remember of sessions
+
+
+def remembered(journal: Journal, session: str, days: float, *, live: bool = False) -> None:
+    """Write a memory that was used so many days ago; with `live`, a run of the session has not ended."""
+    key = SessionKey("p", session, "helper")
+    journal.do(replace_memory(key, "new", [NewMessage('"hello"', 2)], summary=NewMessage("before", 2)))
+    moments = f"used_at = used_at - {days * DAY}, created_at = created_at - {days * DAY}, deleted_at = NULL"
+    journal.sql(f"UPDATE session SET {moments} WHERE session_id = :id", id=session)
+    if live:
+        run_id = journal.run("waiting", 0)
+        journal.sql("UPDATE run SET session_id = :session WHERE id = :id", session=session, id=run_id)
+
+
+def memories(journal: Journal) -> dict[str, set[str]]:
+    """Return which sessions have rows, by table."""
+    tables = ("session", "session_message", "session_summary")
+    return {table: {row[0] for row in journal.read(f"SELECT session_id FROM {table}")} for table in tables}
+
+
+def test_sessions_go_that_nobody_has_used_for_long_and_no_run_reads(journal: Journal) -> None:
+    remembered(journal, "old", 31)
+    remembered(journal, "young", 29)
+    remembered(journal, "in use", 100, live=True)
+    duty = RemoveOldSessions()
+    journal.remove(duty, session_retention_days=30.0)
+    left = {"young", "in use"}
+    assert memories(journal) == {"session": left, "session_message": left, "session_summary": left}
+
+    journal.sql("UPDATE run SET status = 'cancelled', finished_at = created_at")
+    journal.remove(duty, session_retention_days=30.0)
+    assert memories(journal)["session_message"] == {"young"}
+
+
+def test_sessions_are_kept_for_ever_where_zero_says_so(journal: Journal) -> None:
+    remembered(journal, "ancient", 5000)
+    remembered(journal, "deleted", 0)
+    journal.do(forget(SessionKey("p", "deleted", "helper"), "newer"))
+    journal.remove(RemoveOldSessions(), session_retention_days=0.0)
+    assert memories(journal)["session_message"] == {"ancient"}
+
+
+def test_more_sessions_than_a_batch_go_batch_by_batch(journal: Journal) -> None:
+    for number in range(MAX_SESSIONS + 5):
+        remembered(journal, f"session {number}", 31)
+    journal.remove(RemoveOldSessions(), session_retention_days=30.0)
+    assert memories(journal) == {"session": set(), "session_message": set(), "session_summary": set()}

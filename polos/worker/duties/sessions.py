@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import NamedTuple
 
 from polos.journal.forgetting import (
     MAX_SESSIONS,
@@ -33,11 +34,18 @@ class RemoveOldSessions:
         if not desk.do(take_lease("sessions", self._me, seconds=LEASE_SECONDS)):
             return None
         found = remove_sessions(desk, desk.settings.session_retention_days)
-        return AGAIN_SECONDS if found >= MAX_SESSIONS else None
+        return AGAIN_SECONDS if found.is_more else None
 
 
-def remove_sessions(journal: Journal, days: float) -> int:
-    """Remove up to `MAX_SESSIONS` memories of each kind; return how many at most were found of one.
+class Removed(NamedTuple):
+    """Of how many memories the rows went, and whether there may be more."""
+
+    memories: int
+    is_more: bool
+
+
+def remove_sessions(journal: Journal, days: float) -> Removed:
+    """Remove up to `MAX_SESSIONS` memories.
 
     `days`: since the last use; 0 for ever, then only what was deleted goes.
     """
@@ -45,12 +53,11 @@ def remove_sessions(journal: Journal, days: float) -> int:
     for key in old:
         journal.do(forget_old(key, uuid.uuid4().hex, days=days))
     forgotten = _keys(journal, READ_FORGOTTEN)
-    for key in forgotten:
-        journal.do(remove_forgotten(key))
+    count = sum(bool(journal.do(remove_forgotten(key))) for key in forgotten)
     empty = _keys(journal, READ_EMPTY_SESSIONS, days=days) if days else []
     for key in empty:
         journal.do(remove_empty(key, days=days))
-    return max(map(len, (old, forgotten, empty)))
+    return Removed(count, is_more=MAX_SESSIONS in map(len, (old, forgotten, empty)))
 
 
 def _keys(journal: Journal, statement: Statement, **params: float) -> list[SessionKey]:
