@@ -57,7 +57,10 @@ def _of_agent(agent: Agent) -> dict[str, Any]:
         "provider": config.provider,
         "model": config.model,
         "system_prompt": config.system_prompt,
-        "tools": config.tools,
+        "tools": [
+            *(config.tools or []),
+            *({"type": "mcp_server", "name": one.name} for one in agent.servers),
+        ],
         "temperature": config.temperature,
         "max_output_tokens": config.max_output_tokens,
     }

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import uvicorn
 from mcp.server.mcpserver import Context, Image, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 
@@ -95,7 +96,9 @@ if more := os.environ.get("MORE"):
 if __name__ == "__main__":
     write("start")
     if len(sys.argv) > 1:
-        desk.run("streamable-http", port=int(sys.argv[1]))
+        both = desk.streamable_http_app()
+        both.router.routes.extend(desk.sse_app().routes)
+        uvicorn.run(both, port=int(sys.argv[1]), log_level="critical")
     else:
         desk.run("stdio")
     write("end")

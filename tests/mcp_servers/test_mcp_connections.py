@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from mcp_servers import tiny
 from mcp_servers.desks import DESK, TINY, Ledger, http_desk
 
 from polos.errors import ToolServerError
@@ -188,6 +190,63 @@ async def test_over_http_a_late_answer_fails(far_desk: Desk, monkeypatch: pytest
     assert await far_desk.call("add", a=3, b=3) == {"result": 6}
 
 
+async def test_server_sent_events_are_the_older_way(far_desk: Desk) -> None:
+    url = str(far_desk.server.endpoint().url).replace("/mcp", "/sse")
+    connections = Connections(Settings(mcp_connect_seconds=60))
+    server = MCPServer("older", url=url, transport="sse")
+    result = await connections.call(server, "add", {"a": 1, "b": 1}, META)
+    await connections.close()
+
+    assert value_of(result, limit_bytes=LIMIT) == {"result": 2}
+
+
+class OldServer(BaseHTTPRequestHandler):
+    """Streamable HTTP of the protocol before 2026, with sessions; a restart forgets them."""
+
+    session = "first"
+    calls = 0
+
+    def do_POST(self) -> None:
+        message = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        method, session = message["method"], self.headers.get("mcp-session-id")
+        if method not in tiny.ANSWERS or (method != "initialize" and session != OldServer.session):
+            return self.answer(202 if method.startswith("notifications/") else 404)
+        OldServer.calls += method == "tools/call"
+        result = {"jsonrpc": "2.0", "id": message["id"], "result": tiny.ANSWERS[method]}
+        return self.answer(200, json.dumps(result).encode())
+
+    def do_GET(self) -> None:
+        self.answer(405)
+
+    def do_DELETE(self) -> None:
+        self.answer(405)
+
+    def answer(self, status: int, body: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("mcp-session-id", OldServer.session)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+async def test_a_server_that_was_restarted_gets_a_new_session() -> None:
+    """What it refused for the old one had no effect, so the call is made again."""
+    connections = Connections(Settings(mcp_connect_seconds=60))
+    with serving(OldServer) as url:
+        server = MCPServer("old", url=url)
+        await connections.call(server, "hello", {}, {})
+        OldServer.session = "second"
+        result = await connections.call(server, "hello", {}, {})
+        await connections.close()
+
+    assert value_of(result, limit_bytes=LIMIT) == "hello"
+    assert OldServer.calls == 2
+
+
 # -- servers that are none
 
 
@@ -246,9 +305,15 @@ def refusing(status: int) -> Iterator[str]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with serving(Handler) as url:
+        yield f"{url}?token=sekret-value"
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/mcp?token=sekret-value"
+        yield f"http://127.0.0.1:{server.server_port}/mcp"
         server.shutdown()
 
 

@@ -16,13 +16,19 @@ ANSWERS = {
     "tools/call": {"content": [{"type": "text", "text": "hello"}]},
 }
 
-for line in sys.stdin:
-    message = json.loads(line)
-    if "id" not in message:
-        continue
-    found = ANSWERS.get(message["method"])
-    answer = {"error": {"code": -32601, "message": "unknown"}} if found is None else {"result": found}
-    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **answer}), flush=True)
-if len(sys.argv) > 1:
-    with open(sys.argv[1], "w") as file:
-        file.write("the input has ended")
+
+def serve() -> None:
+    for line in sys.stdin:
+        message = json.loads(line)
+        if "id" not in message:
+            continue
+        found = ANSWERS.get(message["method"])
+        answer = {"error": {"code": -32601, "message": "unknown"}} if found is None else {"result": found}
+        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **answer}), flush=True)
+    if len(sys.argv) > 1:
+        with open(sys.argv[1], "w") as file:
+            file.write("the input has ended")
+
+
+if __name__ == "__main__":
+    serve()
