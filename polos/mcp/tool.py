@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from polos.registry import get_workflow
 from polos.tools.tool import Tool
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ class MCPTool(Tool):
         self.server = server
         self.remote_name = remote_name
         super().__init__(f"{server.name}.{remote_name}", is_registered=False, **options)
+
+    def _is_found_by_id(self) -> bool:
+        found = get_workflow(self.id)  # made anew each time
+        return isinstance(found, MCPTool) and found.server is self.server
 
     def get_tool_type(self) -> str:
         """Return what kind of tool this is, for listings."""

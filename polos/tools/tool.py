@@ -120,6 +120,9 @@ class Tool(Workflow):
             await pass_gate(ctx, Gate(self.name, decide, self.approval_timeout), payload)
         return await super().call(ctx, payload)
 
+    def _is_found_by_id(self) -> bool:
+        return get_workflow(self.id) is self
+
     def check_payload(self, payload: object) -> Any:
         """Return `payload` as JSON data to start a run with, as by hand and from workflows.
 
@@ -127,7 +130,7 @@ class Tool(Workflow):
             ConfigurationError: Another definition is found under this id, and would run in its place.
             ValueError, TypeError: As for any workflow.
         """
-        if get_workflow(self.id) is not self:
+        if not self._is_found_by_id():
             raise ConfigurationError(
                 f"tool {self.id!r} cannot be started by itself: runs are found by id, and this id is that of "
                 "another definition. Agents that have it in tools= can use it; else give it an id of its own"
