@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from polos.engine.runtime import Models
 from polos.errors import StepExecutionError
 from polos.memory.compaction import Ask, compact, shortened
 from polos.memory.estimates import estimate_tokens
@@ -62,9 +63,11 @@ def _result(messages: list[Item], summary: str | None, *, compacted: bool) -> Co
 
 def _asking(ctx: WorkflowContext | None, config: AgentConfig, prefix: str) -> Ask:
     async def ask(key: str, messages: list[Item], *, system_prompt: str) -> str:
-        call = partial(_generated, summary_request(config, messages, system_prompt))
+        request = summary_request(config, messages, system_prompt)
         if ctx is None:
-            return await call()
+            return await _generated(models, request)
+        runtime, _ = ctx.step.engine
+        call = partial(_generated, runtime.models, request)
         return str(await ctx.step.run(f"{prefix}:{key}" if key else prefix, call))
 
     return ask
@@ -82,8 +85,8 @@ def summary_request(config: AgentConfig, messages: list[Item], system_prompt: st
     )
 
 
-async def _generated(request: ModelRequest) -> str:
+async def _generated(asked: Models, request: ModelRequest) -> str:
     try:
-        return (await models.generate(request)).content or ""
+        return (await asked.generate(request)).content or ""
     except Exception as error:
         raise StepExecutionError(f"The model could not be made to summarise: {error}") from error

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from polos.allowances import Question
 from polos.clock import Clock
+from polos.streaming.allowances import AllowancesAwayError, Counted, SharedAllowances
 from polos.streaming.bus import Append, Bus, Listener
 from polos.streaming.cursor import Position
 
@@ -156,3 +158,25 @@ class MemoryBus(Bus):
     def _call(self, channel: str, message: str) -> None:
         for listener in tuple(self._heard.get(channel, ())):
             listener(message)
+
+
+class NoSharedAllowances(SharedAllowances):
+    """Allowances of models where there is no Redis: those of the journal count."""
+
+    def __init__(self) -> None:
+        """Need nothing."""
+
+    async def ask(self, name: str, question: Question, *, was_away: bool = False) -> Counted:
+        """Say that there is nobody to ask."""
+        raise AllowancesAwayError("a runtime in memory has no Redis")
+
+    async def pause(self, name: str, seconds: float) -> None:
+        """Say that there is nobody to tell."""
+        raise AllowancesAwayError("a runtime in memory has no Redis")
+
+    async def correct(self, name: str, seconds: float) -> None:
+        """Say that there is nobody to tell."""
+        raise AllowancesAwayError("a runtime in memory has no Redis")
+
+    async def close(self) -> None:
+        """Do nothing."""

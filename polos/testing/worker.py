@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from polos.agents.rate_limits import RateLimits
 from polos.dispatch import Doorbell
 from polos.engine.runtime import Models, NoSlot, Runtime, worker_channel
 from polos.engine.tasks import (
@@ -20,6 +21,7 @@ from polos.engine.tasks import (
     only_waits,
     start_apart,
 )
+from polos.journal.allowances import JournalAllowances
 from polos.journal.database import Connection
 from polos.journal.in_memory import MemoryDatabase
 from polos.journal.upcoming import READ_UPCOMING
@@ -28,7 +30,7 @@ from polos.journal.writer import Journal
 from polos.routes import DEFAULT_ROUTE, Routes
 from polos.settings import Settings
 from polos.streaming.feed import Feed
-from polos.streaming.in_memory import MemoryBus, MemoryServer
+from polos.streaming.in_memory import MemoryBus, MemoryServer, NoSharedAllowances
 from polos.testing.clock import ClockFuture, MovableClock
 from polos.worker.audit import Audit
 from polos.worker.consuming import defined_routes
@@ -129,9 +131,10 @@ class MemoryWorker:
             max_entries=settings.stream_max_entries,
             clock=self._clock,
         )
+        journal = Journal.open(self._database)
         return Runtime(
             settings=settings,
-            journal=Journal.open(self._database),
+            journal=journal,
             nudges=self._bus,
             feed=feed,
             dispatcher=self,
@@ -147,7 +150,13 @@ class MemoryWorker:
             look_in=lambda seconds: self.wake(),
             models=self._models,
             clock=self._clock,
+            rate_limits=self._new_rate_limits(journal),
         )
+
+    def _new_rate_limits(self, journal: Journal) -> RateLimits:
+        stored = JournalAllowances(journal, self._settings.project_id)
+        shared = NoSharedAllowances()
+        return RateLimits(shared, stored, self._settings, self._clock, tell=lambda notice: None)
 
     def _new_registration(self) -> Registration:
         return Registration(
