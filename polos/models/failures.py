@@ -10,14 +10,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 
 from polos.errors import ModelError, ModelErrorKind
 from polos.models.kinds import advice, kind_of, may_pass
+from polos.models.pauses import pause_in_answer, pause_in_headers, pause_in_text
 from polos.models.providers import PROVIDERS
 from polos.models.request import ModelAnswer
 from polos.models.streams.assembler import StreamError
@@ -163,7 +162,7 @@ def reported_error(error: BaseException, call: Call) -> ModelError:
             call,
             kind_of(status, code if isinstance(code, str) else "", str(error)),
             status_code=status,
-            retry_after_seconds=_retry_after(headers) if isinstance(headers, Mapping) else None,
+            retry_after_seconds=pause_in_headers(headers) if isinstance(headers, Mapping) else None,
         )
     if isinstance(error, OSError) and not isinstance(error, TimeoutError):
         return _error(f"the connection failed ({error})", call, ModelErrorKind.UNAVAILABLE, retryable=True)
@@ -221,7 +220,7 @@ def _from_response(response: httpx.Response, call: Call) -> ModelError:
         call,
         kind,
         status_code=response.status_code,
-        retry_after_seconds=_retry_after_seconds(response),
+        retry_after_seconds=pause_in_answer(response),
     )
 
 
@@ -238,7 +237,7 @@ def _from_stream(broken: StreamError, call: Call) -> ModelError:
         call,
         kind_of(status, code, text),
         status_code=status,
-        retry_after_seconds=_retry_delay(json.dumps(broken.said, default=str)),
+        retry_after_seconds=pause_in_text(json.dumps(broken.said, default=str)),
     )
 
 
@@ -353,43 +352,3 @@ def _details(response: httpx.Response) -> str:
 def _plain_text(response: httpx.Response) -> str:
     is_text = response.is_closed and "html" not in response.headers.get("content-type", "")
     return (response.text.strip() if is_text else "") or response.reason_phrase
-
-
-def _retry_after_seconds(response: httpx.Response) -> float | None:
-    asked = _retry_after(response.headers)
-    if asked is not None or response.headers.get("retry-after"):
-        return asked
-    return _retry_delay(response.text) if response.is_closed else None
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
-        return milliseconds / 1000
-    if (seconds := _number(headers.get("retry-after"))) is not None:
-        return seconds
-    if when := headers.get("retry-after"):
-        return _seconds_until(when)
-    return None
-
-
-def _retry_delay(said: str) -> float | None:
-    """Return the pause Gemini asks for in the body of an error."""
-    delay = re.search(r'"retryDelay":\s*"(\d+(?:\.\d+)?)s"', said)
-    return float(delay[1]) if delay else None
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text) if text is not None else None
-    except ValueError:
-        return None
-    return None if number is None else max(0.0, number)
-
-
-def _seconds_until(http_date: str) -> float | None:
-    try:
-        when = parsedate_to_datetime(http_date)
-    except ValueError:
-        return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
