@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hands import Together, result
+from killed_remover import DAYS
 from scenes import DONE, RING_AGAIN, Scene, finishing, turn_claim
+from sqlalchemy import text
 
 from polos.journal.children import cancel_run
 from polos.journal.ends import Ending, finish_run
 from polos.journal.recovery import put_back_turns
+from polos.journal.retention import remove_tree
 from polos.journal.runs import Claim
 from polos.journal.spending import Spent, count_late
-from polos.journal.statements import Unit
+from polos.journal.statements import Part, Statement, Unit
 from polos.journal.states import RunStatus, StepStatus
 from polos.journal.steps import Outcome
 from polos.journal.turns import TurnClaim, complete_turn, hand_back_turn, retry_turn
@@ -211,3 +218,67 @@ def test_usage_is_summed_up_by_day_agent_model_and_session(scene: Scene, run: Cl
     journal = scene.database.connect()
     assert read_usage(journal, UsageQuery("other")) == []
     journal.close()
+
+
+# -- what outlives the turns
+
+
+def aged(scene: Scene, run: Claim, days: int) -> None:
+    """Let everything of a run have happened so many days ago."""
+    for table, columns, key in (
+        ("run", ("created_at", "finished_at"), "id"),
+        ("step", ("finished_at",), "run_id"),
+    ):
+        moved = ", ".join(f"{name} = {name} - {days * 86_400}" for name in columns)
+        statement = Statement(text(f"UPDATE {table} SET {moved} WHERE {key} = :run"))
+        scene.do(Unit((Part(statement, {"run": run.id}),), ()))
+
+
+def ended_days_ago(scene: Scene, days: int, *spent: Spent) -> Claim:
+    run = scene.running("a", kind="agent", name="writer", session_id="s-1")
+    for number, used in enumerate(spent):
+        assert scene.do(completion(scene.turn(run, f"$turn:{number}", worker="b"), used))
+    assert scene.do(finishing(run))
+    aged(scene, run, days)
+    return run
+
+
+def removal(run: Claim) -> Unit:
+    return remove_tree(run.id, project="default", topic="t", days=DAYS)
+
+
+def test_what_removed_runs_used_is_kept_by_day_agent_and_model(scene: Scene) -> None:
+    other = replace(ONE, agent="helper", model="groq/llama", unpriced_calls=1, cost=None)
+    runs = [
+        ended_days_ago(scene, 9, ONE, other),
+        ended_days_ago(scene, 9, ONE),
+        ended_days_ago(scene, 5, ONE),
+    ]
+    asked: list[dict[str, Any]] = [{"by": by} for by in (None, "day", "agent", "model")]
+    asked += [{"agent": "writer"}, {"model": "groq/llama"}, {"since_seconds": 7 * 86_400.0}]
+    before = [used(scene, **one) for one in asked]
+    assert [row["calls"] for row in before[1]] == [3, 1]
+    for run in runs:
+        assert scene.do(removal(run))
+        assert scene.do(removal(run)) == []
+
+    assert [used(scene, **one) for one in asked] == before
+    assert used(scene, session="s-1") == []
+    [unknown] = used(scene, by="session")
+    assert (unknown["of"], unknown["calls"], unknown["cost"]) == (None, 4, 0.75)
+
+
+@pytest.mark.timeout(60)
+def test_a_remover_killed_before_its_commit_has_kept_nothing_twice(scene: Scene) -> None:
+    run = ended_days_ago(scene, 9, ONE, ONE)
+    url = scene.database.url.render_as_string(hide_password=False)
+    program = Path(__file__).with_name("killed_remover.py")
+    killed = subprocess.run([sys.executable, str(program), url, run.id], timeout=50, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert used(scene)[0]["calls"] == 2
+    assert scene.steps(run.id)
+
+    assert scene.do(removal(run))
+    assert not scene.steps(run.id)
+    [total] = used(scene)
+    assert (total["calls"], total["input_tokens"], total["cost"]) == (2, 20, 0.5)
