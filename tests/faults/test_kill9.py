@@ -75,8 +75,9 @@ def _without_usage(output: str) -> str:
 
 
 def _plain(text: str | None) -> str | None:
-    """Return a value without the name of the case in it."""
-    return text and re.sub(r'"tool-[a-z0-9-]+"', '"tool"', text)
+    """Return a value without the names of the case and its session in it."""
+    plain = text and re.sub(r'"(agent-)?(tool|turn)-[a-z0-9-]+"', '"named"', text)
+    return plain and re.sub(r'"session_id":"[^"]+"', '"session_id":"its own"', plain)
 
 
 def _recorded_effects_did_not_run_again(report: Report, case: Case) -> None:

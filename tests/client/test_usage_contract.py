@@ -1,0 +1,153 @@
+"""What model calls used, the same straight from the journal and over HTTP."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sites import Site
+
+from polos import PolosClient
+from polos.journal.creating import create_run
+from polos.journal.database import Connection, Database
+from polos.journal.ends import Ending, finish_run
+from polos.journal.runs import Claim, NewRun, claim_from, claim_run
+from polos.journal.spending import Spent
+from polos.journal.statements import Unit
+from polos.journal.states import RunStatus, StepStatus
+from polos.journal.steps import Outcome, schedule_turn
+from polos.journal.turns import TurnClaim, claim_turn, complete_turn
+
+pytestmark = pytest.mark.timeout(60)
+WORKER = "nobody"
+
+
+class Spender:
+    """Writes runs of agents that made one model call each, in a deployment that nobody serves."""
+
+    def __init__(self, journal: Connection) -> None:
+        self._journal = journal
+        self._word = f"usage-{time.time_ns()}"
+        self.session = f"{self._word}-session"
+
+    def run(self, agent: str, model: str, cost: float | None) -> str:
+        run = self._claimed(f"{self._word}-{agent}")
+        [row] = self._do(claim_turn(run.id, "$turn:1", WORKER, project="default", deployment=self._word))
+        outcome = Outcome(StepStatus.COMPLETED, output=json.dumps({"content": "yes"}))
+        spent = Spent(run.name, model, 1, int(cost is None), 90, 10, 40, cost)
+        turn = TurnClaim(*row)
+        self._do(complete_turn(turn, WORKER, outcome, root_id=run.id, ring_again=60.0, spent=spent))
+        self._do(finish_run(run.id, run.attempt, Ending(RunStatus.COMPLETED), root_id=run.id))
+        return run.id
+
+    def agent(self, name: str) -> str:
+        return f"{self._word}-{name}"
+
+    def _claimed(self, name: str) -> Claim:
+        place = {"project": "default", "deployment": self._word}
+        run_id = f"{name}-{time.time_ns()}"
+        new = NewRun(
+            id=run_id,
+            kind="agent",
+            name=name,
+            queue=name,
+            route="polos",
+            root_id=run_id,
+            root_name=name,
+            session_id=self.session,
+            **place,
+        )
+        self._do(create_run(new, ring_again=600.0))
+        [row] = self._do(claim_run(run_id, WORKER, **place))
+        run = claim_from(row)
+        turn = schedule_turn(run.id, 1, "$turn:1", position=0, input_text="{}", ring_again=600.0)
+        self._do(turn)
+        return run
+
+    def _do(self, unit: Unit) -> list[tuple[object, ...]]:
+        [rows] = self._journal.commit([unit])
+        assert rows
+        return rows
+
+
+@pytest.fixture
+def spender(site: Site) -> Spender:
+    url = site.settings.database_url or f"sqlite:///{site.folder.home}/polos.db"
+    return Spender(Database(url).connect())
+
+
+async def test_usage_is_summed_up_and_narrowed(site_client: PolosClient, spender: Spender) -> None:
+    spender.run("a", "openai/gpt-4o", 0.25)
+    run_id = spender.run("a", "groq/llama", None)
+    spender.run("b", "openai/gpt-4o", 0.5)
+
+    report = await site_client.usage("agent", session=spender.session)
+    assert [(row.of, row.calls, row.cost) for row in report.rows] == [
+        (spender.agent("a"), 2, 0.25),
+        (spender.agent("b"), 1, 0.5),
+    ]
+    total = report.total
+    assert (total.calls, total.unpriced_calls, total.cost) == (3, 1, 0.75)
+    assert (total.input_tokens, total.output_tokens, total.total_tokens, total.cached_tokens) == (
+        270,
+        30,
+        300,
+        120,
+    )
+    by_model = await site_client.usage("model", session=spender.session)
+    assert [row.of for row in by_model.rows] == ["groq/llama", "openai/gpt-4o"]
+    by_day = await site_client.usage("day", session=spender.session)
+    assert [row.of for row in by_day.rows] == [datetime.now(UTC).date().isoformat()]
+    of_run = await site_client.usage(run_id=run_id)
+    assert (of_run.total.calls, of_run.total.cost, of_run.rows) == (1, None, [])
+    of_agent = await site_client.usage("session", agent=spender.agent("b"))
+    assert [row.of for row in of_agent.rows] == [spender.session]
+    priced = await site_client.usage(model="groq/llama", session=spender.session)
+    assert priced.total.unpriced_calls == 1
+
+
+async def test_usage_has_times(site_client: PolosClient, spender: Spender) -> None:
+    spender.run("a", "openai/gpt-4o", 0.25)
+    now = datetime.now(UTC)
+    asked = [
+        (1, {"since": timedelta(hours=1)}),
+        (1, {"since": now - timedelta(hours=1), "until": now + timedelta(hours=1)}),
+        (0, {"since": now + timedelta(hours=1)}),
+        (0, {"until": (now - timedelta(hours=1)).replace(tzinfo=None)}),
+    ]
+    for calls, times in asked:
+        report = await site_client.usage(session=spender.session, **times)  # type: ignore[arg-type]
+        assert report.total.calls == calls
+
+
+async def test_the_record_of_a_run_tells_its_cost(site_client: PolosClient, spender: Spender) -> None:
+    record = await site_client.get_execution(spender.run("a", "openai/gpt-4o", 0.25))
+    assert record["usage"] == {
+        "input_tokens": 90,
+        "output_tokens": 10,
+        "total_tokens": 100,
+        "cached_tokens": 40,
+        "calls": 1,
+        "unpriced_calls": 0,
+        "cost": 0.25,
+    }
+
+
+async def test_other_projects_see_nothing_of_it(site: Site, way: str, spender: Spender) -> None:
+    spender.run("a", "openai/gpt-4o", 0.25)
+    async with site.client(way, project_id="usage-of-nobody") as client:
+        assert (await client.usage("session")).total.calls == 0
+
+
+async def test_an_unknown_group_is_refused(client: PolosClient) -> None:
+    with pytest.raises(ValueError, match="day, agent, model, session"):
+        await client.usage("week")
+
+
+def test_sync_clients_ask_too(site: Site, way: str, spender: Spender) -> None:
+    spender.run("a", "openai/gpt-4o", 0.25)
+    client = site.client(way)
+    with client.sync as sync:
+        assert sync.usage(session=spender.session).total.cost == 0.25
