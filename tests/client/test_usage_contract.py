@@ -13,15 +13,14 @@ from polos import PolosClient
 from polos.journal.creating import create_run
 from polos.journal.database import Connection, Database
 from polos.journal.ends import Ending, finish_run
-from polos.journal.runs import Claim, NewRun, claim_from, claim_run
+from polos.journal.runs import NewRun, claim_run
 from polos.journal.spending import Spent
-from polos.journal.statements import Unit
 from polos.journal.states import RunStatus, StepStatus
 from polos.journal.steps import Outcome, schedule_turn
 from polos.journal.turns import TurnClaim, claim_turn, complete_turn
 
 pytestmark = pytest.mark.timeout(60)
-WORKER = "nobody"
+WORKER, TURN = "nobody", "$turn:1"
 
 
 class Spender:
@@ -33,20 +32,8 @@ class Spender:
         self.session = f"{self._word}-session"
 
     def run(self, agent: str, model: str, cost: float | None) -> str:
-        run = self._claimed(f"{self._word}-{agent}")
-        [row] = self._do(claim_turn(run.id, "$turn:1", WORKER, project="default", deployment=self._word))
-        outcome = Outcome(StepStatus.COMPLETED, output=json.dumps({"content": "yes"}))
-        spent = Spent(run.name, model, 1, int(cost is None), 90, 10, 40, cost)
-        turn = TurnClaim(*row)
-        self._do(complete_turn(turn, WORKER, outcome, root_id=run.id, ring_again=60.0, spent=spent))
-        self._do(finish_run(run.id, run.attempt, Ending(RunStatus.COMPLETED), root_id=run.id))
-        return run.id
-
-    def agent(self, name: str) -> str:
-        return f"{self._word}-{name}"
-
-    def _claimed(self, name: str) -> Claim:
-        place = {"project": "default", "deployment": self._word}
+        """Write a run in one transaction: sweepers put back what they see that no worker owns."""
+        name, place = self.agent(agent), {"project": "default", "deployment": self._word}
         run_id = f"{name}-{time.time_ns()}"
         new = NewRun(
             id=run_id,
@@ -59,17 +46,24 @@ class Spender:
             session_id=self.session,
             **place,
         )
-        self._do(create_run(new, ring_again=600.0))
-        [row] = self._do(claim_run(run_id, WORKER, **place))
-        run = claim_from(row)
-        turn = schedule_turn(run.id, 1, "$turn:1", position=0, input_text="{}", ring_again=600.0)
-        self._do(turn)
-        return run
+        outcome = Outcome(StepStatus.COMPLETED, output=json.dumps({"content": "yes"}))
+        spent = Spent(name, model, 1, int(cost is None), 90, 10, 40, cost)
+        turn = TurnClaim(run_id, TURN, 1, 1, 0, 0, None)
+        answers = self._journal.commit(
+            [
+                create_run(new, ring_again=600.0),
+                claim_run(run_id, WORKER, **place),
+                schedule_turn(run_id, 1, TURN, position=0, input_text="{}", ring_again=600.0),
+                claim_turn(run_id, TURN, WORKER, **place),
+                complete_turn(turn, WORKER, outcome, root_id=run_id, ring_again=60.0, spent=spent),
+                finish_run(run_id, 1, Ending(RunStatus.COMPLETED), root_id=run_id),
+            ]
+        )
+        assert all(answers)
+        return run_id
 
-    def _do(self, unit: Unit) -> list[tuple[object, ...]]:
-        [rows] = self._journal.commit([unit])
-        assert rows
-        return rows
+    def agent(self, name: str) -> str:
+        return f"{self._word}-{name}"
 
 
 @pytest.fixture
