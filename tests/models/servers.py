@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -76,6 +76,11 @@ class ModelServer:
         """Fail unless llmock finds nothing wrong with how its faults were met since the last reset."""
         judge(self.requests).assert_ok(strict=True)
 
+    def paces(self, milliseconds: int) -> None:
+        """Stream so slowly, until `reset`: a client that hangs up is noticed."""
+        state = self._server.state
+        state.stream_chaos = replace(state.stream_chaos, chunk_delay_ms=milliseconds)
+
     @property
     def requests(self) -> list[Any]:
         """Requests so far, oldest first: `.path`, `.model`, `.status`, `.body`, `.fault`."""
@@ -83,6 +88,7 @@ class ModelServer:
 
     def reset(self) -> None:
         self._server.state.reset()
+        self.paces(0)
 
 
 @contextmanager
