@@ -32,9 +32,25 @@ def _note(block: Item) -> str:
 def _each_block(content: Any, convert: Callable[[Item], Item]) -> Any:
     if not isinstance(content, list):
         return content
-    return [
-        convert({"type": "text", "text": block} if isinstance(block, str) else block) for block in content
-    ]
+    return [_converted(block, convert) for block in content]
+
+
+def _converted(block: Any, convert: Callable[[Item], Item]) -> Item:
+    """Return one block of a message in another style.
+
+    Raises:
+        ValueError: It is none, or lacks what its type says it has.
+    """
+    if isinstance(block, str):
+        block = {"type": "text", "text": block}
+    if not isinstance(block, dict):
+        raise ValueError(f"A content block must be a text or an object with a type, not {block!r:.100}")
+    try:
+        return convert(block)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"A content block of type {block.get('type')!r} is not complete ({error!r}): {block!r:.200}"
+        ) from error
 
 
 def _chat_block(block: Item) -> Item:

@@ -125,13 +125,25 @@ def _add_reasoning(messages: list[Item], item: Item, *, with_reasoning: bool) ->
 
 
 def _add_message(messages: list[Item], item: Item) -> None:
-    if item.get("role") != "assistant":
+    if _role(item) != "assistant":
         messages.append({"role": item["role"], "content": chat_content(item.get("content"))})
         return
     message = _assistant(messages)
     message["content"] = _joined(message["content"], chat_content(item.get("content")))
     if fields := item.get("provider_specific_fields"):
         message["provider_specific_fields"] = fields
+
+
+def _role(item: Item) -> str:
+    """Return who said a message.
+
+    Raises:
+        ValueError: It does not say.
+    """
+    role = item.get("role")
+    if not isinstance(role, str) or not role:
+        raise ValueError(f"A message must have a role, such as 'user': {item!r:.200}")
+    return role
 
 
 def _joined(before: Any, content: Any) -> Any:
@@ -181,9 +193,7 @@ def _responses_item(item: Item) -> Item | None:
         case "reasoning":
             return None if item.keys() & {"thinking_blocks", "reasoning_content"} else item
         case "message":
-            return {
-                "role": item["role"],
-                "content": responses_content(item.get("content"), role=item["role"]),
-            }
+            role = _role(item)
+            return {"role": role, "content": responses_content(item.get("content"), role=role)}
         case _:
             return item

@@ -108,6 +108,30 @@ def test_a_file_in_any_style_reaches_both_apis(block: dict[str, Any]) -> None:
     assert responses_input(items)[0]["content"] == [{"type": "input_file", **file}]
 
 
+@pytest.mark.parametrize(
+    ("block", "says"),
+    [
+        ({"type": "image_url"}, "'image_url' is not complete"),
+        ({"type": "image", "source": {"type": "base64"}}, "'image' is not complete"),
+        (7, "must be a text or an object"),
+        (None, "must be a text or an object"),
+    ],
+)
+def test_a_block_that_is_none_says_what_it_lacks(block: Any, says: str) -> None:
+    items = [{"role": "user", "content": [block]}]
+    with pytest.raises(ValueError, match=says):
+        chat_messages(items)
+    with pytest.raises(ValueError, match=says):
+        responses_input(items)
+
+
+def test_a_message_without_a_role_is_named() -> None:
+    with pytest.raises(ValueError, match="must have a role"):
+        chat_messages([{"content": "x"}])
+    with pytest.raises(ValueError, match="must have a role"):
+        responses_input([{"content": "x"}])
+
+
 def test_an_assistants_blocks_are_output_text_in_responses() -> None:
     items = [{"role": "assistant", "content": [{"type": "text", "text": "hi"}]}]
     assert responses_input(items)[0]["content"] == [{"type": "output_text", "text": "hi"}]
