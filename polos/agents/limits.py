@@ -74,7 +74,7 @@ async def _problem(runtime: Runtime, budgets: Sequence[Budget], project: str) ->
 
 
 async def _used(runtime: Runtime, budget: Budget, project: str) -> Used:
-    if budget.limits.scope == "session":
+    if budget.counts_session:
         session = budget.session_id
         [row] = await runtime.journal.read(READ_USED_IN_SESSION, project=project, session=session)
     else:
@@ -114,7 +114,7 @@ def _seconds(elapsed: float) -> str:
 
 
 def _subject(budget: Budget) -> str:
-    if budget.limits.scope == "session":
+    if budget.counts_session:
         return f"session {budget.session_id}"
     return f"run {budget.run_id} with all runs below it"
 

@@ -28,7 +28,7 @@ class UsageLimits(BaseModel):
         max_requests: Model calls.
         deadline_seconds: Since the run was created, whatever it waited for; a model call is broken off then.
         scope: ``run`` counts the run with all runs below it, ``session`` all runs of its session that are
-            still kept.
+            still kept; a run without a session is counted as ``run``.
 
     Raises:
         ValueError: An amount is not above 0, none is given, or the scope is unknown.
@@ -61,6 +61,11 @@ class Budget:
     run_id: str
     session_id: str | None
     since: float
+
+    @property
+    def counts_session(self) -> bool:
+        """Whether a session is counted: a run without one is all there is of it."""
+        return self.limits.scope == "session" and self.session_id is not None
 
 
 def check_usage_limits(what: str, given: UsageLimits | Mapping[str, Any] | None) -> UsageLimits | None:

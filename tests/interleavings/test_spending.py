@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from hands import Together, result
 from killed_remover import DAYS
@@ -282,3 +285,19 @@ def test_a_remover_killed_before_its_commit_has_kept_nothing_twice(scene: Scene)
     assert not scene.steps(run.id)
     [total] = used(scene)
     assert (total["calls"], total["input_tokens"], total["cost"]) == (2, 20, 0.5)
+
+
+def test_a_session_is_counted_along_its_index(scene: Scene, run: Claim) -> None:
+    """Whatever else the journal holds."""
+    text_of = READ_USED_IN_SESSION.compiled(scene.database.dialect)
+    bound = text_of.bind({"project": "default", "session": "s-1"})
+    if scene.database.is_sqlite:
+        with closing(sqlite3.connect(scene.database.path)) as connection:
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {text_of.text}", bound).fetchall()
+    else:
+        with psycopg.connect(scene.database.conninfo) as connection:
+            connection.execute("SET enable_seqscan = off")
+            plan = connection.execute(f"EXPLAIN {text_of.text}", bound).fetchall()
+    lines = [str(row) for row in plan]
+    assert sum("run_session" in line for line in lines) == 2
+    assert not [line for line in lines if "SCAN run" in line or "Seq Scan" in line]
