@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -22,8 +23,11 @@ from polos.journal.states import StepStatus
 from polos.journal.steps import StepRow, record_step
 from polos.journal.suspends import READ_ANSWERED, READ_WAITS, resume_by_step, suspend
 from polos.journal.waits import DueWait
+from polos.records import api_time
 from polos.step_names import shown, user_key
 from polos.waits import Answer
+
+LATEST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()  # that can be written
 
 
 async def wait_for_answer(
@@ -138,10 +142,23 @@ def _question(
     given = serialization.to_data(data.model_dump(mode="json") if isinstance(data, BaseModel) else data)
     asked = given if isinstance(given, dict) else {"value": given}
     return {
-        **asked,
+        **_dated(runtime, asked, timeout_seconds),
         "_approval_url": _address(runtime, claim, shown(name), timeout_seconds),
         "_metadata": event_data.metadata(claim.id, claim.name),
     }
+
+
+def _dated(runtime: Runtime, asked: dict[str, Any], timeout_seconds: float | None) -> dict[str, Any]:
+    """Return a question whose form says until when it may be answered, unless it says so already."""
+    form = asked.get("_form")
+    if (
+        timeout_seconds is None
+        or not isinstance(form, dict)
+        or not {"expires_at", "expiresAt"}.isdisjoint(form)
+    ):
+        return asked
+    expires_at = api_time(min(runtime.clock.time() + timeout_seconds, LATEST))
+    return {**asked, "_form": {**form, "expires_at": expires_at}}
 
 
 def _address(runtime: Runtime, claim: Claim, step_key: str, timeout_seconds: float | None) -> str:

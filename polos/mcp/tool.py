@@ -21,7 +21,9 @@ class MCPTool(Tool):
 
     def _is_found_by_id(self) -> bool:
         found = get_workflow(self.id)  # made anew each time
-        return isinstance(found, MCPTool) and found.server is self.server
+        if not isinstance(found, MCPTool) or found.server is not self.server:
+            return False
+        return (found.approval, found.approval_timeout) == (self.approval, self.approval_timeout)
 
     def get_tool_type(self) -> str:
         """Return what kind of tool this is, for listings."""

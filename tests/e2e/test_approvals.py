@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from backends import on_both
 from models.servers import ModelServer
 from pydantic import BaseModel
 
-from polos import Agent, HookContext, HookResult, Polos, Tool, WorkflowContext, tool
+from polos import Agent, HookContext, HookResult, Polos, Tool, ToolResult, WorkflowContext, tool
 from polos.errors import AnswerError, RunFailedError
 from polos.handles import ExecutionHandle
 
@@ -242,7 +243,15 @@ async def test_a_question_that_nobody_answers_in_time_rejects(polos: Polos, mode
         id="e2e-hasty", provider="openai", model="gpt-4o", tools=[pay.with_approval("always", timeout=0.2)]
     )
     calls_pay(model)
-    [found] = (await hasty.run(polos, "Pay.")).tool_results
+    handle = await hasty.invoke(polos, {"input": "Pay."})
+    async for event in polos.follow(handle.id):
+        if event.event_type.startswith("suspend_"):
+            assert datetime.fromisoformat(event.data["_form"]["expires_at"]) < datetime.now(UTC) + timedelta(
+                1
+            )
+            expired = Asked(polos, handle, event.event_type.removeprefix("suspend_"), event.data)
+    await expired.answer({"approved": True})  # too late
+    found = ToolResult.model_validate(await expired.tool_result())
     assert found.error == "Tool 'e2e_pay' was not run: nobody approved it within 0.2 seconds"
     assert paid == []
 

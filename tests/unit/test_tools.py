@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, Field
 
-from polos import registry
+from polos import MCPServer, registry
 from polos.errors import ConfigurationError
 from polos.tools.tool import Tool, tool
 from polos.workflows import Workflow, get_workflow
@@ -119,6 +119,14 @@ async def test_a_tool_that_is_not_found_under_its_id_is_not_started_by_itself():
             await one.invoke(client)
     assert client.calls == []
     await t.invoke(client)
+
+
+def test_a_copy_of_a_servers_tool_is_not_started_by_itself_either():
+    MCPServer("desk", command=["true"])
+    hello = get_workflow("desk.hello")
+    assert hello.check_payload({}) == {}
+    with pytest.raises(ConfigurationError, match=r"tool 'desk\.hello' cannot be started by itself"):
+        hello.with_approval("always").check_payload({})
 
 
 @pytest.mark.parametrize("approval", [lambda ctx: True, lambda a, b, c: True])
