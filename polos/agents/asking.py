@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from polos import event_data
 from polos.agents import limits
 from polos.agents.attempts import is_overflow
 from polos.agents.conversation import Conversation, input_alone
@@ -135,5 +136,6 @@ async def _schedule(loop: Loop, name: str, position: int, given: str) -> None:
     )
     execution.scheduled(seq)
     faultpoint("before_ring", f"turn {agent_id}")
-    telling.turn_scheduled(runtime, execution, name, streamed=execution.streams)
+    streamed = execution.streams and event_data.turn_number(name) is not None  # as it is told at its end
+    telling.turn_scheduled(runtime, execution, name, streamed=streamed)
     runtime.ring_turn(execution.run_id, name, agent_id, claim.route, claim.deployment)

@@ -79,6 +79,9 @@ def _plain(text: str | None) -> str | None:
     plain = text and re.sub(r'"(agent-)?(tool|turn)-[a-z0-9-]+"', '"named"', text)
     return plain and re.sub(r'"session_id":"[^"]+"', '"session_id":"its own"', plain)
 
+    """Return a value without the name of the case in it."""
+    return text and re.sub(r'"(tool|agent)-[a-z0-9-]+"', r'"\1"', text)
+
 
 def _recorded_effects_did_not_run_again(report: Report, case: Case) -> None:
     began = Counter(entry.name for entry in report.ledger if entry.phase == "start")
