@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +105,13 @@ def test_an_order_is_charged_once(server: ModelServer, home: Path, folder: Path)
     assert printed[0] == "*** charged ada 250.00"
     assert printed[1].startswith("*** mail to ada")
     assert printed[2:] == ["completed completed"]
+
+
+def test_a_run_ends_when_its_budget_is_spent(server: ModelServer, home: Path, folder: Path) -> None:
+    for number in range(9):
+        server.calls(("search", {"query": f"owls {number}"}))
+    printed = run("budget.py", folder, environment(server, home)).splitlines()
+    calls = len(server.requests)
+    assert "The usage limit max_cost=0.0005 of run" in printed[0], printed
+    assert re.search(rf"is used up: \$0\.000[5-9]\d\d in {calls} model calls\.", printed[0]), printed
+    assert printed[1].startswith(f"openai/gpt-4o: {calls} calls, ")
