@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, case, delete, exists, select, update
+from sqlalchemy import bindparam, case, delete, exists, null, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.creating import has_limits
@@ -170,6 +170,10 @@ _REOPEN = Statement(
         status=case((S.kind == "turn", StepStatus.SCHEDULED.value), else_=StepStatus.RUNNING.value),
         ring_at=case((S.kind == "turn", now()), (S.kind == "timer", S.not_before), else_=None),
         tries=case((S.kind == "turn", 0), else_=S.tries),
+        # Attempts, and the models that are asked in them, are counted anew.
+        failures=case((S.kind == "turn", null()), else_=S.failures),
+        not_before=case((S.kind == "turn", null()), else_=S.not_before),
+        ticket=null(),
         **dict.fromkeys(("seq", "event", "owner", "output", "output_schema", "error", "finished_at")),
     )
 )

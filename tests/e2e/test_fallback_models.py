@@ -94,6 +94,7 @@ async def test_who_answered_is_told_in_the_event_of_the_turn(polos: Polos, model
     model.script(_down("openai", 400, 1), Reply("hello", match=Match(provider="anthropic")))
     stream = await agent.stream(polos, "hi")
     ends = [event.data async for event in stream.events if event.event_type == "step_finish"]
+    ends = [end for end in ends if end["step_key"].startswith("llm_")]
     assert [(end["data"]["result"]["provider"], end["data"]["result"]["content"]) for end in ends] == [
         ("anthropic", "hello")
     ]
@@ -108,6 +109,19 @@ async def test_when_all_are_down_each_is_named_with_its_last_error(polos: Polos,
     for words in ("openai model 'gpt-4o': HTTP 500", "anthropic model", "gemini model", "after 2 attempts"):
         assert words in text
     assert [call.provider for call in model.requests] == ["openai"] * 2 + ["anthropic"] + ["gemini"] * 2
+
+
+@on_both
+async def test_a_run_that_a_person_retries_begins_with_the_agents_own_model(
+    polos: Polos, model: ModelServer
+) -> None:
+    model.script(_down("openai", 401, 1), _down("anthropic", 401, 1), _down("gemini", 401, 1))
+    model.says("hello again")
+    handle = await agent.invoke(polos, {"input": "hi"})
+    assert (await polos.wait(handle.id))["status"] == "failed"
+    await polos.retry(handle.id)
+    assert (await polos.wait(handle.id))["result"]["result"] == "hello again"
+    assert [call.provider for call in model.requests] == ["openai", "anthropic", "gemini", "openai"]
 
 
 async def _turns(polos: Polos, run_id: str) -> list[dict[str, Any]]:

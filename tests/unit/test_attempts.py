@@ -11,8 +11,9 @@ from polos import Agent, FallbackModel
 from polos.agents.attempts import failures_of, judge, model_number
 from polos.agents.conversation import Asked
 from polos.agents.fallbacks import ModelPolicy
-from polos.agents.model_calls import ModelCall, for_model
+from polos.agents.model_calls import ModelCall, for_model, prepare_call
 from polos.errors import MissingCredentialError, ModelError, ModelErrorKind
+from polos.journal.turns import TurnClaim
 from polos.models.portable import portable_items
 from polos.models.request import ModelRequest
 from polos.settings import Settings
@@ -188,3 +189,35 @@ def test_a_fallback_model_is_checked_when_it_is_made() -> None:
         FallbackModel(provider="openai", model="")
     with pytest.raises(TypeError, match="must be dicts"):
         FallbackModel(provider="openai", model="gpt", tools=["web"])  # type: ignore[list-item]
+
+
+# -- the time a call gets
+
+
+def _prepared(agent: Agent, run: dict[str, Any]) -> ModelRequest:
+    claim = TurnClaim("run", "$turn:1", 1, 1, 0, 0, None)
+    known = {"id": "run", "session_id": None, "input": "{}", "usage_limits": None, "created_at": 900.0}
+    row = {**known, **run}
+    return prepare_call(claim, agent, Asked(), row, Settings(), now=1000.0).request
+
+
+@pytest.mark.parametrize(
+    ("given", "run", "seconds"),
+    [
+        ({}, {"run_timeout_seconds": None}, 600.0),
+        ({"model_timeout_seconds": 7}, {"run_timeout_seconds": None}, 7.0),
+        ({}, {"run_timeout_seconds": 100.0, "running_seconds": 30.0, "claimed_at": 990.0}, 60.0),
+        ({}, {"run_timeout_seconds": 100.0, "running_seconds": 30.0, "claimed_at": None}, 70.0),
+        ({}, {"run_timeout_seconds": 100.0, "running_seconds": 99.9, "claimed_at": 900.0}, 1.0),
+    ],
+)
+def test_a_call_gets_no_more_time_than_its_run_has_left(
+    given: dict[str, Any], run: dict[str, Any], seconds: float
+) -> None:
+    agent = Agent(id="policy-time", provider="openai", model="gpt", **given)
+    assert _prepared(agent, run).timeout_seconds == pytest.approx(seconds)
+
+
+def test_an_agents_silence_comes_before_the_setting() -> None:
+    agent = Agent(id="policy-silence", provider="openai", model="gpt", chunk_timeout_seconds=3)
+    assert _prepared(agent, {"run_timeout_seconds": None}).chunk_timeout_seconds == 3
