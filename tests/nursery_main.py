@@ -27,6 +27,8 @@ from contextlib import suppress
 from typing import Any
 
 SLOW = (
+    "alembic.command",
+    "alembic.runtime.migration",
     "celery.__main__",
     "celery.apps.worker",
     "celery.bin.celery",

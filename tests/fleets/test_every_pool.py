@@ -13,14 +13,8 @@ from scripts import wait_until
 from worker_fleet import Fleet
 
 pytestmark = pytest.mark.timeout(180)
-# What differs between pools is not the database: each database meets one that parks at once.
-POOLS_AND_DATABASES = [
-    ("asyncio", "sqlite"),
-    ("asyncio", "postgresql"),
-    ("prefork", "postgresql"),
-    ("threads", "sqlite"),
-    ("solo", "postgresql"),
-]
+POOLS = ("asyncio", "prefork", "threads", "solo")
+POOLS_AND_DATABASES = [(pool, database) for pool in POOLS for database in ("sqlite", "postgresql")]
 TREES = 15
 
 

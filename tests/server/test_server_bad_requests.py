@@ -7,16 +7,6 @@ from typing import Any
 
 import httpx
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, Phase, given
-from hypothesis import settings as hypothesis_settings
-from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 from stand import API, Stand
 
 from polos.server import create_app
@@ -166,9 +156,9 @@ CHECKED = [
     (mode, method.upper(), path)
     for path, operations in DOCUMENT["paths"].items()
     for method, operation in operations.items()
-    for mode in GenerationMode
+    for mode in ("positive", "negative")
     if not path.endswith("/events/stream")
-    if mode is GenerationMode.POSITIVE or operation.keys() & {"parameters", "requestBody"}
+    if mode == "positive" or operation.keys() & {"parameters", "requestBody"}
 ]
 CASES = 6
 
@@ -181,12 +171,20 @@ def test_the_document_is_served_to_everybody(server: Stand) -> None:
 
 @pytest.mark.parametrize(("mode", "method", "path"), CHECKED)
 def test_no_request_breaks_the_server(
-    server: Stand, mode: GenerationMode, method: str, path: str, admin_key: str
+    server: Stand, mode: str, method: str, path: str, admin_key: str
 ) -> None:
     """schemathesis makes requests that fit the document, and some that do not."""
+    # Here, for it takes a second to import, in each process of the tests.
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given
+    from hypothesis import settings as hypothesis_settings
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks
+
     document = schemathesis.openapi.from_dict(DOCUMENT)
-    document.config.generation.update(modes=[mode])
-    strategy = document[path][method].as_strategy(generation_mode=mode)
+    generation = schemathesis.GenerationMode(mode)
+    document.config.generation.update(modes=[generation])
+    strategy = document[path][method].as_strategy(generation_mode=generation)
 
     @hypothesis_settings(
         max_examples=CASES,
@@ -204,9 +202,9 @@ def test_no_request_breaks_the_server(
             headers={"Authorization": f"Bearer {admin_key}"},
             checks=[
                 not_a_server_error,
-                status_code_conformance,
-                content_type_conformance,
-                response_schema_conformance,
+                checks.status_code_conformance,
+                checks.content_type_conformance,
+                checks.response_schema_conformance,
             ],
         )
 
