@@ -344,6 +344,7 @@ class ClientBackend(Forked):
             ring_again=self._settings.ring_again_seconds,
             run_id=run_id,
             answered_by=answered_by,
+            at=self._clock.time(),
         )
         if answered is not None and answered.woken is not None:
             self._ring_woken([answered.woken])

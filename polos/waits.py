@@ -101,11 +101,12 @@ def answer_wait(
     ring_again: float,
     run_id: str | None = None,
     answered_by: str | None = None,
+    at: float | None = None,
 ) -> Answered | None:
     """Answer what waits under a key in the tree of `run`; None when that comes too late.
 
     Of several, the one of `run_id`, else of `run` if that is no root, else the oldest. An answer to what
-    nobody has asked yet is kept for the first that asks.
+    nobody has asked yet is kept for the first that asks. `at`: the time, by default that of this machine.
 
     Raises:
         AnswerError: It does not fit the form of the question.
@@ -116,7 +117,7 @@ def answer_wait(
     waits = [row for row in journal.read(READ_WAITS, {"root": run["root_id"]}) if row[1] == name]
     chosen, asked = next(((row[0], row[2]) for row in waits if only in {None, row[0]}), (None, None))
     answer = Answer.of(
-        run, step_key, data, asked=asked, answered_by=answered_by, max_value_bytes=max_value_bytes
+        run, step_key, data, asked=asked, answered_by=answered_by, max_value_bytes=max_value_bytes, at=at
     )
     [rows] = journal.commit([resume(chosen, name, **answer.columns(), ring_again=ring_again, only=only)])
     if not rows:
@@ -144,6 +145,7 @@ class Answer:
         max_value_bytes: int,
         asked: str | None = None,
         answered_by: str | None = None,
+        at: float | None = None,
     ) -> Answer:
         """Return the answer to a key in the tree of `run`; `asked`: the question, JSON text.
 
@@ -159,11 +161,12 @@ class Answer:
         topic = event_data.topic_of(run["root_name"], run["root_id"])
         kind = event_data.resume_type(shown(user_key(step_key)))
         limit: dict[str, Any] = {"limit_bytes": max_value_bytes, "what": f"answer to {step_key!r}"}
+        now = time.time() if at is None else at
         return cls(
             {"project": run["project"], "root": run["root_id"], "topic": topic},
             (kind, answer),
             serialization.dumps(answer, **limit),
-            serialization.dumps(_envelope(topic, kind, answer, by), **limit),
+            serialization.dumps(_envelope(topic, kind, answer, by, now), **limit),
         )
 
     def columns(self) -> dict[str, Any]:
@@ -213,9 +216,8 @@ def hand_over_all(
     return [(each.run_id, Woken(*rows[0])) for each, rows in zip(met, answers, strict=True) if rows]
 
 
-def _envelope(topic: str, kind: str, answer: dict[str, Any], by: object) -> dict[str, Any]:
+def _envelope(topic: str, kind: str, answer: dict[str, Any], by: object, now: float) -> dict[str, Any]:
     """Return what `ctx.step.suspend` returns: the answer as the event that gave it."""
-    now = time.time()
     event = {
         "id": str(uuid.uuid4()),
         "sequence_id": Position.at(now).sequence_id,

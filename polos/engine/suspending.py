@@ -106,7 +106,8 @@ async def answer_once(
         waiting, asked = next(found, (None, None))
         try:
             limit = runtime.settings.max_value_bytes
-            answer = Answer.of(run, step_key, given, asked=asked, max_value_bytes=limit)
+            now = runtime.clock.time()
+            answer = Answer.of(run, step_key, given, asked=asked, max_value_bytes=limit, at=now)
         except AnswerError as error:
             await record_failure(runtime, execution, name, "resume", str(error), position=position)
             return

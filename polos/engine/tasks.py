@@ -59,7 +59,7 @@ def start_apart(work: Coroutine[Any, Any, Any], *, name: str | None = None) -> T
 
 def is_suspended(task: Task) -> bool:
     """Whether the task awaits something that has not happened yet."""
-    waiter = _waiter(task)
+    waiter = waiter_of(task)
     return task.done() or (waiter is not None and not waiter.done())
 
 
@@ -93,7 +93,7 @@ async def settled(tasks: set[Task]) -> None:
 
 def _is_stuck(task: Task) -> bool:
     """Whether the task awaits what wakes it directly, and that has not happened."""
-    waiter = _waiter(task)
+    waiter = waiter_of(task)
     return task.done() or (waiter is not None and _is_untouched(waiter))
 
 
@@ -107,12 +107,13 @@ def _is_untouched(waiter: asyncio.Future[Any]) -> bool:
     return children is not None and all(_is_untouched(child) for child in children)
 
 
-def _waiter(task: Task) -> asyncio.Future[Any] | None:
+def waiter_of(task: Task) -> asyncio.Future[Any] | None:
+    """Return what a suspended task awaits."""
     return getattr(task, "_fut_waiter", None)  # set by both implementations of Task; nothing public tells
 
 
 def _waits_durably(task: Task, known: set[Task], kinds: Kinds) -> bool:
-    waiter = _waiter(task)
+    waiter = waiter_of(task)
     if waiter is None or waiter.done():
         return False
     frames = list(_frames(task))

@@ -20,6 +20,7 @@ from polos.engine.tasks import (
     is_suspended,
     only_waits,
     start_apart,
+    waiter_of,
 )
 from polos.journal.allowances import JournalAllowances
 from polos.journal.database import Connection
@@ -50,7 +51,9 @@ QUIET_TURNS = 8  # loop turns without anything to do: what was on its way has ar
 QUICK_TURNS = 200  # without a pause, while things settle
 PAUSE_SECONDS = 0.001
 PATIENCE_SECONDS = 1.0  # without a write, while code awaits something of its own
-AGAIN_SECONDS = 0.02  # the same for code that has been waited for before
+AGAIN_SECONDS = 0.02  # the same for code that has been waited for before, and awaits what it did then
+STILL_TURNS = 50  # in which nothing moved, however slow the machine is
+Futures = set[asyncio.Future[Any] | None]
 PAST_SECONDS = 0.001  # beyond a moment, so that it is surely past
 
 
@@ -89,7 +92,7 @@ class MemoryWorker:
             monotonic=clock.monotonic,
         )
         self._serving: dict[Task, tuple[str, str]] = {}  # task -> run id, and the turn's name or nothing
-        self._left_alone: set[Task] = set()
+        self._left_alone: dict[Task, Futures] = {}
         self._is_ending = False
 
     # -- life
@@ -198,7 +201,7 @@ class MemoryWorker:
 
     def _served(self, task: Task) -> None:
         del self._serving[task]
-        self._left_alone.discard(task)
+        self._left_alone.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("A doorbell could not be answered", exc_info=error)
 
@@ -260,18 +263,20 @@ class MemoryWorker:
 
     async def settle(self) -> None:
         """Return when nothing can go on unless time passes, or something happens outside."""
-        quiet = turns = 0
-        written, since = -1, self.loop.time()
+        quiet = turns = still = 0
+        seen: object = None
+        since = self.loop.time()
         while quiet < QUIET_TURNS:
             turns += 1
             await asyncio.sleep(0 if turns < QUICK_TURNS else PAUSE_SECONDS)
             busy = self._busy()
             quiet = 0 if busy or self._has_work() else quiet + 1
-            units = self._runtime.journal.writer.units
-            if units != written:
-                written, since = units, self.loop.time()
-            patience = AGAIN_SECONDS if busy <= self._left_alone else PATIENCE_SECONDS
-            if busy and self.loop.time() - since > patience:
+            now_seen = (self._runtime.journal.writer.units, busy.keys())
+            still += 1
+            if now_seen != seen:
+                seen, since, still = now_seen, self.loop.time(), 0
+            patience = AGAIN_SECONDS if busy == self._left_alone else PATIENCE_SECONDS
+            if busy and still > STILL_TURNS and self.loop.time() - since > patience:
                 self._left_alone = busy
                 return
 
@@ -279,9 +284,19 @@ class MemoryWorker:
         idle = self._runtime.journal.writer.is_idle and not self._wanted.is_set()
         return not idle or self._clock.rests_seconds() <= 0
 
-    def _busy(self) -> set[Task]:
-        """Return what waits for neither journal nor clock."""
-        return {task for task, place in self._serving.items() if not self._waits(task, *place)}
+    def _busy(self) -> dict[Task, Futures]:
+        """Return what waits for neither journal nor clock, and what it is held up by."""
+        return {
+            task: self._held_by(task, *place)
+            for task, place in self._serving.items()
+            if not self._waits(task, *place)
+        }
+
+    def _held_by(self, task: Task, run_id: str, step: str) -> Futures:
+        execution = None if step else self._runtime.executions.get(run_id)
+        call = self._runtime.turns.get((run_id, step))
+        tasks = execution.tasks if execution is not None else {call or task}
+        return {waiter_of(each) for each in tasks}
 
     def _waits(self, task: Task, run_id: str, step: str) -> bool:
         if not is_suspended(task):

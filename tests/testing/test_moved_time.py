@@ -108,6 +108,25 @@ async def test_a_run_that_takes_too_long_is_ended(client: PolosClient, clock: Mo
     assert (record["status"], "timed out after 600 seconds" in record["error"]) == ("failed", True)
 
 
+@workflow(id="moved-poll")
+async def polls(ctx: WorkflowContext) -> str:
+    while not tries:
+        await asyncio.sleep(0.001)
+    return "seen"
+
+
+async def test_code_that_looks_again_and_again_does_not_hold_time_up(
+    client: PolosClient, clock: MovableClock
+) -> None:
+    tries.clear()
+    run = await polls.invoke(client)
+    await clock.advance(hours=1)
+    tries.append(1.0)
+
+    record = await client.wait(run.id, timeout_seconds=20)
+    assert record["completed_at"] >= "2030-01-01T08:30"
+
+
 tries: list[float] = []
 
 
