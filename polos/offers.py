@@ -40,13 +40,15 @@ class Offers:
         That is the given deployment, else the newest that a live worker serves it in; else this process's
         own, where its embedded worker will serve it, or the newest that is known.
         """
-        offers = self._journal.read(
-            READ_OFFERS, {"project": project, "name": name, "silence": self._settings.silence_limit_seconds}
-        )
+        offers = self._offers_of(project, name) or self._offers_of(project, family_id(name))
         fitting = [offer for offer in offers if deployment in {None, offer[0]} and kind in {None, offer[1]}]
         if fitting:
             return Placement(fitting[0][0], fitting[0][1], is_served=True)
         return Placement(deployment or self._default_deployment(project, kind), kind, is_served=False)
+
+    def _offers_of(self, project: str, name: str) -> Rows:
+        silence = self._settings.silence_limit_seconds
+        return self._journal.read(READ_OFFERS, {"project": project, "name": name, "silence": silence})
 
     def _default_deployment(self, project: str, kind: str | None) -> str:
         if kind is not None and self._settings.embedded_worker != "0":

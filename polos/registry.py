@@ -97,11 +97,16 @@ def id_or_name(id: object, func: Callable[..., Any]) -> str:
     return checked_id(func.__name__ if id is None else id)
 
 
+def is_id(text: str) -> bool:
+    """Return whether `text` is short enough for an id, and can be stored."""
+    return len(text) <= MAX_ID_CHARACTERS and is_storable(text)
+
+
 def checked_id(id: object) -> str:
     """Return `id`, or raise ValueError when it is not a string, empty, too long or not storable."""
     if not isinstance(id, str) or not id.strip():
         raise ValueError(f"id {id!r} cannot be used: give a non-empty string")
-    if len(id) > MAX_ID_CHARACTERS or not is_storable(id):
+    if not is_id(id):
         raise ValueError(
             f"id {id[:80]!r} cannot be used: give at most {MAX_ID_CHARACTERS} characters, none of them NUL"
         )

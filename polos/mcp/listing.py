@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from polos import serialization
 from polos.engine.calling import RetryPolicy
 from polos.engine.inline import run_inline
 from polos.errors import StepExecutionError, ToolServerError
@@ -91,7 +92,18 @@ async def _recorded(
 
 async def _ask(runtime: Runtime, server: MCPServer) -> list[Definition]:
     connections = await connections_of(runtime)
-    return record_of(server, await connections.tools(server))
+    record = record_of(server, await connections.tools(server))
+    return _of_storable_size(server, record, runtime.settings.max_value_bytes)
+
+
+def _of_storable_size(server: MCPServer, record: list[Definition], limit_bytes: int) -> list[Definition]:
+    size = len(serialization.dumps(record).encode())
+    if size > limit_bytes:
+        raise ToolServerError(
+            f"MCP server {server.name!r} offers {len(record)} tools, whose list is {size} bytes: more than "
+            f"POLOS_MAX_VALUE_BYTES ({limit_bytes}). Name the ones to use in allowed_tools="
+        )
+    return record
 
 
 def record_of(server: MCPServer, offered: Sequence[Mapping[str, Any]]) -> list[Definition]:
@@ -101,7 +113,12 @@ def record_of(server: MCPServer, offered: Sequence[Mapping[str, Any]]) -> list[D
         ToolServerError: Declared tools are not offered, or two have the same name for the model.
     """
     _refuse_unknown(server, {tool["name"] for tool in offered})
-    allowed = [tool for tool in offered if server.tool(tool["name"]) is not None]
+    allowed = [tool for tool in offered if server.allows(tool["name"])]
+    if unfit := [tool["name"][:80] for tool in allowed if server.find_tool(tool["name"]) is None]:
+        raise ToolServerError(
+            f"MCP server {server.name!r} offers tools whose names cannot be used: {unfit}; "
+            "name the ones to use in allowed_tools="
+        )
     names = [shown_name(server, tool["name"]) for tool in allowed]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ToolServerError(
@@ -151,7 +168,7 @@ def _joined(
             name = definition["name"]
             if name in owners:
                 raise StepExecutionError(_collision(agent_id, name, server, owners[name]))
-            tool = server.tool(definition["tool"])
+            tool = server.find_tool(definition["tool"])
             if tool is None:
                 continue  # allowed when the run began, and no more
             owners[name] = f"the MCP server {server.name!r}"

@@ -14,6 +14,7 @@ from polos.mcp.tool import MCPTool
 from polos.queues import Queue, queue_of
 from polos.registry import register
 from polos.tools.family import ToolFamily
+from polos.tools.tool import Tool
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 _APPROVALS = ("always", "none")
@@ -117,12 +118,20 @@ class MCPServer:
         """The tools that `approval` names."""
         return tuple(self.approval) if isinstance(self.approval, dict) else ()
 
+    def allows(self, remote_name: str) -> bool:
+        """Return whether the tool of this name may be used."""
+        return self.allowed_tools is None or remote_name in self.allowed_tools
+
+    def find_tool(self, remote_name: str) -> Tool | None:
+        """Return the tool that the server knows as `remote_name`, as it is found by its id."""
+        return self.family.member(f"{self.name}.{remote_name}")
+
     def tool(self, remote_name: str) -> MCPTool | None:
         """Return the tool that the server knows as `remote_name`; None when it may not be used.
 
         Whether the server has it is known only to the server.
         """
-        if not remote_name or (self.allowed_tools is not None and remote_name not in self.allowed_tools):
+        if not self.allows(remote_name):
             return None
         return MCPTool(self, remote_name, approval=self._approval_of(remote_name), **self._tool_options)
 

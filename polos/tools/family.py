@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from polos.queues import Queue
+from polos.registry import is_id
 from polos.tools.tool import Tool
 
 ANY = "*"  # ends the id of a family
@@ -32,4 +33,4 @@ class ToolFamily(Tool):
     def member(self, id: str) -> Tool | None:
         """Return the tool of this id, or None."""
         name, _, rest = id.partition(".")
-        return self._make(rest) if name == self._name and rest not in ("", ANY) else None
+        return self._make(rest) if name == self._name and rest not in ("", ANY) and is_id(id) else None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mcp_servers.desks import DESK, Ledger
+from mcp_servers.desks import TINY, Ledger
 from models.servers import ModelServer
 from scripts import Folder, Script, is_running, wait_until
 
@@ -24,8 +25,8 @@ ENVIRONMENT = {{
     "MORE": "${{DESK_MORE}}",
     "KEY": EnvironmentVariable("DESK_KEY"),
 }}
-desk = MCPServer("desk", command={DESK!r}, env=ENVIRONMENT, timeout_seconds=120)
-safe = MCPServer("safe", command={DESK!r}, env=ENVIRONMENT, timeout_seconds=120, at_most_once=True)
+desk = MCPServer("desk", command={TINY!r}, env=ENVIRONMENT, timeout_seconds=120)
+safe = MCPServer("safe", command={TINY!r}, env=ENVIRONMENT, timeout_seconds=120, at_most_once=True)
 
 clerk = Agent(id="clerk", provider="openai", model="gpt-4o-mini", tools=[desk, safe])
 front = Agent(id="front", provider="openai", model="gpt-4o", handoffs=[clerk])
@@ -114,3 +115,8 @@ def test_a_handoff_with_mcp_tools_survives_the_death_of_its_worker(
     kept = b"".join(file.read_bytes() for file in folder.home.iterdir() if file.is_file())
     assert SECRET not in told
     assert SECRET.encode() not in kept
+
+    # A worker that ends takes its servers along.
+    servers = {line["pid"] for line in ledger.lines("start")}
+    second.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: not any(is_running(pid) for pid in servers), seconds=30)

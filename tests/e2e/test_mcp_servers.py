@@ -142,7 +142,7 @@ async def test_without_prefix_the_model_sees_the_names_of_the_server(
     result = await agent.run(polos, "Greet.")
 
     assert result.tool_results[0].result == "hello"
-    assert "'tiny.hello' not found; the tools are ['hello']" in str(result.tool_results[1].error)
+    assert "'tiny.hello' not found; the tools are ['hello', 'wait']" in str(result.tool_results[1].error)
     assert seen == [("tiny.hello", {"to": "Ada"})]
 
 
@@ -158,11 +158,11 @@ REFUSED = {
     ),
     "a tool that is not offered": (
         [MCPServer("tiny", command=TINY, allowed_tools=["helo"])],
-        "has no tools ['helo'], which allowed_tools= or approval= name; it offers ['hello']",
+        "has no tools ['helo'], which allowed_tools= or approval= name; it offers ['hello', 'wait']",
     ),
     "approval for a tool that is not offered": (
         [MCPServer("tiny", command=TINY, approval={"helo": "always"})],
-        "has no tools ['helo'], which allowed_tools= or approval= name; it offers ['hello']",
+        "has no tools ['helo'], which allowed_tools= or approval= name; it offers ['hello', 'wait']",
     ),
     "no such program": (
         [MCPServer("tiny", command=["/no/such/program"])],

@@ -8,6 +8,7 @@ import pytest
 from mcp_servers.desks import TINY
 
 from polos import Agent, MCPServer, WorkflowContext, get_workflow, workflow
+from polos.errors import RunFailedError
 from polos.testing import ScriptedModel, runtime, tool_call
 
 pytestmark = pytest.mark.timeout(60)
@@ -22,7 +23,7 @@ async def test_an_agent_uses_a_server_and_the_program_ends_with_the_runtime(tmp_
         assert not (tmp_path / "ended").exists()
 
     assert [found.result for found in response.tool_results] == ["hello"]
-    assert [tool["name"] for tool in model.calls[0].tools] == ["memory_hello"]
+    assert [tool["name"] for tool in model.calls[0].tools] == ["memory_hello", "memory_wait"]
     assert (tmp_path / "ended").exists()
 
 
@@ -37,3 +38,11 @@ async def test_a_workflow_calls_a_tool_that_may_be_called_once() -> None:
 
     async with runtime() as client:
         assert await greets.run(client) == "hello"
+
+
+async def test_a_list_of_tools_that_cannot_be_stored_says_what_to_do() -> None:
+    server = MCPServer("many", command=TINY, env={"MORE": "x" * 200})
+    agent = Agent(id="mcp-too-many", provider="openai", model="gpt-4o", tools=[server])
+    async with runtime(max_value_bytes=300) as client:
+        with pytest.raises(RunFailedError, match=r"offers 3 tools.*POLOS_MAX_VALUE_BYTES.*allowed_tools="):
+            await agent.run(client, "Hi")

@@ -149,6 +149,14 @@ def test_tools_that_the_model_could_not_tell_apart_are_refused() -> None:
         record_of(server, offered("a.b", "a/b"))
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", ""])
+def test_names_that_no_run_can_have_are_refused(name: str) -> None:
+    server = MCPServer("unit", command=PROGRAM)
+    with pytest.raises(ToolServerError, match=r"names cannot be used: .*allowed_tools="):
+        record_of(server, offered("fine", name))
+    assert get_workflow(f"unit.{name}") is None
+
+
 # -- results
 
 PNG = base64.b64encode(bytes(60)).decode()
