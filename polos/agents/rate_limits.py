@@ -68,8 +68,10 @@ class RateLimits:
 
     async def ask(self, request: ModelRequest, ticket: float | None) -> Permit:
         """Return whether the call may begin; `ticket` is what an earlier answer gave the same turn."""
-        name = allowance_name(self._settings.project_id, request)
         limit = limit_for(self._settings.model_limits, model_label(request))
+        if limit is None and not self._paused_until:
+            return FREE
+        name = allowance_name(self._settings.project_id, request)
         if limit is None and not self._restarts(name):
             return FREE
         cost = RESTART_COST if limit is None else limit.cost(_estimated_tokens(request, limit))
