@@ -17,6 +17,7 @@ from polos import (
     WebSearchToolConfig,
     create_ask_user_tool,
     create_web_search_tool,
+    events,
 )
 from polos.errors import AnswerError
 
@@ -173,13 +174,14 @@ async def test_a_search_may_need_approval(polos: Polos, model: ModelServer, told
     searcher = agent(tavily(told, approval="always"))
     model.calls(("web_search", {"query": "polos"}))
     model.says("Found.")
-    handle = await searcher.invoke(polos, {"input": "Search."})
-    async for event in polos.follow(handle.id):
+    handle = await polos.invoke(searcher.id, {"input": "Search.", "streaming": True}, session_id="searching")
+    async for event in events.stream_workflow(polos, handle.root_workflow_id, handle.id):
         if event.event_type.startswith("suspend_approve_web_search_"):
+            assert event.data["_form"]["context"]["tool"] == "web_search"
             assert event.data["_form"]["context"]["input"]["query"] == "polos"
             assert told.seen == []
             key = event.event_type.removeprefix("suspend_")
-            await polos.resume(searcher.id, handle.id, key, {"approved": True})
+            await polos.resume(handle.root_workflow_id, handle.id, key, {"approved": True})
     assert (await polos.wait(handle.id, timeout_seconds=30))["result"]["result"] == "Found."
     assert len(told.seen) == 1
 
