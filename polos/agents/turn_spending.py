@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from polos import serialization
 from polos.errors import ModelError
 from polos.journal.spending import NOTHING, Spent
 from polos.journal.steps import StepRow
+from polos.models.estimates import input_estimate
 from polos.models.request import ModelAnswer, ModelRequest
 from polos.types import Usage
 
@@ -66,9 +66,7 @@ class CallSpending:
         return self._spent(self._estimated(output_tokens=0))
 
     def _estimated(self, *, output_tokens: int) -> Usage:
-        request = self.request
-        said = [request.system_prompt or "", serialization.dumps([request.messages, request.tools])]
-        given = _tokens("".join(said))
+        given = input_estimate(self.request)
         usage = Usage(input_tokens=given, output_tokens=output_tokens, total_tokens=given + output_tokens)
         return self._priced(usage)
 

@@ -170,15 +170,23 @@ async def _ask(attempt: Attempt) -> tuple[ModelAnswer, Body]:
         return await _ask_provider(attempt)
     key = (attempt.endpoint.base_url, request.model, json.dumps(request.output_schema))
     if key in attempt.pool.refused_schemas:
-        return await _ask_provider(replace(attempt, by_prompt=True))
+        return await _ask_provider(_by_prompt(attempt))
     try:
         return await _ask_provider(attempt)
     except Exception as error:
         if not refuses_schema(error_response(error, attempt.call)):
             raise
-    answer = await _ask_provider(replace(attempt, by_prompt=True))  # a refused request costs nothing
+    answer = await _ask_provider(_by_prompt(attempt))  # a refused request costs nothing
     attempt.pool.refused_schemas.add(key)
     return answer
+
+
+def _by_prompt(attempt: Attempt) -> Attempt:
+    """Return the attempt with the schema in its prompt: another request, so under another key."""
+    headers = dict(attempt.headers)
+    if key := headers.get("Idempotency-Key"):
+        headers["Idempotency-Key"] = f"{key}:prompt"
+    return replace(attempt, by_prompt=True, headers=headers)
 
 
 async def _ask_provider(attempt: Attempt) -> tuple[ModelAnswer, Body]:

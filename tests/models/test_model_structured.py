@@ -146,8 +146,10 @@ async def test_a_schema_the_provider_refuses_is_asked_for_in_the_prompt_from_the
     good = Answer(ANSWERS.get(wire, chat_answer(CONTENT)))
     record.answers(refused, good)
     model = {"anthropic": "claude-sonnet-4-6", "gemini": "gemini-2.5-flash"}.get(wire, "m")
-    assert (await _ask(record, wire, model)).content == CONTENT
-    assert (await _ask(record, wire, model)).content == CONTENT
+    assert (await _ask(record, wire, model, idempotency_key="k")).content == CONTENT
+    assert (await _ask(record, wire, model, idempotency_key="k")).content == CONTENT
+    keys = [seen.headers["idempotency-key"] for seen in record.seen]
+    assert keys == ["k", "k:prompt", "k:prompt"]  # one key never stands for two requests
     prompted = ["must match this JSON schema" in json.dumps(seen.body) for seen in record.seen]
     assert prompted == [False, True, True]
     other = {**SCHEMA, "properties": {"other": {"type": "integer"}}}
