@@ -105,7 +105,8 @@ def count_tool_calls(journal: Connection, run_ids: Collection[str]) -> dict[str,
 
 
 LONGEST_TIMELINE = 1_000  # turns, and as many tool calls
-_TURN_COLUMNS = ("name", "status", "output", "error", "started_at", "finished_at")
+TURN_SUMS = ("calls", "unpriced_calls", "input_tokens", "output_tokens", "cached_tokens", "cost")
+_TURN_COLUMNS = ("name", "status", "output", "error", "started_at", "finished_at", *TURN_SUMS)
 _CALL_COLUMNS = ("id", "name", "status", "error", "input", "output", "created_at", "finished_at")
 _READ_TURNS = Statement(
     select(*(S[name] for name in _TURN_COLUMNS))

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from polos.journal.database import Connection
 from polos.journal.runs import READ_RUN, run_record
-from polos.journal.sessions import SessionPage, read_sessions, read_tool_calls, read_turns
+from polos.journal.sessions import TURN_SUMS, SessionPage, read_sessions, read_tool_calls, read_turns
 from polos.journal.states import RunStatus
 from polos.records import api_time
 from polos.server.errors import missing
@@ -195,7 +195,14 @@ def _timeline(
 def _said(turn: dict[str, Any]) -> dict[str, Any]:
     answer = value_of(turn["output"]) or {}
     kept = ("content", "tool_calls", "usage", "model")
-    return {**{name: answer.get(name) for name in kept}, "error": turn["error"]}
+    said = {**{name: answer.get(name) for name in kept}, "error": turn["error"]}
+    return {**said, "usage": _used(turn)} if turn["calls"] else said
+
+
+def _used(turn: dict[str, Any]) -> dict[str, Any]:
+    """Return what all attempts of a turn used."""
+    used = {name: turn[name] for name in TURN_SUMS}
+    return {**used, "total_tokens": turn["input_tokens"] + turn["output_tokens"]}
 
 
 def _called(call: dict[str, Any]) -> dict[str, Any]:

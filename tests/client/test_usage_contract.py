@@ -6,6 +6,7 @@ import json
 import time
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 from sites import Site
 
@@ -145,3 +146,23 @@ def test_sync_clients_ask_too(site: Site, way: str, spender: Spender) -> None:
     client = site.client(way)
     with client.sync as sync:
         assert sync.usage(session=spender.session).total.cost == 0.25
+
+
+async def test_the_timeline_of_a_run_tells_the_cost_of_each_turn(site: Site, spender: Spender) -> None:
+    run_id = spender.run("a", "openai/gpt-4o", 0.25)
+    headers = {"Authorization": f"Bearer {site.keys['default']}"}
+    async with httpx.AsyncClient(base_url=site.url, headers=headers) as http:
+        detail = (await http.get(f"/api/v1/sessions/{run_id}")).json()
+        refused = await http.get("/api/v1/usage", params={"by": "week"})
+    [said] = [entry for entry in detail["timeline"] if entry["entry_type"] == "assistant_message"]
+    assert said["data"]["usage"] == {
+        "calls": 1,
+        "unpriced_calls": 0,
+        "input_tokens": 90,
+        "output_tokens": 10,
+        "cached_tokens": 40,
+        "total_tokens": 100,
+        "cost": 0.25,
+    }
+    assert detail["total_cost"] == 0.25
+    assert refused.status_code == 400

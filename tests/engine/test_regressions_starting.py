@@ -93,7 +93,7 @@ async def test_a_turn_whose_worker_was_declared_dead_meanwhile_calls_no_model(
 
     run_id = fleet.create("starting-agent", '{"input":"hello"}', kind="agent")
     worker.serve(run_id)
-    await until(lambda: fleet.read(READ_STEPS, run=run_id))
+    await until(lambda: [row for row in fleet.read(READ_STEPS, run=run_id) if row[0] == "$turn:1"])
     worker.runtime.may_start = may_start
     assert await execute_turn(worker.runtime, run_id, "$turn:1") == "taken over"
     assert len(asked) == asked_before + 1
