@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from polos.engine.context import AgentContext
     from polos.journal.runs import Claim
     from polos.journal.writer import Journal
+
+logger = logging.getLogger("polos.agents")
 
 LOAD = "load_session_memory"
 _SUMMARISER: dict[str, object] = {
@@ -126,6 +129,8 @@ async def load_memory(ctx: AgentContext, given: list[Item]) -> Memory:
     found = await run_inline(runtime, execution, internal(LOAD), "run", look)
     mark = Watermark(**found)
     history = await read_history(runtime.journal, execution.claim.project, mark)
+    if not history and not mark.is_empty:  # a run that failed or was forked, and goes on
+        logger.warning("Session %r was deleted: run %s goes on without it", key.session_id, ctx.execution_id)
     memory = Memory(
         key, mark, history, given, runtime.settings.session_max_blob_bytes, summary=summary_in(history)
     )

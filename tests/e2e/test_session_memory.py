@@ -24,6 +24,7 @@ from polos.memory import (
     get_session_memory,
     put_session_memory,
 )
+from polos.memory.items import unpaired
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -178,6 +179,25 @@ async def test_a_failed_run_leaves_its_input_and_its_retry_the_rest(polos: Polos
     kept = ["user", "user", "assistant", "function_call", "function_call_output", "assistant"]
     assert shape(messages) == kept
     assert messages[-1]["content"] == "Mild."
+
+
+async def test_calls_that_could_not_be_made_are_remembered_with_their_errors(
+    polos: Polos, told: Recorder
+) -> None:
+    """Whatever a model calls, the session holds no call without an output."""
+    bad = call_of("e2e_weather", '{"city": ')
+    unknown = {**call_of("no_such_tool", "{}"), "id": "call_2"}
+    doubled = {**call_of("e2e_weather", '{"city": "Paris"}'), "id": "call_2"}
+    told.answers(Answer(chat_answer(calls=[bad, unknown, doubled])), Answer(chat_answer("Mild.")))
+    await agent_of(told).run(polos, "How is Paris?", session_id="bad calls")
+
+    messages = (await polos.sessions.get_memory("bad calls")).messages
+    assert shape(messages) == ["user", *["function_call"] * 3, *["function_call_output"] * 3, "assistant"]
+    assert unpaired(messages) == []
+    assert len({item["call_id"] for item in messages if "call_id" in item}) == 3
+    assert [item.get("is_error", False) for item in messages[4:7]] == [True, True, False]
+    await agent_of(told).run(polos, "And now?", session_id="bad calls")
+    assert [message["role"] for message in told.last.body["messages"]][-1] == "user"
 
 
 @guardrail

@@ -21,11 +21,15 @@ from scenes import (
     turn_claim,
     turn_completion,
 )
+from sqlalchemy import select
 
 from polos.errors import JournalUnavailableError
 from polos.journal.database import Database
+from polos.journal.ends import Ending, finish_run
+from polos.journal.memory import M, NewMessage, Remembered, SessionKey
 from polos.journal.runs import Claim, claim_from
 from polos.journal.statements import Params, Rows, Statement, Unit
+from polos.journal.states import RunStatus
 from polos.journal.writer import Backend, Journal, PostgresBackend, SqliteBackend
 
 
@@ -112,6 +116,16 @@ def child_finished(scene: Scene) -> tuple[Unit, Callable[[], object]]:
     return finishing(child), lambda: scene.run(parent.id)["wakes"] == parent.wakes + 1
 
 
+def run_remembered(scene: Scene) -> tuple[Unit, Callable[[], object]]:
+    """An agent's run ends: what it leaves in its session is there once."""
+    run = scene.running("a", kind="agent", session_id="talk")
+    key = SessionKey("default", "talk", run.name)
+    left = Remembered(key, (NewMessage('"ask"', 1), NewMessage('"answer"', 1)), given=1)
+    unit = finish_run(run.id, run.attempt, Ending(RunStatus.COMPLETED), root_id=run.root_id, remembered=left)
+    said = Statement(select(M.number, M.item).order_by(M.number))
+    return unit, lambda: scene.first.read(said) == [(1, '"ask"'), (2, '"answer"')]
+
+
 Prepare = Callable[[Scene], tuple[Unit, Callable[[], object]]]
 EVERY: list[Prepare] = [
     claimed,
@@ -121,6 +135,7 @@ EVERY: list[Prepare] = [
     turn_claimed,
     turn_completed,
     run_finished,
+    run_remembered,
     child_finished,
 ]
 every_unit = pytest.mark.parametrize("prepare", EVERY)

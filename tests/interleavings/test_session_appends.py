@@ -11,6 +11,7 @@ from hands import Hand, Together, result
 from scenes import RING_AGAIN, Scene, child_of, creation
 from sqlalchemy import select
 
+from polos.agents.remembering import input_left
 from polos.journal.children import finish_child
 from polos.journal.ends import Ending, finish_run
 from polos.journal.forgetting import (
@@ -38,6 +39,7 @@ from polos.journal.retries import retry_ended
 from polos.journal.runs import Claim
 from polos.journal.statements import Statement, Unit
 from polos.journal.states import RunStatus
+from polos.settings import Settings
 
 KEY = SessionKey("default", "talk", "helper")
 OTHER = SessionKey("default", "other", "helper")
@@ -72,7 +74,7 @@ def end(run: Claim, left: Remembered, status: RunStatus = RunStatus.COMPLETED) -
     )
 
 
-def stored(scene: Scene, key: SessionKey = KEY) -> list[tuple[int, str]]:
+def stored(scene: Scene, key: SessionKey = KEY) -> list[tuple[int, Any]]:
     """Return (number, text) of all messages there are."""
     rows = scene.first.read(ALL)
     return [(number, json.loads(item)) for session, number, _, item in rows if session == key.session_id]
@@ -177,6 +179,16 @@ def test_a_failed_run_leaves_its_input_and_its_retry_the_rest(scene: Scene) -> N
         (5, f"{run.id} output"),
         (6, f"{run.id} answer"),
     ]
+
+
+def test_a_run_whose_workers_died_leaves_its_input(scene: Scene) -> None:
+    """It fails before its code begins: the input is what the run was created with."""
+    run = talking(scene, input='{"input": "hello", "streaming": false}')
+    left = input_left(run, Settings())
+    assert left is not None
+    scene.do(end(run, left, RunStatus.FAILED))
+    assert stored(scene) == [(1, {"role": "user", "content": "hello"})]
+    assert input_left(talking(scene, input="5"), Settings()) is None
 
 
 def test_batches_lock_sessions_in_one_order(postgres_only: Any, together: Together) -> None:
