@@ -1,12 +1,13 @@
-"""A Valkey of this folder's own, for its tests empty it."""
+"""A Valkey of this folder's own, for its tests empty it; a journal on SQLite, where asked on PostgreSQL."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
-from services import valkey
+from services import emptied, valkey
 
+from polos.journal.database import Database
 from polos.streaming.server import RedisServer
 
 
@@ -14,3 +15,10 @@ from polos.streaming.server import RedisServer
 def server() -> Iterator[RedisServer]:
     with valkey() as url:
         yield RedisServer.from_url(f"{url}/0")
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> Database:
+    """An empty journal; tests whose SQL matters ask for both by `on_both`."""
+    is_postgres = getattr(request, "param", "sqlite") == "postgresql"
+    return emptied(request.getfixturevalue("postgres_journal" if is_postgres else "sqlite_journal"))

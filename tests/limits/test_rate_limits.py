@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from both import on_both, on_postgres
 from services import valkey
 
 from polos.agents.rate_limits import RateLimits, allowance_name, refusal
@@ -110,6 +111,7 @@ async def _until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+@on_postgres
 async def test_eight_workers_keep_to_ten_a_second_although_redis_forgets(
     make_fleet: MakeFleet, server: RedisServer
 ) -> None:
@@ -130,6 +132,7 @@ async def test_eight_workers_keep_to_ten_a_second_although_redis_forgets(
     assert len(gone) >= 10, "they waited elsewhere, not in place"
 
 
+@on_both
 async def test_workers_that_lose_redis_and_find_it_again_keep_to_the_limit(make_fleet: MakeFleet) -> None:
     with valkey() as url:
         fleet = make_fleet("*=10rps", redis=RedisServer.from_url(f"{url}/0"))

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from itertools import pairwise
 
 import pytest
+from both import on_both
 
 from polos.allowances import KEPT_SECONDS, Allowance, Answer, Question, Verdict, answer, corrected, paused
 from polos.journal.allowances import JournalAllowances
@@ -135,6 +136,7 @@ async def workers(database: Database) -> AsyncIterator[list[JournalAllowances]]:
         await journal.close()
 
 
+@on_both
 async def test_workers_that_ask_the_journal_at_once_get_moments_apart(
     workers: list[JournalAllowances],
 ) -> None:
@@ -146,6 +148,7 @@ async def test_workers_that_ask_the_journal_at_once_get_moments_apart(
     assert min(b - a for a, b in pairwise(tickets)) >= 0.999
 
 
+@on_both
 async def test_a_pause_in_the_journal_is_everybodys(workers: list[JournalAllowances]) -> None:
     await workers[0].pause("model", 300.0)
     found = await workers[1].ask("model", Question(cost=0.1))
@@ -155,6 +158,7 @@ async def test_a_pause_in_the_journal_is_everybodys(workers: list[JournalAllowan
     assert other.verdict is Verdict.GO
 
 
+@on_both
 async def test_a_correction_in_the_journal_counts(workers: list[JournalAllowances]) -> None:
     await workers[0].ask("model", Question(cost=1000.0))
     await workers[1].correct("model", -1000.0)

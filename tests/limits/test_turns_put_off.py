@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from both import on_both
 
 from polos.journal.creating import create_run
 from polos.journal.database import Connection, Database
@@ -17,6 +18,7 @@ from polos.journal.statements import Unit
 from polos.journal.steps import READ_STEP_DETAILS, schedule_turn, step_details
 from polos.journal.turns import TurnClaim, claim_turn, put_turn_off, retry_turn
 
+pytestmark = on_both
 PLACE = {"project": "p", "deployment": "d"}
 TURN = "$turn:1"
 

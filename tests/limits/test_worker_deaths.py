@@ -38,7 +38,7 @@ def environment(
         "POLOS_SWEEP_SECONDS": "0.2",
         "POLOS_EMBEDDED_WORKER": "0",
         "POLOS_IMPORTS": "limited_program",
-        "POLOS_MODEL_LIMITS": "groq/*=30rpm",
+        "POLOS_MODEL_LIMITS": "groq/*=60rpm",
         "POLOS_DATABASE_URL": postgres_server.create_database(),
         "POLOS_BROKER_URL": server.url,
         "MODEL_URL": told.url,
