@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from polos.models.library import litellm
@@ -12,12 +13,19 @@ Row = dict[str, Any]
 
 def litellm_provider(model: str) -> str:
     """Return the provider LiteLLM takes a model of its own naming to."""
-    return str(litellm.get_llm_provider(model)[1])
+    return _split(model)[1]
+
+
+@lru_cache(maxsize=1000)
+def _split(model: str) -> tuple[str, str]:
+    """Return the model without its prefix, and the provider that LiteLLM takes it to."""
+    bare, provider, _, _ = litellm.get_llm_provider(model)
+    return str(bare), str(provider)
 
 
 def supported_options(model: str) -> set[str]:
     """Return the names of the usual options LiteLLM can place in this model's own request format."""
-    name, provider, _, _ = litellm.get_llm_provider(model)
+    name, provider = _split(model)
     return set(litellm.get_supported_openai_params(name, custom_llm_provider=provider) or ())
 
 
@@ -55,7 +63,7 @@ def row_of(model: str) -> Row | None:
 
 def names_of(model: str) -> Iterator[str]:
     """Yield the names under which a table may list a model of LiteLLM's naming, the exact one first."""
-    bare, provider, _, _ = litellm.get_llm_provider(model)
+    bare, provider = _split(model)
     yield f"{provider}/{bare}"
     yield bare
     if provider == "fireworks_ai" and "/" not in bare:
