@@ -7,6 +7,7 @@ import functools
 import os
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -346,14 +347,24 @@ async def batch_invoke(
     return await client.batch_invoke(workflows, session_id, user_id)
 
 
-_default: list[PolosClient] = []
+_default: list[PolosClient] = []  # the last one counts
 
 
 def default_client() -> PolosClient:
     """Return the client of ``agent.run("text")``: configured by the environment, made on first use."""
     if not _default:
         _default.append(PolosClient())
-    return _default[0]
+    return _default[-1]
+
+
+@contextmanager
+def as_default(client: PolosClient) -> Iterator[None]:
+    """Have `default_client` return this one meanwhile."""
+    _default.append(client)
+    try:
+        yield
+    finally:
+        _default.remove(client)
 
 
 def _batch_request(item: BatchWorkflowInput, session_id: str, user_id: str | None) -> RunRequest:

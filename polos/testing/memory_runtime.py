@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
-from polos.client import PolosClient
+from polos.client import PolosClient, as_default
 from polos.engine.runtime import Models
 from polos.settings import Settings
 from polos.testing.answers import Answer
@@ -34,12 +35,14 @@ class MemoryRuntime:
         self._memory = Memory(settings, self.model, self.clock)
         transport = MemoryTransport(self._memory, project_id=settings.project_id)
         self.client = PolosClient(project_id=settings.project_id, settings=settings, transport=transport)
+        self._as_default = ExitStack()
 
     async def __aenter__(self) -> PolosClient:
         await self._memory.start()
-        return self.client
+        return self.open()
 
     async def __aexit__(self, *_: object) -> None:
+        self._as_default.close()
         if self._memory.loop is asyncio.get_running_loop():
             await self._memory.stop()
             await self.client.close()
@@ -49,13 +52,19 @@ class MemoryRuntime:
     def __enter__(self) -> PolosClient:
         if _is_on_loop():
             raise RuntimeError("On an event loop a runtime is entered with 'async with'")
-        return self.client
+        return self.open()
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def open(self) -> PolosClient:
+        """Return the client, from now on that of calls without one, such as ``agent.run("text")``."""
+        self._as_default.enter_context(as_default(self.client))
+        return self.client
+
     def close(self) -> None:
         """End, called where no event loop runs."""
+        self._as_default.close()
         loop = self._memory.loop
         if loop is None or loop.is_closed():
             self._memory.drop()
@@ -80,6 +89,7 @@ def runtime(
 
     The engine, journal and client are those of production, on SQLite in memory; the worker answers its
     doorbells itself, without Celery. All that this process defines is served, and nothing outlives the block.
+    Within it the client is that of calls without one, too, such as ``agent.run("text")``.
 
     Args:
         model: What answers agents: a `ScriptedModel`, or the answers or the function to make one of. Without

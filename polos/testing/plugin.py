@@ -95,5 +95,5 @@ def polos_client(
     from polos.testing.memory_runtime import runtime  # noqa: PLC0415 - as above
 
     memory = runtime(scripted_model, clock=polos_clock, **polos_settings)
-    yield memory.client
+    yield memory.open()
     memory.close()

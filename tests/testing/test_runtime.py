@@ -222,6 +222,13 @@ async def test_a_run_is_cancelled_in_the_middle_of_a_model_call() -> None:
         await asyncio.wait_for(ended.wait(), 20)
 
 
+async def test_calls_without_a_client_use_the_runtime_that_was_opened_last() -> None:
+    async with runtime(model=["first"]):
+        async with runtime(model=["second"]):
+            assert (await weather_agent.run("Hi")).result == "second"
+        assert (await weather_agent.run("Hi")).result == "first"
+
+
 async def test_runtimes_are_strangers() -> None:
     async with runtime(model=["one"]) as first, runtime(model=["two"]) as second:
         run = await first.invoke("testing-weather-agent", {"input": "Hi"})
