@@ -12,7 +12,15 @@ from polos.models.streams.thoughts import without_thoughts
 from polos.types import ToolCall, ToolCallFunction, Usage
 
 SERVER_TOOL_MARK = "srvtoolu_"  # Anthropic's ids of calls it executes itself; their results name them
-_ELSEWHERE = ("thinking_blocks", "reasoning_content", "reasoning", "refusal")  # in items of their own
+# Fields of messages that are read into the answer or into items of their own.
+_ELSEWHERE = (
+    "thinking_blocks",
+    "reasoning_content",
+    "reasoning",
+    "refusal",
+    "stop_reason",
+    "stop_details",
+)
 _SIGNATURE_MARK = "__thought__"  # LiteLLM appends Gemini's thought signature, kilobytes long, to call ids
 
 
@@ -61,10 +69,8 @@ def from_chat(answer: Any, call_ids: CallIds, *, thinks_aloud: bool = False) -> 
         tool_calls=[tool_call(call) for call in ours],
         usage=_chat_usage(answer.get("usage") or {}),
         raw_output=[*_chat_reasoning(message), *_chat_text(message, content), *calls],
-        stop_reason=choice.get("finish_reason"),
-        refusal=message.get("refusal")
-        or (message.get("provider_specific_fields") or {}).get("refusal")
-        or None,
+        stop_reason=_chat_stop_reason(choice, message),
+        refusal=_chat_refusal(message),
         model=answer.get("model"),
     )
 
@@ -129,6 +135,19 @@ def _chat_text(message: Item, content: str | None) -> list[Item]:
         return []
     item: Item = {"role": "assistant", "content": content or ""}
     return [{**item, "provider_specific_fields": fields} if fields else item]
+
+
+def _chat_stop_reason(choice: Item, message: Item) -> str | None:
+    """Return why the answer ends; a pause of Anthropic's own tools is none of chat's words."""
+    own = (message.get("provider_specific_fields") or {}).get("stop_reason")
+    return own if own == "pause_turn" else choice.get("finish_reason")
+
+
+def _chat_refusal(message: Item) -> str | None:
+    """Return why the model declined: a field of OpenAI's, a stop reason of Anthropic's."""
+    fields = message.get("provider_specific_fields") or {}
+    said = message.get("refusal") or fields.get("refusal")
+    return said or ("it gives no reason" if fields.get("stop_reason") == "refusal" else None)
 
 
 def _chat_usage(usage: Item) -> Usage:

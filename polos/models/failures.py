@@ -137,8 +137,6 @@ def unusable_answer_error(call: Call, answer: ModelAnswer) -> ModelError | None:
     """Return the error of an answer that is none: refused, filtered or empty; None if it can be used."""
     if answer.refusal is not None:
         return _declined(f"the model refused to answer: {answer.refusal}", call, ModelErrorKind.REFUSAL)
-    if answer.stop_reason == "content_filter" and call.provider == "anthropic":  # its word is "refusal"
-        return _declined("the model refused to answer", call, ModelErrorKind.REFUSAL)
     if answer.stop_reason == "content_filter":
         return _declined("the answer was cut by a content filter", call, ModelErrorKind.CONTENT_FILTER)
     if answer.content or answer.tool_calls:

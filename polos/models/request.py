@@ -65,7 +65,8 @@ class ModelAnswer(BaseModel):
         tool_calls: Each has a ``call_id`` that is unique in the conversation, and JSON arguments.
         raw_output: Canonical items to append to the conversation, including the reasoning the
             provider wants to see again in the next call of the same run.
-        stop_reason: ``stop``, ``tool_calls``, ``length`` or ``content_filter`` where the provider says.
+        stop_reason: ``stop``, ``tool_calls``, ``length`` or ``content_filter`` where the provider says, and
+            Anthropic's ``pause_turn``.
         refusal: Why the model declined, in its words; such an answer is raised as an error.
         model: The name the provider answered with.
         provider: Who was asked: one of `polos.models.providers.PROVIDERS`.

@@ -253,11 +253,14 @@ FILTERED_RESPONSE = responses_answer(
     responses_text("hel"), status="incomplete", incomplete_details={"reason": "content_filter"}
 )
 BLOCKED = {"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 11}}
+WHY = {"type": "refusal", "category": "cyber", "explanation": "too odd"}
+ODD_REFUSAL = {**anthropic_answer(stop_reason="refusal"), "stop_details": WHY}
 UNUSABLE = [
     ("openai", Kind.REFUSAL, "I will not", responses_answer(REFUSED_ITEM)),
     ("openai chat", Kind.REFUSAL, "I will not", _refusing({"refusal": "I will not"})),
     ("groq", Kind.REFUSAL, "I will not", _refusing({"refusal": "I will not"})),
     ("anthropic", Kind.REFUSAL, "refused", anthropic_answer(stop_reason="refusal")),
+    ("anthropic", Kind.REFUSAL, "too odd", ODD_REFUSAL),
     ("openai", Kind.CONTENT_FILTER, "filter", FILTERED_RESPONSE),
     ("azure", Kind.CONTENT_FILTER, "filter", _ending(chat_answer("hel"), "content_filter")),
     ("gemini", Kind.CONTENT_FILTER, "filter", _gemini_ending("SAFETY", {"text": "hel"})),

@@ -309,6 +309,13 @@ async def test_anthropic_gets_thinking_and_failed_tools_back(record: Recorder) -
     assert [block.get("is_error") for block in results["content"]] == [None, True]
 
 
+async def test_a_pause_of_anthropics_own_tools_is_told(record: Recorder) -> None:
+    record.answers(Answer(anthropic_answer({"type": "text", "text": "so far"}, stop_reason="pause_turn")))
+    answer = await _ask(record, "anthropic", "claude-sonnet-4-6", path="")
+    assert (answer.content, answer.stop_reason) == ("so far", "pause_turn")
+    assert answer.raw_output == [{"role": "assistant", "content": "so far"}]
+
+
 async def test_a_tool_anthropic_runs_itself_is_no_call_of_ours_and_goes_back_with_its_result(
     record: Recorder,
 ) -> None:
