@@ -44,7 +44,7 @@ class MemoriesDeleted(BaseModel):
     deleted: int
 
 
-@router.get("/sessions/{session_id:path}/memory", response_model=Memories, responses=problems())
+@router.get("/sessions/{session_id:path}/memory", response_model=Memories, responses=problems(404))
 async def read_memory(
     caller: CallerDep, services: ServicesDep, session_id: Label, agent_id: Agent = None
 ) -> JsonAnswer:
@@ -57,7 +57,7 @@ async def read_memory(
     return JsonAnswer(Memories(session_id=session_id, memories=memories))
 
 
-@router.put("/sessions/{session_id:path}/memory", status_code=204, responses=problems())
+@router.put("/sessions/{session_id:path}/memory", status_code=204, responses=problems(404))
 async def replace_memory(
     caller: CallerDep,
     services: ServicesDep,
@@ -74,7 +74,7 @@ async def replace_memory(
     return Response(status_code=204)
 
 
-@router.delete("/sessions/{session_id:path}/memory", responses=problems())
+@router.delete("/sessions/{session_id:path}/memory", responses=problems(404))
 async def delete_memory(
     caller: CallerDep, services: ServicesDep, session_id: Label, agent_id: Agent = None
 ) -> MemoriesDeleted:
