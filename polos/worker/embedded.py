@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 from celery import Celery
 
@@ -16,6 +17,9 @@ from polos.worker.consuming import defined_routes
 from polos.worker.service import WorkerService
 from polos.worker.tasks import SERVICE
 from polos.worker.thread_worker import WorkerThread
+
+REGISTER_SECONDS = 15.0
+LOOK_AGAIN_SECONDS = 0.01
 
 
 class EmbeddedWorker:
@@ -32,15 +36,17 @@ class EmbeddedWorker:
     def start(self) -> None:
         """Serve, including definitions that are new since the last call.
 
-        While the broker does not answer, the worker keeps trying in the background.
+        While the broker does not answer, the worker keeps trying in the background; what this process defines
+        is offered, and its triggers and schedules count, from now on all the same.
 
         Raises:
             ServiceUnavailableError: The worker could not start; the cause is chained.
         """
         with self._lock:
-            if self._thread is None or not self._thread.is_alive:
+            if is_new := self._thread is None or not self._thread.is_alive:
                 self._start()
-            elif self._service is not None:
+            self._wait_until_registered()
+            if not is_new and self._service is not None:
                 self._service.offer_new_definitions()
 
     def stop(self) -> None:
@@ -61,6 +67,17 @@ class EmbeddedWorker:
     @property
     def _service(self) -> WorkerService | None:
         return getattr(self._app, SERVICE, None)
+
+    @property
+    def _is_registered(self) -> bool:
+        return self._service is not None and self._service.runtime is not None
+
+    def _wait_until_registered(self) -> None:
+        deadline = time.monotonic() + REGISTER_SECONDS
+        while not self._is_registered and self._thread is not None and self._thread.is_alive:
+            if time.monotonic() > deadline:
+                return  # the database keeps it waiting; it registers when that answers
+            time.sleep(LOOK_AGAIN_SECONDS)
 
     def _start(self) -> None:
         own = installed_app()

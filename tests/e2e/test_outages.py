@@ -41,6 +41,36 @@ async def client_of(folder: Path, **values: str) -> AsyncIterator[PolosClient]:
         yield client
 
 
+WAITING_PROGRAM = """
+import asyncio
+from polos import EventPayload, Polos, WorkflowContext, events, workflow
+
+@workflow(trigger_on_event="outages/said")
+async def on_said(ctx: WorkflowContext, event: EventPayload) -> None:
+    print("heard", event.data["word"], flush=True)
+
+async def main():
+    async with Polos() as polos:
+        said = events.EventData(event_type="said", data={"word": "hello"})
+        await events.publish(client=polos, topic="outages/said", event_data=said)
+        print("published", flush=True)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def test_what_is_published_while_the_broker_is_away_starts_what_waits_for_it(
+    folder: Folder, free_port: int
+) -> None:
+    """The worker of the program has no broker yet; what the program defines counts from its start on."""
+    folder.write("waiting.py", WAITING_PROGRAM)
+    program = folder.start("waiting.py", POLOS_BROKER_URL=f"redis://127.0.0.1:{free_port}/0")
+    program.wait_for("published", seconds=40)
+    with ValkeyServer(port=free_port):
+        program.wait_for("heard hello", seconds=40)
+
+
 # -- the database
 
 
