@@ -257,6 +257,20 @@ async def test_a_model_call_gets_no_more_time_than_the_deadline_leaves() -> None
     assert 0 < model.last_call.timeout_seconds <= 20
 
 
+async def test_a_call_that_is_put_off_beyond_the_deadline_is_not_made() -> None:
+    """Whoever takes the turn up again finds the time used up, and says so in place of another attempt."""
+    clock = MovableClock()
+    model = ScriptedModel([error(429, retry_after_seconds=3600), said()])
+    async with runtime(model=model, clock=clock) as client:
+        agent = agent_with(UsageLimits(deadline_seconds=1800))
+        handle = await agent.invoke(client, {"input": "Go on."})
+        await clock.advance(hours=2)
+        record = await client.wait(handle.id, timeout_seconds=30)
+    assert (record["status"], len(model.calls)) == ("failed", 1)
+    assert "deadline_seconds=1800" in record["error"]
+    assert record["usage"]["calls"] == 1
+
+
 async def test_a_limit_that_was_raised_lets_a_failed_run_go_on() -> None:
     """The refusal is recorded; a person who retries the run has it asked again."""
     model = ScriptedModel(looks(2))
