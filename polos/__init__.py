@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from polos.inputs import WorkflowState
     from polos.mcp.environment import EnvironmentVariable
     from polos.mcp.server import MCPServer
+    from polos.memory.types import CompactionConfig
     from polos.program import Polos
     from polos.queues import Queue, queue
     from polos.registry import get_all_workflows, get_workflow
@@ -123,6 +124,7 @@ _PLACES = {
     "polos.inputs": ("WorkflowState",),
     "polos.mcp.environment": ("EnvironmentVariable",),
     "polos.mcp.server": ("MCPServer",),
+    "polos.memory.types": ("CompactionConfig",),
     "polos.program": ("Polos",),
     "polos.queues": ("Queue", "queue"),
     "polos.registry": ("get_all_workflows", "get_workflow"),
@@ -169,6 +171,7 @@ __all__ = [
     "BatchEventPayload",
     "BatchStepResult",
     "BatchWorkflowInput",
+    "CompactionConfig",
     "DeadlineConfig",
     "EnvironmentVariable",
     "EventData",

@@ -13,6 +13,7 @@ from typing import Any, Self
 from polos.client import PolosClient, SyncClient
 from polos.direct import DirectTransport
 from polos.errors import ConfigurationError
+from polos.interrupts import Interrupts
 from polos.settings import Settings, hide_password
 from polos.transport import is_loopback
 
@@ -60,11 +61,13 @@ class Polos(PolosClient):
         _refuse_server(self.api_url)
         self.port = port
         self._stopped: asyncio.Event | None = None
+        self._interrupts = Interrupts()
 
     async def start(self) -> None:
         """Start serving in the background and return once the worker is ready; again is harmless."""
         if self._stopped is None:
             self._stopped = asyncio.Event()
+            self._interrupts.install()
             await self.start_worker()
 
     async def serve(self) -> None:
@@ -80,6 +83,7 @@ class Polos(PolosClient):
 
     async def stop(self) -> None:
         """Hand unfinished runs back and end; they go on with the next worker. Harmless when not started."""
+        self._interrupts.remove()
         stopped, self._stopped = self._stopped, None
         if stopped is not None:
             stopped.set()

@@ -23,6 +23,7 @@ NAMES = {
     "BatchEventPayload",
     "BatchStepResult",
     "BatchWorkflowInput",
+    "CompactionConfig",
     "DeadlineConfig",
     "EnvironmentVariable",
     "EventData",

@@ -152,6 +152,30 @@ def test_an_interrupted_script_ends_soon_and_the_next_goes_on(folder: Folder) ->
     assert (folder.path / "calls.txt").read_text().split() == ["first", "second"]
 
 
+def test_one_interrupt_ends_a_script_that_asks_its_user(folder: Folder) -> None:
+    folder.write(
+        "asks.py",
+        """
+        async def main():
+            try:
+                async with Polos():
+                    say("asking")
+                    os.read(os.pipe()[0], 1)  # blocks the loop, as input() does
+            finally:
+                say("stopped")
+
+        asyncio.run(main())
+        """,
+    )
+    script = folder.start("asks.py")
+    script.wait_for("asking")
+    script.interrupt()
+    text = script.ends(code=None)
+    assert "stopped" in text
+    assert "KeyboardInterrupt" in text
+    assert "CancelledError" not in text  # the worker was stopped in order
+
+
 def test_what_a_killed_script_ran_is_gone_on_with_by_the_next(folder: Folder) -> None:
     folder.write("begins.py", BEGINS)
     folder.write("goes_on.py", GOES_ON)
