@@ -60,6 +60,7 @@ class _Checked:
 
     content: Any
     tool_calls: list[ToolCall]
+    asked_with: AgentConfig
     llm_config: AgentConfig | None = None
     refusal: str | None = None
 
@@ -84,29 +85,29 @@ async def answer_of(loop: Loop) -> ModelAnswer:
     """
     number, guarded = loop.number, bool(loop.speaker.guardrails)
     mark = loop.conversation.mark()
-    config: dict[str, object] | None = None
+    wanted: AgentConfig | None = None
     for attempt in range(loop.speaker.guardrail_max_retries + 1):
         name = f"{number}:retry{attempt}" if attempt else str(number)
-        name, answer = await ask_in_room(loop, name, config=config, guarded=guarded)
+        name, answer = await ask_in_room(loop, name, config=_changes(loop, wanted), guarded=guarded)
         if attempt == 0:
             mark = loop.conversation.mark()  # not before: the conversation may just have been compacted
         if not guarded:
             loop.conversation.answered(answer)
             return answer
-        checked = await _checked(loop, answer, attempt)
+        checked = await _checked(loop, answer, attempt, wanted or loop.speaker.config())
         if checked.refusal is None:
             return await _passed(loop, name, answer, checked, mark, is_retry=attempt > 0)
         loop.conversation.answered(answer)
         loop.conversation.forget(mark)
         loop.conversation.add(_feedback(checked.refusal), is_remembered=False)
-        config = _changes(loop, checked.llm_config) or config
+        wanted = checked.llm_config or wanted
     raise GuardrailError(
         f"Guardrail failed after {loop.speaker.guardrail_max_retries} retries: {checked.refusal}"
     )
 
 
-async def _checked(loop: Loop, answer: ModelAnswer, attempt: int) -> _Checked:
-    checked = _Checked(answer.content, list(answer.tool_calls))
+async def _checked(loop: Loop, answer: ModelAnswer, attempt: int, asked_with: AgentConfig) -> _Checked:
+    checked = _Checked(answer.content, list(answer.tool_calls), asked_with)
     for index, guardrail in enumerate(loop.speaker.guardrails):
         suffix = f":retry{attempt}" if attempt else ""
         name = f"{loop.number}.guardrail.{guardrail_name(guardrail)}.{index}{suffix}"
@@ -131,7 +132,7 @@ async def _called(loop: Loop, name: str, guardrail: Callable[..., Any], checked:
         agent_run_id=ctx.execution_id,
         session_id=ctx.session_id,
         user_id=ctx.user_id,
-        llm_config=checked.llm_config or loop.speaker.config(),
+        llm_config=checked.llm_config or checked.asked_with,
         steps=loop.steps,
     )
 
@@ -199,7 +200,7 @@ async def _passed(
             "return it with GuardrailResult.fail(...)",
             loop.speaker.id,
         )
-    final = _changed(answer, checked)
+    final = _changed(answer, checked, loop.number)
     if is_retry:  # the refused answers before it have to go
         loop.conversation.rewind(mark)
         loop.conversation.add(final.raw_output)
@@ -209,24 +210,45 @@ async def _passed(
     return final
 
 
-def _changed(answer: ModelAnswer, checked: _Checked) -> ModelAnswer:
+def _changed(answer: ModelAnswer, checked: _Checked, number: int) -> ModelAnswer:
     """Return an answer with the content and the calls that have passed, everywhere in it."""
     if checked.content == answer.content and checked.tool_calls == answer.tool_calls:
         return answer
-    kept = {call.call_id or call.id for call in checked.tool_calls}
+    calls = _identified(checked.tool_calls, answer.tool_calls, number)
+    kept = {call.call_id for call in calls if call.call_id}
     same_text = checked.content == answer.content
     items = [item for item in answer.raw_output if _stays(item, same_text=same_text, call_ids=kept)]
     if not same_text and checked.content:
         text = checked.content if isinstance(checked.content, str) else serialization.dumps(checked.content)
         first_call = next((i for i, item in enumerate(items) if "call_id" in item), len(items))
         items.insert(first_call, {"role": "assistant", "content": text})
-    return answer.model_copy(
-        update={
-            "content": checked.content,
-            "tool_calls": checked.tool_calls,
-            "raw_output": [_with_arguments(item, checked.tool_calls) for item in items],
+    items = [_with_arguments(item, calls) for item in items] + _added(calls, items)
+    return answer.model_copy(update={"content": checked.content, "tool_calls": calls, "raw_output": items})
+
+
+def _identified(calls: list[ToolCall], made: list[ToolCall], number: int) -> list[ToolCall]:
+    """Return calls of a guardrail with the model's `call_id` where it kept `id`, else one of ours."""
+    known = {call.id: call.call_id for call in made if call.id}
+    ids = [call.call_id or known.get(call.id) or call.id for call in calls]
+    return [
+        call.model_copy(update={"call_id": call_id or f"call_guardrail_{number}_{index}"})
+        for index, (call, call_id) in enumerate(zip(calls, ids, strict=True))
+    ]
+
+
+def _added(calls: list[ToolCall], items: list[Item]) -> list[Item]:
+    """Return items for the calls that the model did not make: an output needs its call before it."""
+    known = {item.get("call_id") for item in items}
+    return [
+        {
+            "type": "function_call",
+            "call_id": call.call_id,
+            "name": call.function.name,
+            "arguments": call.function.arguments,
         }
-    )
+        for call in calls
+        if call.call_id not in known
+    ]
 
 
 def _stays(item: Item, *, same_text: bool, call_ids: set[str]) -> bool:

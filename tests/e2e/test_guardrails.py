@@ -15,6 +15,8 @@ from polos import (
     GuardrailContext,
     GuardrailResult,
     Polos,
+    ToolCall,
+    ToolCallFunction,
     WorkflowContext,
     guardrail,
     tool,
@@ -173,16 +175,45 @@ async def test_guardrails_see_what_those_before_them_made_and_may_drop_calls(
 
 async def test_another_config_is_used_when_the_answer_is_made_again(polos: Polos, model: ModelServer) -> None:
     def colder(ctx: WorkflowContext, context: GuardrailContext) -> GuardrailResult:
-        if context.content == "ok":
+        temperature = context.llm_config.temperature or 0.0
+        if temperature < 0.2:
             return GuardrailResult.continue_with()
-        config = context.llm_config.model_copy(update={"temperature": 0.1})
+        config = context.llm_config.model_copy(update={"temperature": round(temperature - 0.4, 1)})
         return GuardrailResult.fail("too wild").model_copy(update={"modified_llm_config": config})
 
     agent = guarded("guarded-config", colder, temperature=0.9)
-    model.says("wild")
-    model.says("ok")
+    for text in ("wild", "wild", "ok"):
+        model.says(text)
     await agent.run(polos, "Go.")
-    assert [request.body["temperature"] for request in model.requests] == [0.9, 0.1]
+    assert [request.body["temperature"] for request in model.requests] == [0.9, 0.5, 0.1]
+
+
+async def test_calls_that_a_guardrail_writes_itself_stand_before_their_results(
+    polos: Polos, model: ModelServer
+) -> None:
+    def function(city: str) -> ToolCallFunction:
+        return ToolCallFunction(name="guarded_search", arguments=json.dumps({"city": city}))
+
+    def rewrites(ctx: WorkflowContext, context: GuardrailContext) -> GuardrailResult:
+        if not context.tool_calls:
+            return GuardrailResult.continue_with()
+        kept = [ToolCall(id=call.id, function=function("Paris")) for call in context.tool_calls]
+        added = [ToolCall(id="", function=function("Oslo")), ToolCall(id="mine", function=function("Bonn"))]
+        return GuardrailResult.continue_with(modified_tool_calls=kept + added)
+
+    agent = guarded("guarded-writes", rewrites, tools=[search])
+    model.calls(("guarded_search", {"city": "Rome"}), text="I look.")
+    model.says("end")
+    result = await agent.run(polos, "Go.")
+    items = model.requests[-1].body["input"][2:]
+    calls, outputs = items[:3], items[3:]
+
+    assert [json.loads(call["arguments"])["city"] for call in calls] == ["Paris", "Oslo", "Bonn"]
+    assert [output["output"] for output in outputs] == [
+        json.dumps(f"{city} is sunny") for city in ("Paris", "Oslo", "Bonn")
+    ]
+    assert [call["call_id"] for call in calls] == [output["call_id"] for output in outputs]
+    assert len({call["call_id"] for call in calls}) == len(calls) == len(result.tool_results)
 
 
 async def test_verdicts_are_recorded(polos: Polos, model: ModelServer) -> None:
