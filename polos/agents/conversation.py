@@ -30,7 +30,6 @@ from polos.models.request import Item, ModelAnswer
 class Mark:
     """A place in a conversation."""
 
-    sent: int
     remembered: int
 
 
@@ -88,15 +87,14 @@ class Conversation:
         self._offered[agent_id] = tools
 
     def mark(self) -> Mark:
-        """Return the place to which `rewind` and `forget` may go back."""
-        return Mark(len(self.items), len(self.remembered))
+        """Return the place to which `forget` may go back."""
+        return Mark(len(self.remembered))
 
-    def rewind(self, mark: Mark) -> None:
-        """Take back what was said since `mark`."""
-        self.forget(mark)
-        if len(self.items) > mark.sent:
-            del self.items[mark.sent :]
-            self._new = None
+    def take_back(self, said: Sequence[Item]) -> None:
+        """Send these very items no more, wherever a summary has moved them."""
+        gone = {id(item) for item in said}
+        self.items = [item for item in self.items if id(item) not in gone]
+        self._new = None
 
     def forget(self, mark: Mark) -> None:
         """Go on with what was said since `mark`, but do not let the session remember it."""

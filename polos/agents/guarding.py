@@ -15,7 +15,7 @@ from typing import Any
 
 from polos import serialization
 from polos.agents.asking import Loop, ask_alone
-from polos.agents.conversation import Mark
+from polos.agents.conversation import output_item
 from polos.agents.remembering import ask_in_room
 from polos.engine import telling
 from polos.engine.calling import call_in_step
@@ -86,20 +86,21 @@ async def answer_of(loop: Loop) -> ModelAnswer:
     number, guarded = loop.number, bool(loop.speaker.guardrails)
     mark = loop.conversation.mark()
     wanted: AgentConfig | None = None
+    refused: list[Item] = []
     for attempt in range(loop.speaker.guardrail_max_retries + 1):
         name = f"{number}:retry{attempt}" if attempt else str(number)
         name, answer = await ask_in_room(loop, name, config=_changes(loop, wanted), guarded=guarded)
-        if attempt == 0:
-            mark = loop.conversation.mark()  # not before: the conversation may just have been compacted
         if not guarded:
             loop.conversation.answered(answer)
             return answer
         checked = await _checked(loop, answer, attempt, wanted or loop.speaker.config())
         if checked.refusal is None:
-            return await _passed(loop, name, answer, checked, mark, is_retry=attempt > 0)
+            return await _passed(loop, name, answer, checked, refused)
         loop.conversation.answered(answer)
         loop.conversation.forget(mark)
-        loop.conversation.add(_feedback(checked.refusal), is_remembered=False)
+        feedback = _feedback(answer, checked.refusal)
+        loop.conversation.add(feedback, is_remembered=False)
+        refused += [*answer.raw_output, *feedback]
         wanted = checked.llm_config or wanted
     raise GuardrailError(
         f"Guardrail failed after {loop.speaker.guardrail_max_retries} retries: {checked.refusal}"
@@ -119,6 +120,8 @@ async def _checked(loop: Loop, answer: ModelAnswer, attempt: int, asked_with: Ag
 
 async def _verdict(loop: Loop, name: str, guardrail: Guardrail, checked: _Checked) -> GuardrailResult:
     if isinstance(guardrail, str):
+        if not _is_judged(loop, name, checked.content):
+            return GuardrailResult()
         return await _judged(loop, name, guardrail, checked.content)
     return await _called(loop, name, guardrail, checked)
 
@@ -150,10 +153,19 @@ async def _called(loop: Loop, name: str, guardrail: Callable[..., Any], checked:
     return GuardrailResult.model_validate(serialization.to_data(value))
 
 
+def _is_judged(loop: Loop, name: str, content: Any) -> bool:
+    """Whether a model judges a text: an answer that only calls tools has none.
+
+    Once an answer has passed, a replay sees what became of it instead of it, and goes by the record.
+    """
+    _, execution = loop.engine
+    if execution.is_recorded(_settling(loop)):
+        return execution.is_recorded(internal(f"turn:{name}"))
+    return bool(content)
+
+
 async def _judged(loop: Loop, name: str, rule: str, content: Any) -> GuardrailResult:
-    """Let a model judge a text; an answer that only calls tools has none."""
-    if not content:
-        return GuardrailResult()
+    """Let a model judge a text."""
     text = content if isinstance(content, str) else serialization.dumps(content)
     question = f"<rule>\n{rule}\n</rule>\n\n<answer>\n{text}\n</answer>"
     temperature = None if _TAKES_NO_TEMPERATURE.match(loop.speaker.model) else 0.0
@@ -172,12 +184,15 @@ def _read(rule: str, verdict: str | None) -> GuardrailResult:
     return GuardrailResult() if passed is True else GuardrailResult.fail(reason)
 
 
-def _feedback(refusal: str) -> list[Item]:
+def _feedback(answer: ModelAnswer, refusal: str) -> list[Item]:
+    """Return what the model is told; providers want an output for each of its calls."""
+    calls = [item["call_id"] for item in answer.raw_output if item.get("type") == "function_call"]
+    outputs = [output_item(call_id, "Error: the tool was not run", is_error=True) for call_id in calls]
     text = (
         f"Your last answer was not accepted: {refusal}. Nothing of it was done or shown. "
         "Write it again so that this is met."
     )
-    return [{"role": "user", "content": text}]
+    return [*outputs, {"role": "user", "content": text}]
 
 
 def _changes(loop: Loop, wanted: AgentConfig | None) -> dict[str, object] | None:
@@ -192,17 +207,17 @@ def _changes(loop: Loop, wanted: AgentConfig | None) -> dict[str, object] | None
 
 
 async def _passed(
-    loop: Loop, name: str, answer: ModelAnswer, checked: _Checked, mark: Mark, *, is_retry: bool
+    loop: Loop, name: str, answer: ModelAnswer, checked: _Checked, refused: list[Item]
 ) -> ModelAnswer:
-    if checked.llm_config is not None and not is_retry:
+    if checked.llm_config is not None and not refused:
         logger.warning(
             "A guardrail of agent %s gave modified_llm_config, but no call follows that could use it: "
             "return it with GuardrailResult.fail(...)",
             loop.speaker.id,
         )
     final = _changed(answer, checked, loop.number)
-    if is_retry:  # the refused answers before it have to go
-        loop.conversation.rewind(mark)
+    if refused:  # and what was said of it
+        loop.conversation.take_back(refused)
         loop.conversation.add(final.raw_output)
     else:
         loop.conversation.answered(final)
@@ -274,11 +289,16 @@ def _with_arguments(item: Item, calls: list[ToolCall]) -> Item:
     return {**item, "name": call.function.name, "arguments": call.function.arguments}
 
 
+def _settling(loop: Loop) -> str:
+    """Return the name of the step that says that the answer of this iteration has passed."""
+    return internal(f"{loop.number}.guardrails")
+
+
 async def _settle(loop: Loop, name: str, final: ModelAnswer) -> None:
     """Write what has passed over what the model said, and tell it."""
     runtime, execution = loop.engine
     claim = execution.claim
-    turn, step = internal(f"turn:{name}"), internal(f"{loop.number}.guardrails")
+    turn, step = internal(f"turn:{name}"), _settling(loop)
     data = final.model_dump(mode="json")
     told: list[tuple[int, int]] = []
 

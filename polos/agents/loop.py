@@ -116,7 +116,21 @@ async def _reason_to_stop(loop: Loop) -> str | None:
         return COMPLETED
     if await _is_stopped(loop):
         return STOPPED
-    return CAPPED if len(loop.steps) >= _cap(loop) else None
+    return CAPPED if await _is_capped(loop) else None
+
+
+async def _is_capped(loop: Loop) -> bool:
+    """Whether this was the last turn; that it was is a step: the setting may be another one at a replay."""
+    runtime, execution = loop.engine
+    name = internal(f"{len(loop.steps)}.max_steps")
+    if not execution.is_recorded(name) and (execution.expects_more() or len(loop.steps) < _cap(loop)):
+        return False
+    await run_inline(runtime, execution, name, "run", _nothing)
+    return True
+
+
+async def _nothing() -> None:
+    return
 
 
 def _cap(loop: Loop) -> float:

@@ -189,21 +189,22 @@ async def ask_in_room(
     try:
         return name, await ask(loop, name, config=config, guarded=guarded)
     except ContextOverflowError:
-        if not await make_room(loop, force=True):
+        if not await make_room(loop, refused=name):
             raise
     name += "_compacted" if ":" in name else ":compacted"
     return name, await ask(loop, name, config=config, guarded=guarded)
 
 
-async def make_room(loop: Loop, *, force: bool = False) -> bool:
+async def make_room(loop: Loop, *, refused: str | None = None) -> bool:
     """Fold what is old of the conversation into a summary, if it is too long; return whether anything was.
 
     Args:
         loop: The run on its way; the speaker's model makes the summary, within the speaker's limits.
-        force: The provider has refused the conversation as too long.
+        refused: The call that the provider has refused as too long, if one was.
     """
     memory = loop.memory
-    name = f"compaction:{loop.number}:overflow" if force else f"compaction:{loop.number}"
+    force = refused is not None
+    name = f"compaction:{refused}:overflow" if force else f"compaction:{loop.number}"
     was_made = _is_recorded(loop, name)
     if not force and not was_made and _is_recorded(loop, str(loop.number)):
         return False  # as it was decided before, whatever the limits are now
@@ -214,7 +215,7 @@ async def make_room(loop: Loop, *, force: bool = False) -> bool:
         return answer.content or ""
 
     items = loop.conversation.items
-    found = await compact(items, loop.speaker.compaction, ask, force=force or was_made)
+    found = await compact(items, loop.speaker.compaction, ask, force=force, is_decided=was_made)
     if found is None:
         return False
     if summary_in(items) != memory.summary or found.summary is None:

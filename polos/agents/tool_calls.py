@@ -14,7 +14,8 @@ from polos.agents.conversation import output_item
 from polos.agents.server_tools import find_listed, names_of_speaker
 from polos.engine import telling
 from polos.engine.children import ChildRequest, await_children
-from polos.engine.inline import value_of
+from polos.engine.inline import run_inline, value_of
+from polos.errors import NonDeterminismError
 from polos.journal.states import StepStatus
 from polos.journal.steps import StepRow
 from polos.models.request import Item
@@ -25,6 +26,7 @@ from polos.types import ToolCall, ToolResult
 
 if TYPE_CHECKING:
     from polos.agents.agent import Agent
+    from polos.agents.handoffs import Handoff
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ async def run_tools(loop: Loop, tool_calls: Sequence[ToolCall]) -> list[ToolResu
     Raises:
         StepExecutionError: A hook refused or failed.
     """
-    calls = _one_handoff([_checked_call(loop, call) for call in tool_calls])
+    calls = _one_handoff([await _checked_call(loop, index, call) for index, call in enumerate(tool_calls)])
     calls = [await _after_hooks(loop, index, call) for index, call in enumerate(calls)]
     results = await _run(loop, calls)
     results = [
@@ -69,7 +71,7 @@ def output_of(result: ToolResult) -> Item:
     return output_item(result.tool_call_call_id, text, is_error=failed)
 
 
-def _checked_call(loop: Loop, call: ToolCall) -> _Call:
+async def _checked_call(loop: Loop, index: int, call: ToolCall) -> _Call:
     name = call.function.name
     tool = loop.speaker.find_tool(name) or find_listed(loop, name)
     handoff = loop.speaker.find_handoff(name)
@@ -81,10 +83,36 @@ def _checked_call(loop: Loop, call: ToolCall) -> _Call:
         return _Call(call, problem=f"the arguments are not valid JSON: {error}")
     if not isinstance(arguments, dict):
         return _Call(call, problem=f"the arguments must be a JSON object, not {type(arguments).__name__}")
-    agent = None if handoff is None else handoff.find_agent()
-    if handoff is not None and agent is None:
+    if handoff is None:
+        return _Call(call, arguments, tool)
+    agent = await _successor(loop, index, handoff)
+    if agent is None:
         return _Call(call, problem=f"agent {handoff.agent_id!r} is not defined in this worker")
-    return _Call(call, arguments, tool, agent)
+    return _Call(call, arguments, agent=agent)
+
+
+async def _successor(loop: Loop, index: int, handoff: Handoff) -> Agent | None:
+    """Return the agent to hand over to; that the worker did not know it is a step, for others may.
+
+    Raises:
+        NonDeterminismError: An earlier attempt handed over to it, and this worker does not know it.
+    """
+    runtime, execution = loop.engine
+    name = internal(f"{loop.number}.unknown_agent.{index}")
+    agent = handoff.find_agent()
+    if agent is not None and not execution.is_recorded(name):
+        return agent
+    if not execution.is_recorded(name) and execution.expects_more():
+        raise NonDeterminismError(
+            f"The run was handed over to agent {handoff.agent_id!r}, which is not defined in this worker. "
+            f"Import the module that defines it (POLOS_IMPORTS), then: polos runs unblock {execution.run_id}"
+        )
+    await run_inline(runtime, execution, name, "run", _nothing)
+    return None
+
+
+async def _nothing() -> None:
+    return
 
 
 def _one_handoff(calls: list[_Call]) -> list[_Call]:

@@ -296,11 +296,16 @@ def hand_back_turn(claim: TurnClaim, worker: str, *, ring_again: float, was_sent
 
 
 _of_turn = (S.run_id == P("run"), S.name == P("turn", type_=S.name.type))
-_NUMBER_SETTLED = number_event(is_ours)
+_earlier = STEPS.alias("settled_earlier")
+# Repeated because its answer was lost, the unit must not take another number.
+_is_not_settled = ~exists().where(
+    _earlier.c.run_id == P("run"), _earlier.c.name == P("name", type_=S.name.type)
+)
+_NUMBER_SETTLED = number_event(is_ours, _is_not_settled)
 _tree_event = last_event(P("root", type_=R.id.type))
 _SETTLE = Statement(
     update(RUNS)
-    .where(*fence())
+    .where(*fence(), _is_not_settled)
     .values(seq=R.seq + 1, crashes=0, event_seq=R.event_seq + case((R.root_id == R.id, 1), else_=0))
     .returning(
         R.seq,

@@ -55,7 +55,12 @@ class Compaction:
 
 
 async def compact(
-    items: Sequence[Item], limits: NormalizedCompactionConfig, ask: Ask, *, force: bool = False
+    items: Sequence[Item],
+    limits: NormalizedCompactionConfig,
+    ask: Ask,
+    *,
+    force: bool = False,
+    is_decided: bool = False,
 ) -> Compaction | None:
     """Fold what is old of a conversation; return None where it is short enough, or nothing can be folded.
 
@@ -66,9 +71,11 @@ async def compact(
         limits: When and how far.
         ask: Asks the model.
         force: The provider has refused it as too long, whatever the estimate and `limits.enabled` say.
+        is_decided: It was begun before, whatever they say now.
     """
     tokens = estimate_messages_tokens(items)
-    if not force and not (limits.enabled and tokens > limits.max_conversation_tokens):
+    is_long = limits.enabled and tokens > limits.max_conversation_tokens
+    if not (is_long or force or is_decided):
         return None
     begin = 2 if is_summary_pair(items) else 0
     found = cut(items, begin=begin, recent=limits.min_recent_messages)

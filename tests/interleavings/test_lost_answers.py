@@ -30,6 +30,7 @@ from polos.journal.memory import M, NewMessage, Remembered, SessionKey
 from polos.journal.runs import Claim, claim_from
 from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.journal.states import RunStatus
+from polos.journal.turns import complete_turn, settle_turn
 from polos.journal.writer import Backend, Journal, PostgresBackend, SqliteBackend
 
 
@@ -105,6 +106,31 @@ def turn_completed(scene: Scene) -> tuple[Unit, Callable[[], object]]:
     return turn_completion(turn, "b"), lambda: scene.run(run.id)["wakes"] == run.wakes + 1
 
 
+def turn_settled(scene: Scene) -> tuple[Unit, Callable[[], object]]:
+    return _settled(scene, scene.running("a"))
+
+
+def turn_of_child_settled(scene: Scene) -> tuple[Unit, Callable[[], object]]:
+    parent = scene.running("a")
+    return _settled(scene, scene.claimed(scene.child(parent).id, "a"))
+
+
+def _settled(scene: Scene, run: Claim) -> tuple[Unit, Callable[[], object]]:
+    """A guarded answer has passed: its event has one number, and the tree no other."""
+    turn = scene.turn(run, worker="b")
+    scene.do(complete_turn(turn, "b", DONE, root_id=run.root_id, ring_again=5.0, told=False))
+    told = scene.run(run.root_id)["event_seq"]
+    where = {"position": 1, "turn": turn.name, "root_id": run.root_id, "worker": "a"}
+    unit = settle_turn(run.id, run.attempt, "$1.guardrails", output='"passed"', **where)
+
+    def done_once() -> bool:
+        steps = scene.steps(run.id)
+        is_told_once = scene.run(run.root_id)["event_seq"] == told + 1
+        return is_told_once and steps[turn.name].output == '"passed"' and "$1.guardrails" in steps
+
+    return unit, done_once
+
+
 def run_finished(scene: Scene) -> tuple[Unit, Callable[[], object]]:
     run = scene.running("a")
     return finishing(run), lambda: scene.run(run.id)["output"] == '"end"'
@@ -134,6 +160,8 @@ EVERY: list[Prepare] = [
     children_created,
     turn_claimed,
     turn_completed,
+    turn_settled,
+    turn_of_child_settled,
     run_finished,
     run_remembered,
     child_finished,

@@ -1,0 +1,260 @@
+"""Agents whose workers die at every commit: a replay asks for the same steps, and no model is asked twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fleet import SETTINGS, Fleet, Worker
+
+from polos import Agent, CompactionConfig, GuardrailContext, GuardrailResult, WorkflowContext, tool
+from polos.agents.turn import execute_turn
+from polos.dispatch import Doorbell
+from polos.engine.tasks import start_apart
+from polos.journal.database import Database
+from polos.journal.recovery import due_turns
+from polos.journal.runs import unblock_run
+from polos.journal.steps import READ_STEPS
+from polos.memory.items import unpaired
+from polos.models.request import ModelRequest
+from polos.testing import ScriptedModel, tool_call
+from polos.types import ToolCall, ToolCallFunction
+
+LONG = "tea " * 200
+
+
+class AgentFleet(Fleet):
+    """A fleet whose workers make model calls, too."""
+
+    model: ScriptedModel
+
+    def hire(self, **options: Any) -> Worker:
+        worker = super().hire(**options)
+        worker.runtime.models = self.model
+        return worker
+
+    def ring(self, *doorbells: Doorbell) -> None:
+        super().ring(*(bell for bell in doorbells if bell.step is None))
+        for bell in doorbells:
+            if bell.step is not None and self.workers:
+                worker = self.workers[-1]
+                task = start_apart(execute_turn(worker.runtime, bell.run_id, bell.step))
+                worker.tasks.add(task)
+                task.add_done_callback(worker.tasks.discard)
+
+    def sweep(self) -> None:
+        super().sweep()
+        for run_id, step, _, route, _ in self.do(due_turns(ring_again=0.0, ring_again_max=0.0)):
+            self.ring(Doorbell(run_id, "turn", route, step=step))
+
+
+@pytest.fixture
+async def agents(sqlite: Database) -> AsyncIterator[AgentFleet]:
+    running = AgentFleet(sqlite, replace(SETTINGS, max_agent_steps=3))
+    yield running
+    await running.close()
+
+
+def said(request: ModelRequest) -> str:
+    """Return the text of what a model is asked."""
+    return json.dumps(request.messages)
+
+
+async def lived(agents: AgentFleet, agent: str, payload: dict[str, Any]) -> tuple[Worker, dict[str, Any]]:
+    """Let a run come to its end; return its worker and the run."""
+    worker = agents.hire()
+    run = await agents.until_ended(agents.create(agent, json.dumps(payload), kind="agent"))
+    return worker, run
+
+
+async def died(
+    agents: AgentFleet,
+    agent: str,
+    payload: dict[str, Any],
+    *,
+    at: int,
+    meanwhile: Callable[[], object] | None = None,
+) -> dict[str, Any]:
+    """Let a worker die behind a commit and another one go on; return the run that has ended."""
+    mortal = agents.hire(dies_at=at, commits_last=True)
+    run_id = agents.create(agent, json.dumps(payload), kind="agent")
+    async with asyncio.timeout(20):
+        while not mortal.backend.died.is_set():
+            agents.sweep()
+            await asyncio.sleep(0.001)
+    await agents.bury(mortal)
+    if meanwhile is not None:
+        meanwhile()
+    worker = agents.hire()
+    run = await agents.until_ended(run_id)
+    await agents.bury(worker)
+    return run
+
+
+def steps_of(agents: AgentFleet, run: dict[str, Any]) -> list[str]:
+    """Return the names of a run's steps."""
+    return sorted(str(row[0]) for row in agents.read(READ_STEPS, run=run["id"]))
+
+
+# -- the agents
+
+folding = Agent(
+    id="replays-folding",
+    provider="openai",
+    model="m",
+    compaction=CompactionConfig(max_conversation_tokens=900, min_recent_messages=1),
+)
+TALK = [{"role": ("user", "assistant")[n % 2], "content": f"{n}: {LONG}"} for n in range(5)]
+
+
+def folds(request: ModelRequest) -> Any:
+    return "A summary" if "condense" in (request.system_prompt or "") else "Done"
+
+
+def blank(ctx: WorkflowContext, seen: GuardrailContext) -> GuardrailResult:
+    return GuardrailResult.continue_with(modified_content="")
+
+
+def fills(ctx: WorkflowContext, seen: GuardrailContext) -> GuardrailResult:
+    text = "I look it up" if seen.tool_calls else seen.content
+    return GuardrailResult.continue_with(modified_content=text)
+
+
+@tool(id="replays-look")
+async def look(ctx: WorkflowContext) -> str:
+    return "found"
+
+
+def is_short(ctx: WorkflowContext, seen: GuardrailContext) -> GuardrailResult:
+    if seen.tool_calls and len(seen.tool_calls) > 1:
+        return GuardrailResult.fail("one call at a time")
+    return GuardrailResult.continue_with()
+
+
+def writes(ctx: WorkflowContext, seen: GuardrailContext) -> GuardrailResult:
+    if seen.steps:
+        return GuardrailResult.continue_with(modified_content="Seen")
+    calls = [
+        ToolCall(id=name, function=ToolCallFunction(name="replays-look", arguments="{}")) for name in "ab"
+    ]
+    return GuardrailResult.continue_with(modified_tool_calls=calls)
+
+
+writing = Agent(id="replays-writing", provider="openai", model="m", tools=[look], guardrails=[writes])
+careful = Agent(id="replays-careful", provider="openai", model="m", tools=[look], guardrails=[is_short])
+expert = Agent(id="replays-expert", provider="openai", model="m", tools=[look], guardrails=["It is true"])
+desk = Agent(id="replays-desk", provider="openai", model="m", handoffs=["replays-expert"], description="d")
+endless = Agent(id="replays-endless", provider="openai", model="m", tools=[look])
+blanking = Agent(id="replays-blanking", provider="openai", model="m", guardrails=["It is polite", blank])
+filling = Agent(
+    id="replays-filling", provider="openai", model="m", tools=[look], guardrails=["It is polite", fills]
+)
+
+
+def judged(request: ModelRequest) -> Any:
+    return '{"passed": true, "reason": "fine"}' if "<rule>" in said(request) else "Hello"
+
+
+def looks(request: ModelRequest) -> Any:
+    if "<rule>" in said(request):
+        return '{"passed": true, "reason": "fine"}'
+    return "It is there" if "found" in said(request) else tool_call("replays-look")
+
+
+def hurries(request: ModelRequest) -> Any:
+    assert not unpaired(request.messages)
+    if "found" in said(request):
+        assert "not accepted" not in said(request), "what was refused is sent no more"
+        return "It is there"
+    call = tool_call("replays-look")
+    return call if "not accepted" in said(request) else [call, call]
+
+
+def hands_over(request: ModelRequest) -> Any:
+    if any(tool["name"] == "transfer_to_replays-expert" for tool in request.tools):
+        return tool_call("transfer_to_replays-expert")
+    return looks(request)
+
+
+def never_ends(request: ModelRequest) -> Any:
+    return tool_call("replays-look")
+
+
+PROGRAMS: dict[str, tuple[Callable[[ModelRequest], Any], Any]] = {
+    "replays-folding": (folds, TALK),
+    "replays-blanking": (judged, "Hi"),
+    "replays-filling": (looks, "Hi"),
+    "replays-writing": (looks, "Hi"),
+    "replays-careful": (hurries, "Hi"),
+    "replays-desk": (hands_over, "Hi"),
+    "replays-endless": (never_ends, "Hi"),
+}
+
+
+@pytest.mark.parametrize("agent", PROGRAMS)
+async def test_a_replay_asks_for_the_same_steps_wherever_a_worker_died(
+    agents: AgentFleet, agent: str
+) -> None:
+    says, given = PROGRAMS[agent]
+    agents.model = ScriptedModel(says)
+    worker, whole = await lived(agents, agent, {"input": given})
+    assert whole["status"] == "completed", whole["error"]
+    calls, commits = len(agents.model.calls), worker.backend.commits
+    await agents.bury(worker)
+    for at in range(2, commits):
+        agents.model.calls.clear()
+        run = await died(agents, agent, {"input": given}, at=at)
+        assert (run["status"], run["error"]) == ("completed", None), f"died at commit {at}"
+        assert steps_of(agents, run) == steps_of(agents, whole)
+        assert len(agents.model.calls) <= calls + 1
+
+
+@pytest.mark.parametrize("steps", [1, 9])
+async def test_a_replay_goes_by_the_number_of_turns_that_was_allowed_then(
+    agents: AgentFleet, steps: int
+) -> None:
+    """A worker with another POLOS_MAX_AGENT_STEPS goes on; it decides only what was not decided."""
+    agents.model = ScriptedModel(never_ends)
+
+    def is_set_anew() -> None:
+        agents.settings = replace(SETTINGS, max_agent_steps=steps)
+
+    before = agents.settings
+    for at in range(6, 24, 2):
+        agents.settings = before
+        run = await died(agents, "replays-endless", {"input": "Hi"}, at=at, meanwhile=is_set_anew)
+        assert (run["status"], run["error"]) == ("completed", None), f"died at commit {at}"
+
+
+async def test_a_run_does_not_go_on_where_the_agent_is_unknown_that_it_was_handed_to(
+    agents: AgentFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents.model = ScriptedModel(hands_over)
+
+    def is_unknown() -> None:
+        monkeypatch.setattr("polos.agents.handoffs.get_workflow", lambda id: None)
+
+    run = await died(agents, "replays-desk", {"input": "Hi"}, at=9, meanwhile=is_unknown)
+    assert (run["status"], "is not defined in this worker" in run["error"]) == ("blocked", True)
+    monkeypatch.undo()
+    agents.hire()
+    agents.do(unblock_run(run["id"]))
+    ended = await agents.until_ended(run["id"])
+    assert (ended["status"], ended["error"]) == ("completed", None)
+
+
+async def test_an_agent_that_was_unknown_at_the_handoff_stays_so(
+    agents: AgentFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agents.model = ScriptedModel(
+        lambda request: "Then not" if "not defined" in said(request) else hands_over(request)
+    )
+    for at in (6, 7, 9):
+        monkeypatch.setattr("polos.agents.handoffs.get_workflow", lambda id: None)
+        run = await died(agents, "replays-desk", {"input": "Hi"}, at=at, meanwhile=monkeypatch.undo)
+        assert (run["status"], run["error"]) == ("completed", None), f"died at commit {at}"
+        assert json.loads(run["output"])["agent_id"] == "replays-desk"
