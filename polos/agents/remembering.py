@@ -59,7 +59,7 @@ class Memory:
         history: What that is, as items of a conversation; it may begin with a summary pair.
         given: The input of the run.
         summary: What the conversation begins with now, if it begins with a summary.
-        folded: Ids of the objects, in `history` and among the run's own items, for which it stands.
+        folded: The objects, in `history` and among the run's own items, for which it stands, by their ids.
         is_lost: Something was left out for which no summary stands: none is left in the session then.
     """
 
@@ -69,7 +69,7 @@ class Memory:
     given: list[Item]
     longest_blob: int
     summary: str | None = None
-    folded: set[int] = field(default_factory=set)
+    folded: dict[int, Item] = field(default_factory=dict)  # kept: an id may stand for another object later
     is_lost: bool = False
 
     @property
@@ -220,7 +220,7 @@ async def make_room(loop: Loop, *, refused: str | None = None) -> bool:
         return False
     if summary_in(items) != memory.summary or found.summary is None:
         memory.is_lost = True
-    memory.folded |= {id(items[place]) for place in found.cut.folded}
+    memory.folded |= {id(items[place]): items[place] for place in found.cut.folded}
     memory.summary = found.summary or summary_in(items)
     loop.conversation.replace(shortened(items, found))
     return True

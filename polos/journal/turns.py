@@ -105,9 +105,8 @@ _WAKE_CHILD_FOR_TURN = _wake_for_turn.values(**WAKE_VALUES).returning(
     R.status, R.owner, R.seq, last_event(P("root", type_=R.id.type))
 )
 _turn_wakes = RUNS.alias("turn_wakes")
-_NUMBER_TURN = number_event(
-    _told == 1, _still_mine, exists().where(_turn_wakes.c.id == P("run"), one_of(_turn_wakes.c.status, LIVE))
-)
+_run_lives = exists().where(_turn_wakes.c.id == P("run"), one_of(_turn_wakes.c.status, LIVE))
+_NUMBER_TURN = number_event(_told == 1, _still_mine, _run_lives)
 _TURN_ENDED: dict[str, Any] = {
     "status": P("outcome"),
     "output": P("output"),
@@ -119,7 +118,7 @@ _TURN_ENDED: dict[str, Any] = {
 }
 _COMPLETE_TURN = (
     update(STEPS)
-    .where(*_mine)
+    .where(*_mine, _run_lives)
     .values(
         **_TURN_ENDED,
         seq=select(R.seq).where(R.id == P("run")).scalar_subquery(),

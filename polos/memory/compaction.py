@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from polos.errors import StepExecutionError
+from polos.errors import StepExecutionError, UsageLimitExceededError
 from polos.memory.cutting import Cut, cut
 from polos.memory.estimates import estimate_messages_tokens, estimate_tokens
 from polos.memory.summaries import (
@@ -66,6 +66,9 @@ async def compact(
 
     A model that fails fails nothing: what is old is left out then, and only an earlier summary stands for it.
 
+    Raises:
+        UsageLimitExceededError: No further model call may be made, for anything.
+
     Args:
         items: The conversation; it may begin with a summary pair.
         limits: When and how far.
@@ -86,6 +89,8 @@ async def compact(
     pieces = _pieces(transcript([items[place] for place in found.folded]), longest)
     try:
         summary = await _summarised(pieces, summary_in(items), limits, ask)
+    except UsageLimitExceededError:
+        raise
     except StepExecutionError as error:
         logger.warning("No summary could be made, so older messages are left out: %s", error)
         return Compaction(found, summary=None)

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 from hands import Together, result
-from scenes import DONE, Scene, claim, recording, turn_claim, turn_completion
+from scenes import DONE, Scene, claim, finishing, recording, turn_claim, turn_completion
 
 from polos.engine.execution import Execution
 from polos.engine.tasks import install_task_factory
+from polos.journal.closing import close_run
 from polos.journal.recovery import put_back_turns
 from polos.journal.runs import Claim
 from polos.journal.steps import StepRow
@@ -44,6 +45,24 @@ def test_a_turn_that_ends_while_its_run_is_claimed_again_is_used(scene: Scene, t
 
     [(status, owner, *_)] = result(late)
     assert (status, owner) == ("running", "c")
+
+
+@pytest.mark.parametrize("is_root", [True, False])
+def test_a_turn_that_ends_between_the_end_of_its_run_and_its_closing_has_no_outcome(
+    scene: Scene, *, is_root: bool
+) -> None:
+    """As when the time of the run is over: it would have the number of another event."""
+    parent = scene.running("a")
+    run = parent if is_root else scene.claimed(scene.child(parent).id, "a")
+    turn = scene.turn(run, TURN, worker="b")
+    scene.do(finishing(run))
+    events = scene.run(parent.id)["event_seq"]
+
+    assert scene.do(turn_completion(turn, "b", root_id=parent.id)) == []
+    assert (scene.steps(run.id)[TURN].status, scene.steps(run.id)[TURN].seq) == ("running", None)
+    assert scene.run(parent.id)["event_seq"] == events
+    scene.do(close_run(run.id))
+    assert scene.steps(run.id)[TURN].status == "failed"
 
 
 def test_an_executor_that_lost_its_turn_is_refused(scene: Scene) -> None:
