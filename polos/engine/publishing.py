@@ -26,9 +26,10 @@ async def publish_once(
     """
     claim = execution.claim
     own = topic_of(claim.root_name, claim.root_id)
+    is_new = not execution.is_recorded(name)  # what is on record was small enough then
     text = serialization.dumps(
         serialization.to_data(data),
-        limit_bytes=runtime.settings.max_value_bytes,
+        limit_bytes=runtime.settings.max_value_bytes if is_new else None,
         what=f"data of event {shown(name)!r}",
     )
 

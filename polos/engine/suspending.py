@@ -40,10 +40,9 @@ async def wait_for_answer(
         ValueTooLargeError, SerializationError: The data cannot be stored.
     """
     claim = execution.claim
-    question = _question(runtime, execution, name, data, timeout_seconds)
-    text = serialization.dumps(
-        question, limit_bytes=runtime.settings.max_value_bytes, what=f"data of suspend {shown(name)!r}"
-    )
+    asked = None  # what is on record was small enough then
+    if not execution.is_recorded(name):
+        asked = _question(runtime, execution, name, data, timeout_seconds)
     place = {
         "project": claim.project,
         "root": claim.root_id,
@@ -51,6 +50,7 @@ async def wait_for_answer(
     }
 
     async def begin(position: int) -> None:
+        question, text = asked or _question(runtime, execution, name, data, timeout_seconds)
         unit = suspend(
             claim.id,
             claim.attempt,
@@ -138,15 +138,18 @@ async def answer_once(
 
 def _question(
     runtime: Runtime, execution: Execution, name: str, data: Any, timeout_seconds: float | None
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], str]:
+    """Return what is asked, as data and as the text that is stored."""
     claim = execution.claim
     given = serialization.to_data(data.model_dump(mode="json") if isinstance(data, BaseModel) else data)
     asked = given if isinstance(given, dict) else {"value": given}
-    return {
+    question = {
         **_dated(runtime, asked, timeout_seconds),
         "_approval_url": _address(runtime, claim, shown(name), timeout_seconds),
         "_metadata": event_data.metadata(claim.id, claim.name),
     }
+    limit = runtime.settings.max_value_bytes
+    return question, serialization.dumps(question, limit_bytes=limit, what=f"data of suspend {shown(name)!r}")
 
 
 def _dated(runtime: Runtime, asked: dict[str, Any], timeout_seconds: float | None) -> dict[str, Any]:
