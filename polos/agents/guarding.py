@@ -11,11 +11,13 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from polos import serialization
 from polos.agents.asking import Loop, ask_alone
 from polos.agents.conversation import output_item
+from polos.agents.giving_up import give_up
 from polos.agents.remembering import ask_in_room
 from polos.engine import telling
 from polos.engine.calling import call_in_step
@@ -83,11 +85,11 @@ async def answer_of(loop: Loop) -> ModelAnswer:
         GuardrailError: No answer passed, however often it was made again.
         StepExecutionError: The model could not be made to answer, or a guardrail failed for good.
     """
-    number, guarded = loop.number, bool(loop.speaker.guardrails)
+    number, guarded, retries = loop.number, bool(loop.speaker.guardrails), loop.speaker.guardrail_max_retries
     mark = loop.conversation.mark()
     wanted: AgentConfig | None = None
     refused: list[Item] = []
-    for attempt in range(loop.speaker.guardrail_max_retries + 1):
+    for attempt in count():
         name = f"{number}:retry{attempt}" if attempt else str(number)
         name, answer = await ask_in_room(loop, name, config=_changes(loop, wanted), guarded=guarded)
         if not guarded:
@@ -96,15 +98,16 @@ async def answer_of(loop: Loop) -> ModelAnswer:
         checked = await _checked(loop, answer, attempt, wanted or loop.speaker.config())
         if checked.refusal is None:
             return await _passed(loop, name, answer, checked, refused)
+        if (attempt + 1) % (retries + 1) == 0:
+            error = GuardrailError(f"Guardrail failed after {retries} retries: {checked.refusal}")
+            await give_up(loop, f"{number}.guardrails:refused{attempt}", error)
         loop.conversation.answered(answer)
         loop.conversation.forget(mark)
         feedback = _feedback(answer, checked.refusal)
         loop.conversation.add(feedback, is_remembered=False)
         refused += [*answer.raw_output, *feedback]
         wanted = checked.llm_config or wanted
-    raise GuardrailError(
-        f"Guardrail failed after {loop.speaker.guardrail_max_retries} retries: {checked.refusal}"
-    )
+    raise AssertionError("giving up ends it")
 
 
 async def _checked(loop: Loop, answer: ModelAnswer, attempt: int, asked_with: AgentConfig) -> _Checked:

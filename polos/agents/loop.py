@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from polos.agents import limits, loop_hooks
 from polos.agents.asking import Loop
 from polos.agents.conversation import Conversation, Mark, user_items
+from polos.agents.giving_up import give_up
 from polos.agents.guarding import answer_of
 from polos.agents.remembering import Memory, load_memory, make_room, remember
 from polos.agents.server_tools import list_of_speaker
@@ -56,7 +57,7 @@ async def run_loop(agent: Agent, ctx: AgentContext, payload: dict[str, Any]) -> 
         try:
             result = _result(loop, reason, _output(loop))
         except OutputError as error:
-            _ask_again(loop, error, mark)
+            await _ask_again(loop, error, mark)
         else:
             remember(loop)
             return result
@@ -171,7 +172,7 @@ def _output(loop: Loop) -> Any:
     return (content or "") if model is None else parse_output(content, model)
 
 
-def _ask_again(loop: Loop, error: OutputError, mark: Mark) -> None:
+async def _ask_again(loop: Loop, error: OutputError, mark: Mark) -> None:
     """Tell the model what is wrong with its answer; the session remembers neither.
 
     Raises:
@@ -180,7 +181,8 @@ def _ask_again(loop: Loop, error: OutputError, mark: Mark) -> None:
     model = loop.speaker.result_output_schema
     assert model is not None, "text is never refused"
     if loop.mended >= loop.speaker.output_retries:
-        raise OutputError(_no_more(loop, model, error)) from error
+        await give_up(loop, f"{len(loop.steps)}.output", OutputError(_no_more(loop, model, error)))
+        loop.mended = -1  # the answer that follows is the first anew
     loop.mended += 1
     if not loop.steps[-1].tool_results:
         loop.conversation.forget(mark)

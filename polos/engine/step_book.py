@@ -125,6 +125,12 @@ class StepBook:
         self.news.set()
         return self._deviation
 
+    def is_where_it_failed(self) -> bool:
+        """Whether a person lets the run go on that had ended, and nothing has got an outcome since."""
+        until = self.claim.retried_seq
+        seqs = (step.seq for step in self._known.values() if step.seq is not None)
+        return until is not None and all(seq <= until for seq in seqs)
+
     def expects_more(self) -> bool:
         """Whether the journal holds steps that the code has not asked for yet."""
         return bool(self._unasked)

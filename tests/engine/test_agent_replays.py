@@ -10,13 +10,24 @@ from typing import Any
 
 import pytest
 from fleet import SETTINGS, Fleet, Worker
+from pydantic import BaseModel
 
-from polos import Agent, CompactionConfig, GuardrailContext, GuardrailResult, WorkflowContext, tool
+from polos import (
+    Agent,
+    CompactionConfig,
+    GuardrailContext,
+    GuardrailResult,
+    StepExecutionError,
+    WorkflowContext,
+    tool,
+    workflow,
+)
 from polos.agents.turn import execute_turn
 from polos.dispatch import Doorbell
 from polos.engine.tasks import start_apart
 from polos.journal.database import Database
 from polos.journal.recovery import due_turns
+from polos.journal.retries import retry_ended
 from polos.journal.runs import unblock_run
 from polos.journal.steps import READ_STEPS
 from polos.memory.items import unpaired
@@ -73,15 +84,16 @@ async def lived(agents: AgentFleet, agent: str, payload: dict[str, Any]) -> tupl
 
 async def died(
     agents: AgentFleet,
-    agent: str,
-    payload: dict[str, Any],
+    name: str,
+    payload: dict[str, Any] | None,
     *,
     at: int,
     meanwhile: Callable[[], object] | None = None,
+    kind: str = "agent",
 ) -> dict[str, Any]:
     """Let a worker die behind a commit and another one go on; return the run that has ended."""
     mortal = agents.hire(dies_at=at, commits_last=True)
-    run_id = agents.create(agent, json.dumps(payload), kind="agent")
+    run_id = agents.create(name, None if payload is None else json.dumps(payload), kind=kind)
     async with asyncio.timeout(20):
         while not mortal.backend.died.is_set():
             agents.sweep()
@@ -258,3 +270,57 @@ async def test_an_agent_that_was_unknown_at_the_handoff_stays_so(
         run = await died(agents, "replays-desk", {"input": "Hi"}, at=at, meanwhile=monkeypatch.undo)
         assert (run["status"], run["error"]) == ("completed", None), f"died at commit {at}"
         assert json.loads(run["output"])["agent_id"] == "replays-desk"
+
+
+def is_good(ctx: WorkflowContext, seen: GuardrailContext) -> GuardrailResult:
+    return GuardrailResult.continue_with() if seen.content == "good" else GuardrailResult.fail("bad")
+
+
+class Verdict(BaseModel):
+    good: bool
+
+
+picky = Agent(id="replays-picky", provider="openai", model="m", guardrails=[is_good], guardrail_max_retries=1)
+strict = Agent(id="replays-strict", provider="openai", model="m", output_schema=Verdict)
+
+
+@pytest.mark.parametrize(
+    ("agent", "error", "good"),
+    [
+        ("replays-picky", "Guardrail failed after 1 retries: bad", "good"),
+        ("replays-strict", "do not fit its output_schema", '{"good": true}'),
+    ],
+)
+async def test_a_run_whose_answers_were_refused_asks_as_often_again_when_it_is_retried(
+    agents: AgentFleet, agent: str, error: str, good: str
+) -> None:
+    agents.model = ScriptedModel(["bad"] * 4 + [good])
+    _, run = await lived(agents, agent, {"input": "Hi"})
+    for calls in (2, 4):
+        assert (run["status"], error in run["error"], len(agents.model.calls)) == ("failed", True, calls)
+        event = ("agent_retry", "{}")
+        assert agents.do(retry_ended(run["id"], event=event, topic="t", ring_again=0.0))
+        run = await agents.until_ended(run["id"])
+    assert (run["status"], run["error"], len(agents.model.calls)) == ("completed", None, 5)
+
+
+@workflow(id="replays-asks")
+async def asks(ctx: WorkflowContext) -> str:
+    await ctx.step.publish_event("told", "replays-topic", {"text": LONG})
+    try:
+        await ctx.step.suspend("ok", data={"text": LONG}, timeout=0.05)
+    except StepExecutionError as error:
+        return type(error).__name__
+    return "answered"
+
+
+async def test_what_was_told_and_asked_stands_though_values_must_be_smaller_now(
+    agents: AgentFleet,
+) -> None:
+    agents.model = ScriptedModel([])
+
+    def is_set_anew() -> None:
+        agents.settings = replace(SETTINGS, max_value_bytes=500)
+
+    run = await died(agents, "replays-asks", None, at=3, meanwhile=is_set_anew, kind="workflow")
+    assert (run["status"], run["output"]) == ("completed", '"StepExecutionError"')
