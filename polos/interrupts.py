@@ -1,13 +1,35 @@
-"""Ctrl-C in a program whose own code blocks its event loop, as `input()` in a coroutine does."""
+"""Signals that end a program, while it serves and while its own code blocks the loop, as `input()` does."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def stop_signals(stop: Callable[[], object]) -> Iterator[None]:
+    """Call this at SIGINT and SIGTERM, while inside; nothing where the loop cannot, as in other threads."""
+    loop = asyncio.get_running_loop()
+    before: dict[signal.Signals, Any] = {}
+    try:
+        for number in _STOP_SIGNALS:
+            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                handler = signal.getsignal(number)
+                loop.add_signal_handler(number, stop)
+                before[number] = handler
+        yield
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            if handler is not None:  # None: not set from Python
+                signal.signal(number, handler)
 
 
 class Interrupts:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import signal
 from pathlib import Path
 from typing import Any, Self
 
 from polos.client import PolosClient, SyncClient
 from polos.direct import DirectTransport
 from polos.errors import ConfigurationError
-from polos.interrupts import Interrupts
+from polos.interrupts import Interrupts, stop_signals
 from polos.settings import Settings, hide_password
 from polos.transport import is_loopback
 
@@ -74,11 +72,8 @@ class Polos(PolosClient):
         """Serve until SIGINT, SIGTERM or `stop()`."""
         await self.start()
         assert self._stopped is not None
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # not the main thread
-                loop.add_signal_handler(number, self._stopped.set)
-        await self._stopped.wait()
+        with stop_signals(self._stopped.set):
+            await self._stopped.wait()
         await self.stop()
 
     async def stop(self) -> None:
