@@ -28,6 +28,8 @@ READ_STEPS = Statement(
     .where(S.run_id.in_(select(R.id).where(R.root_id == bindparam("root"))))
     .order_by(S.run_id, S.name)
 )
+TOKENS = {f"{kind}_tokens" for kind in ("input", "output", "cached", "total")}
+USAGE = {"agent", "calls", "cost", "model", "uncounted_calls", "unpriced_calls", *TOKENS}
 effects: list[str] = []  # of runs, by their roots
 
 
@@ -192,7 +194,13 @@ async def tree_of(polos: Polos, root: str) -> Tree:
     backend = await polos._transport.backend()
     runs = await asyncio.to_thread(backend._read, READ_RUNS, {"root": root})
     steps = await asyncio.to_thread(backend._read, READ_STEPS, {"root": root})
-    return Tree([run_record(row) for row in runs], [step_details(row) for row in steps])
+    found = [run_record(row) for row in runs], [step_details(row) for row in steps]
+    return Tree(*([_without_usage(row) for row in rows] for rows in found))
+
+
+def _without_usage(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without what a call has used that was cancelled: it is counted when it is known."""
+    return {name: value for name, value in row.items() if name not in USAGE}
 
 
 async def started(polos: Polos, model: ModelServer, moment: Moment, turnstile: Turnstile) -> str:

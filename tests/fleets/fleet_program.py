@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 import threading
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,7 @@ async def boss(ctx: WorkflowContext) -> list[int]:
 def die() -> None:
     """End the process as a fault in a library does."""
     os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60)  # the signal may strike another thread, a little later
 
 
 @workflow(id="poison")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from model_wires import PIXEL, WIRES
 from servers import TEST_KEY, Answer, Recorder
 from test_model_streams import Chunks
-from wires import PIXEL, WIRES
 
 from polos.models.call import generate
 from polos.models.request import ModelAnswer, ModelRequest

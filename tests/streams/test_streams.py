@@ -37,6 +37,8 @@ async def test_events_of_an_agent_with_a_tool_come_in_order(studio: Studio) -> N
     found = await read(stream)
     assert [event.event_type for event in found] == [
         "agent_start",
+        "step_start",  # what the agent remembers of its session
+        "step_finish",
         "step_start",
         "stream_start",
         "tool_call",
