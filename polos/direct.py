@@ -195,8 +195,17 @@ class DirectTransport(Forked):
     async def _known(self, execution_id: str) -> dict[str, Any]:
         row = await self._row(execution_id)
         if row is None:
-            raise InputError(f"There is no run {execution_id!r} in project {self._project!r}")
+            raise InputError(f"There is no run {execution_id!r} in project {self._project!r}{self._where()}")
         return row
+
+    def _where(self) -> str:
+        """Say which database was read, where that depends on the folder a program was started in."""
+        if self._is_shared or self._settings.database_url:
+            return ""
+        return (
+            f" of the database in {str(self._settings.home.resolve())!r}; programs that share runs are "
+            "started in the same folder, or with the same POLOS_HOME"
+        )
 
     async def resume_run(
         self,
@@ -208,9 +217,7 @@ class DirectTransport(Forked):
         answered_by: str | None = None,
     ) -> bool:
         """See `Transport`."""
-        row = await self._row(execution_id)
-        if row is None:
-            raise InputError(f"There is no run {execution_id!r} in project {self._project!r}")
+        row = await self._known(execution_id)
         backend = await self.backend()
         answered = await asyncio.to_thread(
             backend.answer_wait, row, step_key, data, run_id=run_id, answered_by=answered_by

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from polos import Polos, PolosClient
@@ -109,3 +111,18 @@ def test_a_program_with_a_worker_needs_no_server(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("POLOS_TRANSPORT", "http")
 
     assert isinstance(Polos()._transport, DirectTransport)
+
+
+async def test_a_run_of_another_folder_is_missed_with_the_folder_looked_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def no_row(_: str) -> None:
+        return None
+
+    monkeypatch.delenv("POLOS_DATABASE_URL", raising=False)
+    monkeypatch.setenv("POLOS_HOME", str(tmp_path))
+    client = PolosClient()
+    monkeypatch.setattr(client._transport, "_row", no_row)
+    with pytest.raises(ValueError, match=r"There is no run 'gone'.*POLOS_HOME") as raised:
+        await client.resume("w", "gone", "key", {})
+    assert str(tmp_path) in str(raised.value)
