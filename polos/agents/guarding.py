@@ -15,6 +15,7 @@ from itertools import count
 from typing import Any
 
 from polos import serialization
+from polos.agents import limits
 from polos.agents.asking import Loop, ask_alone
 from polos.agents.conversation import output_item
 from polos.agents.giving_up import give_up
@@ -159,12 +160,11 @@ async def _called(loop: Loop, name: str, guardrail: Callable[..., Any], checked:
 def _is_judged(loop: Loop, name: str, content: Any) -> bool:
     """Whether a model judges a text: an answer that only calls tools has none.
 
-    Once an answer has passed, a replay sees what became of it instead of it, and goes by the record.
+    Once an answer has passed, a replay or a fork sees what became of it, and goes by the record.
     """
     _, execution = loop.engine
-    if execution.is_recorded(_settling(loop)):
-        return execution.is_recorded(internal(f"turn:{name}"))
-    return bool(content)
+    steps = (internal(f"turn:{name}"), limits.step_of(name))
+    return any(map(execution.is_recorded, steps)) or (bool(content) and not execution.expects_more())
 
 
 async def _judged(loop: Loop, name: str, rule: str, content: Any) -> GuardrailResult:
@@ -292,16 +292,11 @@ def _with_arguments(item: Item, calls: list[ToolCall]) -> Item:
     return {**item, "name": call.function.name, "arguments": call.function.arguments}
 
 
-def _settling(loop: Loop) -> str:
-    """Return the name of the step that says that the answer of this iteration has passed."""
-    return internal(f"{loop.number}.guardrails")
-
-
 async def _settle(loop: Loop, name: str, final: ModelAnswer) -> None:
     """Write what has passed over what the model said, and tell it."""
     runtime, execution = loop.engine
     claim = execution.claim
-    turn, step = internal(f"turn:{name}"), _settling(loop)
+    turn, step = internal(f"turn:{name}"), internal(f"{loop.number}.guardrails")
     data = final.model_dump(mode="json")
     told: list[tuple[int, int]] = []
 

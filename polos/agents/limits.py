@@ -46,7 +46,7 @@ async def check(loop: Loop, name: str, turn: str) -> None:
         UsageLimitExceededError: A limit is used up, now or on record.
     """
     runtime, execution = loop.engine
-    step = internal(f"{name}.usage_limits")
+    step = step_of(name)
     if not execution.is_recorded(step):
         if not loop.budgets or execution.is_recorded(turn):
             return
@@ -57,6 +57,11 @@ async def check(loop: Loop, name: str, turn: str) -> None:
         await run_inline(runtime, execution, step, "run", refuse)
     except StepExecutionError as error:
         raise UsageLimitExceededError(error.reason) from error
+
+
+def step_of(name: str) -> str:
+    """Return the name of the step that says that the model call `name` was refused."""
+    return internal(f"{name}.usage_limits")
 
 
 async def _refuse(runtime: Runtime, budgets: Sequence[Budget], project: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fleet import SETTINGS, Fleet, Worker
+from fleet import SETTINGS, TERMINAL, Fleet, Worker
 from pydantic import BaseModel
 
 from polos import (
@@ -25,14 +25,19 @@ from polos import (
 from polos.agents.turn import execute_turn
 from polos.dispatch import Doorbell
 from polos.engine.tasks import start_apart
+from polos.errors import ModelError, ModelErrorKind
+from polos.forking import forked_row, plan_fork
 from polos.journal.database import Database
+from polos.journal.forks import create_fork
 from polos.journal.recovery import due_turns
 from polos.journal.retries import retry_ended
-from polos.journal.runs import unblock_run
-from polos.journal.steps import READ_STEPS
+from polos.journal.runs import NewRun, unblock_run
+from polos.journal.steps import READ_STEP_DETAILS, READ_STEPS, step_details
 from polos.memory.items import unpaired
 from polos.models.request import ModelRequest
+from polos.step_names import shown
 from polos.testing import ScriptedModel, tool_call
+from polos.transport import ForkRequest
 from polos.types import ToolCall, ToolCallFunction
 
 LONG = "tea " * 200
@@ -95,7 +100,7 @@ async def died(
     mortal = agents.hire(dies_at=at, commits_last=True)
     run_id = agents.create(name, None if payload is None else json.dumps(payload), kind=kind)
     async with asyncio.timeout(20):
-        while not mortal.backend.died.is_set():
+        while not mortal.backend.died.is_set() and agents.record(run_id)["status"] not in TERMINAL:
             agents.sweep()
             await asyncio.sleep(0.001)
     await agents.bury(mortal)
@@ -107,9 +112,23 @@ async def died(
     return run
 
 
+def result_of(run: dict[str, Any]) -> Any:
+    """Return the answer of an agent's run."""
+    return json.loads(run["output"])["result"]
+
+
 def steps_of(agents: AgentFleet, run: dict[str, Any]) -> list[str]:
     """Return the names of a run's steps."""
     return sorted(str(row[0]) for row in agents.read(READ_STEPS, run=run["id"]))
+
+
+def forked(agents: AgentFleet, run: dict[str, Any], step: str) -> str:
+    """Fork a run from a step; return the id of the fork."""
+    steps = [step_details(row) for row in agents.read(READ_STEP_DETAILS, run=run["id"])]
+    plan = plan_fork(run["id"], steps, from_step=step, max_value_bytes=SETTINGS.max_value_bytes)
+    row = forked_row(run, ForkRequest(execution_id=run["id"]), deployment="default", max_value_bytes=1000)
+    agents.do(create_fork(NewRun(**row), plan.names, plan.replacements, seq=plan.seq, ring_again=0.0))
+    return str(row["id"])
 
 
 # -- the agents
@@ -157,8 +176,24 @@ def writes(ctx: WorkflowContext, seen: GuardrailContext) -> GuardrailResult:
 
 
 writing = Agent(id="replays-writing", provider="openai", model="m", tools=[look], guardrails=[writes])
+
+
+def is_good(ctx: WorkflowContext, seen: GuardrailContext) -> GuardrailResult:
+    return GuardrailResult.continue_with() if seen.content == "good" else GuardrailResult.fail("bad")
+
+
+class Verdict(BaseModel):
+    good: bool
+
+
+picky = Agent(id="replays-picky", provider="openai", model="m", guardrails=[is_good], guardrail_max_retries=1)
+strict = Agent(id="replays-strict", provider="openai", model="m", output_schema=Verdict)
+overflowing = Agent(id="replays-overflowing", provider="openai", model="m", guardrails=[is_good])
 careful = Agent(id="replays-careful", provider="openai", model="m", tools=[look], guardrails=[is_short])
 expert = Agent(id="replays-expert", provider="openai", model="m", tools=[look], guardrails=["It is true"])
+boss = Agent(
+    id="replays-boss", provider="openai", model="m", system_prompt="replays-boss", tools=[expert.as_tool()]
+)
 desk = Agent(id="replays-desk", provider="openai", model="m", handoffs=["replays-expert"], description="d")
 endless = Agent(id="replays-endless", provider="openai", model="m", tools=[look])
 blanking = Agent(id="replays-blanking", provider="openai", model="m", guardrails=["It is polite", blank])
@@ -196,11 +231,37 @@ def never_ends(request: ModelRequest) -> Any:
     return tool_call("replays-look")
 
 
+def overflows(request: ModelRequest) -> Any:
+    """Says of each call that it is too long, until it is made again behind a summary."""
+    if "condense" in (request.system_prompt or ""):
+        return "A summary"
+    if not str(request.idempotency_key).endswith("compacted"):
+        return too_long()
+    return "good" if "not accepted" in said(request) else "bad"
+
+
+def too_long() -> ModelError:
+    return ModelError("too long", kind=ModelErrorKind.CONTEXT_OVERFLOW)
+
+
+def corrects(request: ModelRequest) -> Any:
+    return '{"good": true}' if "does not fit" in said(request) or len(request.messages) > 1 else "bad"
+
+
+def asks_expert(request: ModelRequest) -> Any:
+    if "replays-boss" in (request.system_prompt or ""):
+        return "Thanks" if "It is there" in said(request) else tool_call("replays-expert", input="Look")
+    return looks(request)
+
+
 PROGRAMS: dict[str, tuple[Callable[[ModelRequest], Any], Any]] = {
     "replays-folding": (folds, TALK),
     "replays-blanking": (judged, "Hi"),
     "replays-filling": (looks, "Hi"),
     "replays-writing": (looks, "Hi"),
+    "replays-strict": (corrects, "Hi"),
+    "replays-overflowing": (overflows, TALK),
+    "replays-boss": (asks_expert, "Hi"),
     "replays-careful": (hurries, "Hi"),
     "replays-desk": (hands_over, "Hi"),
     "replays-endless": (never_ends, "Hi"),
@@ -217,12 +278,23 @@ async def test_a_replay_asks_for_the_same_steps_wherever_a_worker_died(
     assert whole["status"] == "completed", whole["error"]
     calls, commits = len(agents.model.calls), worker.backend.commits
     await agents.bury(worker)
-    for at in range(2, commits):
+    for at in range(2, commits, 1 if commits < 20 else 3):
         agents.model.calls.clear()
         run = await died(agents, agent, {"input": given}, at=at)
         assert (run["status"], run["error"]) == ("completed", None), f"died at commit {at}"
         assert steps_of(agents, run) == steps_of(agents, whole)
         assert len(agents.model.calls) <= calls + 1
+
+
+@pytest.mark.parametrize("agent", PROGRAMS)
+async def test_a_run_can_be_forked_from_each_of_its_steps(agents: AgentFleet, agent: str) -> None:
+    says, given = PROGRAMS[agent]
+    agents.model = ScriptedModel(says)
+    _, whole = await lived(agents, agent, {"input": given})
+    for step in steps_of(agents, whole):
+        run = await agents.until_ended(forked(agents, whole, shown(step)))
+        assert (run["status"], run["error"]) == ("completed", None), f"forked from {step}"
+        assert result_of(run) == result_of(whole), f"forked from {step}"
 
 
 @pytest.mark.parametrize("steps", [1, 9])
@@ -236,7 +308,7 @@ async def test_a_replay_goes_by_the_number_of_turns_that_was_allowed_then(
         agents.settings = replace(SETTINGS, max_agent_steps=steps)
 
     before = agents.settings
-    for at in range(6, 24, 2):
+    for at in (8, 13, 18):
         agents.settings = before
         run = await died(agents, "replays-endless", {"input": "Hi"}, at=at, meanwhile=is_set_anew)
         assert (run["status"], run["error"]) == ("completed", None), f"died at commit {at}"
@@ -270,18 +342,6 @@ async def test_an_agent_that_was_unknown_at_the_handoff_stays_so(
         run = await died(agents, "replays-desk", {"input": "Hi"}, at=at, meanwhile=monkeypatch.undo)
         assert (run["status"], run["error"]) == ("completed", None), f"died at commit {at}"
         assert json.loads(run["output"])["agent_id"] == "replays-desk"
-
-
-def is_good(ctx: WorkflowContext, seen: GuardrailContext) -> GuardrailResult:
-    return GuardrailResult.continue_with() if seen.content == "good" else GuardrailResult.fail("bad")
-
-
-class Verdict(BaseModel):
-    good: bool
-
-
-picky = Agent(id="replays-picky", provider="openai", model="m", guardrails=[is_good], guardrail_max_retries=1)
-strict = Agent(id="replays-strict", provider="openai", model="m", output_schema=Verdict)
 
 
 @pytest.mark.parametrize(
