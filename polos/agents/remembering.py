@@ -209,13 +209,19 @@ async def make_room(loop: Loop, *, refused: str | None = None) -> bool:
     if not force and not was_made and _is_recorded(loop, str(loop.number)):
         return False  # as it was decided before, whatever the limits are now
 
+    def turn_of(key: str) -> str:
+        return f"{name}:{key}" if key else name
+
+    def is_recorded(key: str) -> bool:
+        return _is_recorded(loop, turn_of(key))
+
     async def ask(key: str, messages: list[Item], *, system_prompt: str) -> str:
         config = {**_SUMMARISER, "system_prompt": system_prompt}
-        answer = await ask_alone(loop, f"{name}:{key}" if key else name, messages, config)
+        answer = await ask_alone(loop, turn_of(key), messages, config)
         return answer.content or ""
 
     items = loop.conversation.items
-    found = await compact(items, loop.speaker.compaction, ask, force=force, is_decided=was_made)
+    found = await compact(items, loop.speaker.compaction, ask, force=force, is_recorded=is_recorded)
     if found is None:
         return False
     if summary_in(items) != memory.summary or found.summary is None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Protocol
 
 from polos.errors import StepExecutionError, UsageLimitExceededError
@@ -54,13 +55,17 @@ class Compaction:
     summary: str | None
 
 
+def _nothing_is(key: str) -> bool:
+    return False
+
+
 async def compact(
     items: Sequence[Item],
     limits: NormalizedCompactionConfig,
     ask: Ask,
     *,
     force: bool = False,
-    is_decided: bool = False,
+    is_recorded: Callable[[str], bool] = _nothing_is,
 ) -> Compaction | None:
     """Fold what is old of a conversation; return None where it is short enough, or nothing can be folded.
 
@@ -74,36 +79,45 @@ async def compact(
         limits: When and how far.
         ask: Asks the model.
         force: The provider has refused it as too long, whatever the estimate and `limits.enabled` say.
-        is_decided: It was begun before, whatever they say now.
+        is_recorded: Whether the model was asked with this key before. Then it is asked again, whatever is
+            to be folded now: a part of the conversation may have been deleted since.
     """
     tokens = estimate_messages_tokens(items)
     is_long = limits.enabled and tokens > limits.max_conversation_tokens
-    if not (is_long or force or is_decided):
+    if not (is_long or force or is_recorded("")):
         return None
     begin = 2 if is_summary_pair(items) else 0
     found = cut(items, begin=begin, recent=limits.min_recent_messages)
-    if found is None:
+    if found is None and not is_recorded(""):
         return None
     # What was refused as a whole is folded in pieces that are certainly shorter.
     longest = min(limits.max_conversation_tokens, tokens // 2) if force else limits.max_conversation_tokens
-    pieces = _pieces(transcript([items[place] for place in found.folded]), longest)
+    pieces = _pieces(transcript([] if found is None else [items[place] for place in found.folded]), longest)
     try:
-        summary = await _summarised(pieces, summary_in(items), limits, ask)
+        summary = await _summarised(pieces, summary_in(items), limits, ask, is_recorded)
     except UsageLimitExceededError:
         raise
     except StepExecutionError as error:
         logger.warning("No summary could be made, so older messages are left out: %s", error)
-        return Compaction(found, summary=None)
-    return Compaction(found, summary)
+        summary = None
+    return None if found is None else Compaction(found, summary)
 
 
 async def _summarised(
-    pieces: Sequence[Sequence[str]], summary: str | None, limits: NormalizedCompactionConfig, ask: Ask
+    pieces: Sequence[Sequence[str]],
+    summary: str | None,
+    limits: NormalizedCompactionConfig,
+    ask: Ask,
+    is_recorded: Callable[[str], bool],
 ) -> str | None:
-    for number, piece in enumerate(pieces, start=1):
+    for number in count(1):
         key = "" if number == 1 else str(number)
+        if number > len(pieces) and not is_recorded(key):
+            break
+        piece = pieces[number - 1] if number <= len(pieces) else ()
         summary = _not_empty(await ask(key, request_for(summary, piece), system_prompt=COMPACTION_PROMPT))
-    if summary is not None and estimate_tokens(summary) > limits.max_summary_tokens:
+    is_long = summary is not None and estimate_tokens(summary) > limits.max_summary_tokens
+    if summary is not None and (is_long or is_recorded("shorter")):
         prompt = SHORTER_PROMPT.format(words=int(limits.max_summary_tokens * WORDS_PER_TOKEN))
         summary = _not_empty(await ask("shorter", request_for_less(summary), system_prompt=prompt))
     return summary

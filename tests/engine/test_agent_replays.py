@@ -28,7 +28,9 @@ from polos.engine.tasks import start_apart
 from polos.errors import ModelError, ModelErrorKind
 from polos.forking import forked_row, plan_fork
 from polos.journal.database import Database
+from polos.journal.forgetting import forget, remove_forgotten
 from polos.journal.forks import create_fork
+from polos.journal.memory import SessionKey
 from polos.journal.recovery import due_turns
 from polos.journal.retries import retry_ended
 from polos.journal.runs import NewRun, unblock_run
@@ -80,10 +82,12 @@ def said(request: ModelRequest) -> str:
     return json.dumps(request.messages)
 
 
-async def lived(agents: AgentFleet, agent: str, payload: dict[str, Any]) -> tuple[Worker, dict[str, Any]]:
+async def lived(
+    agents: AgentFleet, agent: str, payload: dict[str, Any], **values: Any
+) -> tuple[Worker, dict[str, Any]]:
     """Let a run come to its end; return its worker and the run."""
     worker = agents.hire()
-    run = await agents.until_ended(agents.create(agent, json.dumps(payload), kind="agent"))
+    run = await agents.until_ended(agents.create(agent, json.dumps(payload), kind="agent", **values))
     return worker, run
 
 
@@ -362,6 +366,32 @@ async def test_a_run_whose_answers_were_refused_asks_as_often_again_when_it_is_r
         assert agents.do(retry_ended(run["id"], event=event, topic="t", ring_again=0.0))
         run = await agents.until_ended(run["id"])
     assert (run["status"], run["error"], len(agents.model.calls)) == ("completed", None, 5)
+
+
+@pytest.mark.parametrize("given", [TALK[:3], [{"role": "user", "content": LONG * 2}]])
+async def test_a_retry_goes_on_without_a_deleted_session_that_it_had_folded(
+    agents: AgentFleet, given: list[dict[str, Any]]
+) -> None:
+    def answers(request: ModelRequest) -> Any:
+        return (
+            folds(request) if is_well or "condense" in (request.system_prompt or "") else ModelError("down")
+        )
+
+    is_well = True
+    agents.model = ScriptedModel(answers)
+    worker, _ = await lived(agents, "replays-folding", {"input": TALK[:3]}, session_id="talk")
+    await agents.bury(worker)
+    is_well = False
+    _, run = await lived(agents, "replays-folding", {"input": given}, session_id="talk")
+    assert (run["status"], "$turn:compaction:1" in steps_of(agents, run)) == ("failed", True)
+
+    key = SessionKey("default", "talk", "replays-folding")
+    assert agents.do(forget(key, "new"))
+    assert agents.do(remove_forgotten(key))
+    is_well = True
+    assert agents.do(retry_ended(run["id"], event=("agent_retry", "{}"), topic="t", ring_again=0.0))
+    run = await agents.until_ended(run["id"])
+    assert (run["status"], run["error"]) == ("completed", None)
 
 
 @workflow(id="replays-asks")
