@@ -5,6 +5,7 @@ Importing it costs seconds and 165 MB, so `polos.models.call` does that late and
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from contextvars import ContextVar
@@ -31,3 +32,6 @@ litellm.disable_aiohttp_transport = True  # aiohttp complains on stderr about se
 if not hasattr(litellm.ModelResponse, "service_tier"):
     litellm.ModelResponse.service_tier = None  # Groq's answers may lack it, and LiteLLM stumbles over that
 logging.getLogger("LiteLLM").setLevel(os.environ.get("LITELLM_LOG", "ERROR").upper())
+# Some 300,000 objects that stay as long as the process. Each full collection of garbage would walk over them,
+# and so would the last ones, which keep a program that was interrupted from ending for a second and more.
+gc.freeze()
