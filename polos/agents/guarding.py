@@ -224,7 +224,7 @@ async def _passed(
         loop.conversation.add(final.raw_output)
     else:
         loop.conversation.answered(final)
-    await _settle(loop, name, final)
+    await _settle(loop, name, final, is_changed=final is not answer)
     return final
 
 
@@ -292,8 +292,8 @@ def _with_arguments(item: Item, calls: list[ToolCall]) -> Item:
     return {**item, "name": call.function.name, "arguments": call.function.arguments}
 
 
-async def _settle(loop: Loop, name: str, final: ModelAnswer) -> None:
-    """Write what has passed over what the model said, and tell it."""
+async def _settle(loop: Loop, name: str, final: ModelAnswer, *, is_changed: bool) -> None:
+    """Write what has passed over what the model said, and tell it; what judges were asked goes, too."""
     runtime, execution = loop.engine
     claim = execution.claim
     turn, step = internal(f"turn:{name}"), internal(f"{loop.number}.guardrails")
@@ -310,6 +310,7 @@ async def _settle(loop: Loop, name: str, final: ModelAnswer) -> None:
             output=serialization.dumps(data),
             root_id=claim.root_id,
             worker=execution.worker_id,
+            questions=internal(f"turn:{loop.number}.guardrail.") if is_changed else None,
         )
         seq, number, attempt = await execution.answer(unit)
         told.append((number, attempt))

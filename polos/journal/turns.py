@@ -324,6 +324,12 @@ _INSERT_SETTLED = Statement(
 _SETTLE_TURN = Statement(
     update(STEPS).where(*_of_turn, S.event.is_(None), is_ours).values(output=P("output"), event=_tree_event)
 )
+_FORGET_QUESTIONS = Statement(
+    update(STEPS)
+    .where(S.run_id == P("run"), S.kind == "turn", S.name.like(P("questions")), is_ours)
+    .values(input=P("nothing"))
+)
+_NOTHING_ALONE = '{"messages":[],"alone":true}'
 _turn_settled = STEPS.alias("turn_settled")
 _SETTLED = Statement(
     select(S.seq, _turn_settled.c.event, _turn_settled.c.attempt)
@@ -342,8 +348,11 @@ def settle_turn(
     output: str,
     root_id: str,
     worker: str,
+    questions: str | None = None,
 ) -> Unit:
     """Write over the outcome of a turn that was not told, and number its event; step `name` says it was done.
+
+    What was asked in the turns beside it whose names begin with `questions` is forgotten.
 
     Answers (seq, number of the turn's event in the tree, the turn's attempt), or nothing when fenced.
     """
@@ -359,7 +368,10 @@ def settle_turn(
         "worker": worker,
     }
     number = (Part(_NUMBER_SETTLED, params, guard=False),) if root_id != run_id else ()
-    writes = (Part(_INSERT_SETTLED, params, guard=False), Part(_SETTLE_TURN, params, guard=False))
+    writes = [Part(_INSERT_SETTLED, params, guard=False), Part(_SETTLE_TURN, params, guard=False)]
+    if questions is not None:
+        beside = {**params, "questions": f"{questions}%", "nothing": _NOTHING_ALONE}
+        writes.append(Part(_FORGET_QUESTIONS, beside, guard=False))
     return Unit(
         (*number, Part(_SETTLE, params), *writes),
         tuple(dict.fromkeys((root_id, run_id))),

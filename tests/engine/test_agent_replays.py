@@ -282,7 +282,7 @@ async def test_a_replay_asks_for_the_same_steps_wherever_a_worker_died(
     assert whole["status"] == "completed", whole["error"]
     calls, commits = len(agents.model.calls), worker.backend.commits
     await agents.bury(worker)
-    for at in range(2, commits, 1 if commits < 20 else 3):
+    for at in range(2, commits, 1 + commits // 10):
         agents.model.calls.clear()
         run = await died(agents, agent, {"input": given}, at=at)
         assert (run["status"], run["error"]) == ("completed", None), f"died at commit {at}"
@@ -392,6 +392,20 @@ async def test_a_retry_goes_on_without_a_deleted_session_that_it_had_folded(
     assert agents.do(retry_ended(run["id"], event=("agent_retry", "{}"), topic="t", ring_again=0.0))
     run = await agents.until_ended(run["id"])
     assert (run["status"], run["error"]) == ("completed", None)
+
+
+def redacts(ctx: WorkflowContext, seen: GuardrailContext) -> GuardrailResult:
+    return GuardrailResult.continue_with(modified_content="Write to [gone]")
+
+
+redacting = Agent(id="replays-redacting", provider="openai", model="m", guardrails=["It is polite", redacts])
+
+
+async def test_what_guardrails_took_out_is_nowhere_in_the_journal(agents: AgentFleet) -> None:
+    agents.model = ScriptedModel(["Write to ada@example.com", '{"passed": true, "reason": "fine"}'])
+    _, run = await lived(agents, "replays-redacting", {"input": "Whom?"})
+    assert result_of(run) == "Write to [gone]"
+    assert "ada@example.com" not in repr([run, *agents.read(READ_STEP_DETAILS, run=run["id"])])
 
 
 @workflow(id="replays-asks")

@@ -120,7 +120,7 @@ def _settled(scene: Scene, run: Claim) -> tuple[Unit, Callable[[], object]]:
     turn = scene.turn(run, worker="b")
     scene.do(complete_turn(turn, "b", DONE, root_id=run.root_id, ring_again=5.0, told=False))
     told = scene.run(run.root_id)["event_seq"]
-    where = {"position": 1, "turn": turn.name, "root_id": run.root_id, "worker": "a"}
+    where = {"position": 1, "turn": turn.name, "root_id": run.root_id, "worker": "a", "questions": "$turn:1."}
     unit = settle_turn(run.id, run.attempt, "$1.guardrails", output='"passed"', **where)
 
     def done_once() -> bool:
