@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Subquery, bindparam, case, func, literal_column, select, update
+from sqlalchemy import ColumnElement, Subquery, bindparam, case, exists, func, literal_column, select, update
 
 from polos.journal.runs import RUNS, R
 from polos.journal.statements import Part, Statement, Unit
@@ -107,6 +107,17 @@ _COUNT_LATE = Statement(
     .returning(S.name)
 )
 
+# Sent whether or not anything was counted: it is left alone unless the attempt is still the turn's last.
+_RESUM_LATE = Statement(
+    update(RUNS)
+    .where(
+        R.id == P("run"),
+        R.finished_at.is_not(None),
+        exists().where(S.run_id == P("run"), S.name == P("name"), S.attempt == P("attempt")),
+    )
+    .values(**SUMS)
+)
+
 
 def count_late(run_id: str, name: str, attempt: int, spent: Spent) -> Unit:
     """Add what an attempt used whose turn was closed, or put back, meanwhile.
@@ -115,5 +126,5 @@ def count_late(run_id: str, name: str, attempt: int, spent: Spent) -> Unit:
     before its own, so that each is counted once.
     """
     params = {"run": run_id, "name": name, "attempt": attempt, **spent.params()}
-    parts = (Part(_COUNT_LATE, params), Part(RESUM, params, guard=False))
+    parts = (Part(_COUNT_LATE, params), Part(_RESUM_LATE, params, guard=False))
     return Unit(parts, (run_id,), order=(run_id, name), locks_first=True)

@@ -28,7 +28,7 @@ from polos.journal.memory import M
 from polos.journal.runs import RUNS, R, run_record
 from polos.journal.sqlite import SqliteConnection
 from polos.journal.statements import Rows, Statement
-from polos.journal.steps import STEPS, step_details
+from polos.journal.steps import STEPS, S, step_details
 from polos.journal.workers import READ_WORKER_DETAILS, worker_details
 from polos.settings import Settings
 
@@ -38,9 +38,9 @@ BURIAL_SECONDS = 30.0
 LOOK_AGAIN_SECONDS = 0.05
 _UNENDED = Statement(select(R.id).where(R.finished_at.is_(None)))
 _ENDED = Statement(select(func.count()).where(R.finished_at.is_not(None), R.parent_id.is_(None)))
-_RUNS = Statement(select(*RUNS.c))
+_RUNS = Statement(select(*RUNS.c).order_by(R.id))
 _SAID = Statement(select(M.run_id, M.number, M.item).order_by(M.run_id, M.place))
-_STEPS = Statement(select(*STEPS.c))
+_STEPS = Statement(select(*STEPS.c).order_by(S.run_id, S.name))
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ import contextlib
 import random
 import re
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import redis
 from arena import BOOT_SECONDS, LOOK_AGAIN_SECONDS, PATIENCE_SECONDS, Arena
@@ -231,12 +233,23 @@ async def zombies(arena: Arena) -> None:
     for worker in frozen:
         await _says_so(arena, worker)
         await arena.registered(worker)  # under a new id: its row had been removed
-    if (after := arena.evidence()).steps != before.steps or after.runs != before.runs:
-        arena.miss("O2", "what a worker wrote that had been declared dead changed the journal")
+    after = arena.evidence()
+    if changes := [*_changes(before.runs, after.runs), *_changes(before.steps, after.steps)]:
+        arena.miss("O2", f"what a worker wrote that had been declared dead changed the journal: {changes}")
     await asyncio.gather(*(_leaves(arena, worker) for worker in set(arena.crew.living) - set(frozen)))
     await arena.start_many(programs, 2 * len(programs))  # for those that came back
     await arena.all_ended()
     await _let_zombies_show_that_they_work(arena, frozen)
+
+
+def _changes(before: list[dict[str, Any]], after: list[dict[str, Any]]) -> Iterator[str]:
+    """Say which columns of which rows differ."""
+    if len(before) != len(after):
+        yield f"{len(before)} rows became {len(after)}"
+    for old, new in zip(before, after, strict=False):
+        columns = {name: (old[name], new[name]) for name in old if old[name] != new[name]}
+        if columns:
+            yield f"{old['name']}: {columns}"
 
 
 async def _frozen(arena: Arena, programs: list[str]) -> list[Worker]:
