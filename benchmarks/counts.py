@@ -14,7 +14,7 @@ from benchmarks.ledger import BLOCKING, ENGINE, Ledger
 from benchmarks.workers import Fleet
 
 # An audit's reads, once a second whatever is done. What beat and sweeper send is left out too.
-BACKGROUND = {"runs.read_owned", "steps.read_owned_turns"}
+BACKGROUND = {"runs.read_owned", "turns.read_owned_turns"}
 OWN_COMMANDS = {"info", "client|setinfo", "hello", "select", "client|id"}  # of counting and connecting
 REDIS = "redis:"
 BYTES_TO_REDIS = "bytes_to_redis"
