@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -132,7 +133,9 @@ async def test_a_search_is_tried_again_where_that_may_help(
     for result, problem in zip(failed, problems, strict=True):
         assert problem in str(result.error)
         assert str(result.result).startswith("Error: Step execution failed after 2 retries: Web search")
-    assert len(told.seen) == 12
+    asked = Counter(seen.path.split("/")[1] for seen in told.seen)
+    assert asked.pop("slow") in range(1, 4)  # a call may be given up before the server has read it
+    assert asked == {"passing": 3, "busy": 3, "cut": 3}
 
 
 async def test_a_missing_key_says_what_to_set(
