@@ -13,7 +13,9 @@ import pytest
 from reports import REPORTS
 from services import Postgres, emptied, postgres, sqlite_url, valkey
 
+from polos import registry
 from polos.journal.database import Database
+from polos.registry import get_all_workflows, get_workflow
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,6 +42,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run tests/e2e last: it keeps a worker in this process, and Celery has room for one at a time."""
     items.sort(key=lambda item: "e2e" in item.path.parts)
+
+
+@pytest.fixture(autouse=True)
+def ids_are_given_back() -> Iterator[None]:
+    """What a test defines under the id of another test's workflow is not served to that test."""
+    before = get_all_workflows()
+    yield
+    for definition in before.values():
+        if get_workflow(definition.id) is not definition:
+            registry._definitions[definition.id] = definition
 
 
 @pytest.fixture(scope="session")
