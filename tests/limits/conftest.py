@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from services import emptied, valkey
+from services import emptied, fake_redis, valkey
 
 from polos.journal.database import Database
 from polos.streaming.server import RedisServer
 
 
-@pytest.fixture(scope="package")
-def server() -> Iterator[RedisServer]:
-    with valkey() as url:
+@pytest.fixture(scope="package", params=["valkey"])
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """A Valkey; tests of what the script says ask for fakeredis, too."""
+    with valkey() if request.param == "valkey" else fake_redis() as url:
         yield RedisServer.from_url(f"{url}/0")
 
 

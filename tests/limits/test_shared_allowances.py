@@ -53,6 +53,7 @@ def _numbers(found: Answer) -> list[float]:
     return [found.seconds, found.held, 0.0 if ticket is None else ticket - START]
 
 
+@pytest.mark.parametrize("server", ["valkey", "fakeredis"], indirect=True)
 @pytest.mark.parametrize("seed", range(4))
 async def test_the_script_is_the_function(
     shared: SharedAllowances, clock: Moved, name: str, seed: int

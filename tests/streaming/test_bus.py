@@ -2,13 +2,11 @@
 
 import asyncio
 import dataclasses
-import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from fakeredis import TcpFakeServer
-from services import valkey
+from services import fake_redis, valkey
 
 from polos.clock import SYSTEM_CLOCK
 from polos.streaming.bus import Append, Bus
@@ -23,17 +21,9 @@ def connect(request):
     if request.param == "memory":
         servers: dict[str, MemoryServer] = {}
         yield lambda prefix: MemoryBus(servers.setdefault(prefix, MemoryServer(SYSTEM_CLOCK)))
-    elif request.param == "valkey":
-        with valkey() as found:
-            yield lambda prefix: Bus(found + "/0", prefix=prefix)
-    else:
-        server = TcpFakeServer(("127.0.0.1", 0), server_type="redis")
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield lambda prefix: Bus(f"redis://127.0.0.1:{server.server_address[1]}/0", prefix=prefix)
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        return
+    with valkey() if request.param == "valkey" else fake_redis() as found:
+        yield lambda prefix: Bus(found + "/0", prefix=prefix)
 
 
 @pytest.fixture
@@ -91,9 +81,7 @@ async def test_closing_ends_promptly_while_messages_arrive(connect):
         await bus.close()
 
 
-# -- streams, where there are scripts (fakeredis has none)
-
-SCRIPTED = pytest.mark.parametrize("connect", ["valkey", "memory"], indirect=True)
+# -- streams
 
 
 def entry(text: str, **values: Any) -> Append:
@@ -110,7 +98,6 @@ async def appended(bus: Bus, *entries: Append) -> list[bool]:
         return [await told.get() for _ in entries]
 
 
-@SCRIPTED
 async def test_entries_are_kept_in_order_and_read_after_any_of_them(connect: Connect) -> None:
     bus = connect("kept:")
     assert await appended(bus, *(entry(str(number)) for number in range(3))) == [True] * 3
@@ -124,7 +111,6 @@ async def test_entries_are_kept_in_order_and_read_after_any_of_them(connect: Con
     await bus.close()
 
 
-@SCRIPTED
 async def test_what_nobody_wants_is_kept_only_beside_others(connect: Connect) -> None:
     bus = connect("unwanted:")
     assert await appended(bus, entry("a", keep=False)) == [False]
@@ -134,7 +120,6 @@ async def test_what_nobody_wants_is_kept_only_beside_others(connect: Connect) ->
     await bus.close()
 
 
-@SCRIPTED
 async def test_listeners_hear_entries_with_their_ids_and_have_them_kept(connect: Connect) -> None:
     bus = connect("heard:")
     got: asyncio.Queue[str] = asyncio.Queue()
@@ -147,7 +132,6 @@ async def test_listeners_hear_entries_with_their_ids_and_have_them_kept(connect:
     await bus.close()
 
 
-@SCRIPTED
 async def test_a_stream_ends_some_time_after_its_last_entry(connect: Connect) -> None:
     bus = connect("brief:")
     await appended(bus, entry("a", keep_seconds=0.01))
