@@ -11,6 +11,9 @@ PYTHON := $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	if $$python -c '$(WANTED)' 2> /dev/null; then echo $$python; break; fi; done)
 endif
 
+# The tests and the demo start hundreds of processes: each would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test faults bench lint format clean
