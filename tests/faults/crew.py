@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -23,10 +23,26 @@ class Strike:
     at: float
 
 
-class Crew:
-    """Starts workers as they are wanted. Their names are never used twice."""
+def _none(name: str) -> Sequence[str]:
+    return ()
 
-    def __init__(self, folder: Path, environment: dict[str, str], *, options: Sequence[str]) -> None:
+
+class Crew:
+    """Starts workers as they are wanted. Their names are never used twice.
+
+    Args:
+        prefix_of: What the command of a worker of some name begins with.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        environment: dict[str, str],
+        *,
+        options: Sequence[str],
+        prefix_of: Callable[[str], Sequence[str]] = _none,
+    ) -> None:
+        self._prefix_of = prefix_of
         self._folder = folder
         self._environment = environment
         self._options = options
@@ -39,7 +55,16 @@ class Crew:
         """Start a worker that serves everything."""
         name = f"w{next(self._numbers)}-{self._folder.name}"
         mine = {**self._environment, **environment, WORKER: name}
-        self.workers.append(Worker(f"{name}@here", (), mine, self._folder, options=self._options))
+        self.workers.append(
+            Worker(
+                f"{name}@here",
+                (),
+                mine,
+                self._folder,
+                options=self._options,
+                prefix=self._prefix_of(name),
+            )
+        )
         return self.workers[-1]
 
     @property
@@ -73,6 +98,10 @@ class Crew:
         """Ask a worker to end, as a deployment does."""
         os.kill(worker.pid, signal.SIGTERM)
         self.dismissed.add(name_of(worker))
+
+    def cut_off(self, worker: Worker) -> None:
+        """Take note of a worker that the network keeps from its database for longer than it may be silent."""
+        self._note(worker, "cut off")
 
     def froze_itself(self, worker: Worker, at: float) -> None:
         """Take note of a worker that its own fault point has stopped."""

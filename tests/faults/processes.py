@@ -22,6 +22,7 @@ class Worker:
     Args:
         queues: All it is ever to consume: a worker serves the routes it is started with.
         folder: Where it works, and writes its log.
+        prefix: What its command begins with, to run on another host.
     """
 
     def __init__(
@@ -32,12 +33,14 @@ class Worker:
         folder: Path,
         *,
         options: Sequence[str] = ("-c", "4"),
+        prefix: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         queue_option = ["-Q", ",".join(queues)] if queues else []
         fixed = ["-n", name, "-l", "INFO", "--without-mingle", "--without-gossip"]
-        command = [sys.executable, "-m", "celery", "-A", "polos", "worker", *queue_option, *fixed, *options]
+        celery = [sys.executable, "-m", "celery", "-A", "polos", "worker"]
+        command = [*prefix, *celery, *queue_option, *fixed, *options]
         with self.log.open("ab") as log:
             self._process = nursery.start(
                 command,

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from arena import Arena, Plan, Report, open_arena
+from broker_kinds import BROKERS, REDIS
+from host_scenarios import latency, partitions, slow_links, vanishing_servers
+from network import why_not
 from oracles import Shape
-from outages import restartable_postgres
 from scenarios import (
     DRAIN_SECONDS,
     blocked_loop,
@@ -23,7 +25,7 @@ from scenarios import (
     rolling_restart,
     zombies,
 )
-from services import sqlite_url
+from sites import Ground, MakeSite, new_database, own_postgres, several_hosts
 from week_program import CHAINS
 
 DATABASES = ("sqlite", "postgresql")
@@ -39,14 +41,28 @@ class Scenario:
     long: Plan
     settings: Mapping[str, str] = field(default_factory=dict)
     databases: tuple[str, ...] = DATABASES
+    brokers: tuple[str, ...] = BROKERS
+    site: MakeSite = new_database
+    needs: Callable[[], str] = str  # says why it cannot be played on this machine
 
     @property
     def key(self) -> str:
         """Its short name."""
         return self.name.partition(" ")[0]
 
+    def why_not(self, broker: str) -> str:
+        """Return why it cannot be played over this broker or on this machine; empty where it can."""
+        if broker not in self.brokers:
+            return f"it is about {' and '.join(self.brokers)}"
+        return self.needs()
 
-RESTARTING = ("f9",)  # these get a PostgreSQL of their own
+
+HOSTS: dict[str, Any] = {
+    "databases": ("postgresql",),
+    "brokers": (REDIS,),
+    "site": several_hosts,
+    "needs": why_not,
+}
 NO_POISON = {"POLOS_MAX_CRASHES": "50"}  # who is killed by chance three times in a row is nobody's murderer
 SCENARIOS = {
     scenario.key: scenario
@@ -73,7 +89,12 @@ SCENARIOS = {
             Plan(4, 100_000, 300.0),
             NO_POISON,
             databases=("postgresql",),
+            site=own_postgres,
         ),
+        Scenario("hosts-cut", partitions, Plan(3, 100_000, 60.0), Plan(3, 100_000, 600.0), **HOSTS),
+        Scenario("hosts-vanish", vanishing_servers, Plan(2, 100_000, 30.0), Plan(3, 100_000, 300.0), **HOSTS),
+        Scenario("hosts-latency", latency, Plan(2, 40, 10.0), Plan(3, 100_000, 300.0), **HOSTS),
+        Scenario("hosts-slow", slow_links, Plan(2, 40, 10.0, at_once=8), Plan(3, 100_000, 300.0), **HOSTS),
         Scenario("f11 every message thrice", every_message_thrice, Plan(2, 20, 1.5), Plan(3, 2000, 60.0)),
         Scenario("f12 zombies", zombies, Plan(1, 0, 0.0), Plan(1, 0, 0.0)),
         Scenario("f14 blocked loop", blocked_loop, Plan(2, 8, 12.0), Plan(2, 40, 60.0)),
@@ -107,9 +128,9 @@ class Setting:
 
     async def play(self, scenario: Scenario, database: str, plan: Plan) -> Report:
         """Play a scenario on a new database and report, whatever goes wrong."""
-        report = Report(scenario.name, database)
+        report = Report(scenario.name, database, plan.broker)
         began = time.monotonic()
-        async with self._arena(scenario.key, database, plan, scenario.settings) as arena:
+        async with self._arena(scenario.key, database, plan, scenario.settings, scenario.site) as arena:
             try:
                 await scenario.play(arena)
             except (TimeoutError, AssertionError) as error:
@@ -120,24 +141,23 @@ class Setting:
 
     @contextlib.asynccontextmanager
     async def _arena(
-        self, name: str, database: str, plan: Plan, settings: Mapping[str, str]
+        self,
+        name: str,
+        database: str,
+        plan: Plan,
+        settings: Mapping[str, str],
+        site: MakeSite = new_database,
     ) -> AsyncIterator[Arena]:
-        folder = self._folder / f"{name}-{database}"
+        folder = self._folder / "-".join([name, database, *([] if plan.broker == REDIS else [plan.broker])])
         folder.mkdir(parents=True)
-        with contextlib.ExitStack() as servers:
-            own = servers.enter_context(restartable_postgres()) if name in RESTARTING else None
-            if own is not None:
-                url = own.url
-            else:
-                url = sqlite_url(folder) if database == "sqlite" else self._create_database()
+        with site(Ground(database, folder, self._create_database)) as place:
             async with open_arena(
                 plan=plan,
                 folder=folder,
-                database_url=url,
+                site=place,
                 settings=settings,
                 references=self._references,
             ) as arena:
-                arena.server = own
                 yield arena
 
 

@@ -12,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import redis
 from arena import BOOT_SECONDS, LOOK_AGAIN_SECONDS, PATIENCE_SECONDS, Arena
 from crew import name_of
 from echo import echoing
@@ -116,11 +115,8 @@ async def flush(arena: Arena) -> None:
     plan = arena.plan
     await arena.hire(plan.workers)
     roots = await arena.start_many(MOSTLY_PLAIN, plan.runs)
-    broker = redis.Redis(port=arena.broker.port)
-    lost = sum(broker.llen(queue) for queue in ("polos", "polos.next"))
     in_flight, flushed_at = arena.unended, time.time()
-    broker.flushall()
-    broker.close()
+    lost = await asyncio.to_thread(arena.broker.forget)
     arena.faults += 1
     await arena.all_ended()
     ends = [run["finished_at"] for run in arena.evidence().runs if run["finished_at"]]
@@ -151,11 +147,12 @@ async def database_restarts(arena: Arena) -> None:
     await arena.hire(plan.workers)
     ends = time.monotonic() + plan.seconds
     modes = ["immediate", "fast"]
-    assert arena.server is not None
+    server = arena.site.server
+    assert server is not None
     async with arena.load(MIXED):
         while time.monotonic() < ends:
             arena.disconnect()
-            await asyncio.to_thread(arena.server.restart, modes[0])
+            await asyncio.to_thread(server.restart, modes[0])
             modes.reverse()
             arena.faults += 1
             await asyncio.sleep(chance.uniform(0.1, 0.4) * min(plan.seconds / 2, 20.0))
@@ -164,10 +161,10 @@ async def database_restarts(arena: Arena) -> None:
                 await arena.hire()
     await arena.all_ended()
     await arena.nobody_else_is_listed(arena.crew.living)
-    _only_the_struck_are_dead(arena)
+    only_the_struck_are_dead(arena)
 
 
-def _only_the_struck_are_dead(arena: Arena) -> None:
+def only_the_struck_are_dead(arena: Arena) -> None:
     for worker, log in arena.crew.logs():
         for hostname in re.findall(r"Worker (\S+) \(\w+\) is dead", log):
             if hostname.partition("@")[0] not in arena.crew.struck:
@@ -181,7 +178,7 @@ async def every_message_thrice(arena: Arena) -> None:
     """Deliver each message again, twice, late and in any order: each run and turn is claimed once."""
     plan = arena.plan
     await arena.hire(plan.workers)
-    with echoing(arena.broker.port, late_seconds=plan.seconds, seed=plan.seed) as echo:
+    with echoing(arena.broker.redis.port, late_seconds=plan.seconds, seed=plan.seed) as echo:
         await arena.start_many(MIXED, plan.runs)
         await arena.all_ended()
         await arena.until(lambda: not echo.waiting, plan.seconds + BOOT_SECONDS, "copies are left")
@@ -319,7 +316,7 @@ async def blocked_loop(arena: Arena) -> None:
         arena.faults += 1
         await arena.until(lambda: arena.unended == 0, arena.plan.seconds + PATIENCE_SECONDS, "runs go on")
     await arena.all_ended()
-    _only_the_struck_are_dead(arena)
+    only_the_struck_are_dead(arena)
     times = {entry.phase: entry.at for entry in arena.evidence().ledger if entry.name == "nap"}
     arena.notes["blocked for"] = f"{times['end'] - times['start']:.1f} s"
     warned = [worker.name for worker, log in arena.crew.logs() if "The event loop has been blocked" in log]

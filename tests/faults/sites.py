@@ -1,0 +1,91 @@
+"""Where a scenario takes place: which database, and on which hosts database, broker and workers are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from daemons import HERE, postgres_daemon
+from network import Host, Network, network
+from outages import restartable_postgres
+from services import sqlite_url
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """A network with a host for the database, one for the broker, and one for each worker."""
+
+    network: Network
+    database: Host
+    broker: Host
+    workers: dict[str, Host] = field(default_factory=dict)
+
+    def of_worker(self, name: str) -> Host:
+        """Return the host of a worker of this name, made when it is first asked for."""
+        if name not in self.workers:
+            self.workers[name] = self.network.add_host()
+        return self.workers[name]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place.
+
+    Attributes:
+        server: The PostgreSQL of this scenario alone, where it has one.
+        hosts: Where everything has a host of its own.
+    """
+
+    database_url: str
+    server: Any = None
+    hosts: Hosts | None = None
+
+    @property
+    def address(self) -> str:
+        """Our own, as workers see us."""
+        return HERE.address if self.hosts is None else self.hosts.network.here.address
+
+    @property
+    def broker_host(self) -> Host:
+        return HERE if self.hosts is None else self.hosts.broker
+
+    def prefix_of(self, worker: str) -> Sequence[str]:
+        """Return what the command of a worker begins with."""
+        return () if self.hosts is None else self.hosts.of_worker(worker).prefix
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What there is to make a site of: the kind of database, a folder, a PostgreSQL that scenarios share."""
+
+    database: str
+    folder: Path
+    create_database: Callable[[], str]
+
+
+MakeSite = Callable[[Ground], AbstractContextManager[Site]]
+
+
+@contextmanager
+def new_database(ground: Ground) -> Iterator[Site]:
+    """An SQLite file, or a database of the PostgreSQL that is shared."""
+    yield Site(sqlite_url(ground.folder) if ground.database == "sqlite" else ground.create_database())
+
+
+@contextmanager
+def own_postgres(ground: Ground) -> Iterator[Site]:
+    """A PostgreSQL that can be restarted."""
+    with restartable_postgres() as server:
+        yield Site(server.url, server)
+
+
+@contextmanager
+def several_hosts(ground: Ground) -> Iterator[Site]:
+    """PostgreSQL, broker and workers in network namespaces."""
+    with network() as hosts:
+        place = Hosts(hosts, hosts.add_host(), hosts.add_host())
+        with postgres_daemon(place.database) as server:
+            yield Site(server.url, server, place)
