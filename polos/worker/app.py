@@ -20,6 +20,7 @@ from polos.worker.logs import WorkerLogs
 from polos.worker.outages import ConnectedStep
 from polos.worker.serve import ServeRuns
 from polos.worker.tasks import add_tasks
+from polos.worker.unreadable import UnreadableStep
 
 POOL = "polos.worker.pool:AsyncioPool"
 
@@ -85,4 +86,4 @@ def _serve_runs(app: Celery, settings: Settings, connections: Connections) -> No
     WorkerLogs(settings.log_format).connect()
     pool_choice.connect(app)
     app.steps["worker"].add(ServeRuns)
-    app.steps["consumer"].update({IntakeStep, ConnectedStep})
+    app.steps["consumer"].update({IntakeStep, ConnectedStep, UnreadableStep})

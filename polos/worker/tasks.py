@@ -14,6 +14,7 @@ from polos.worker.bridge import AsyncTask
 from polos.worker.serving import serve_run, serve_turn
 from polos.worker.slots import current_slot
 from polos.worker.stock import HOST, NOT_READY, StockHost
+from polos.worker.unreadable import doorbell_ids
 
 if TYPE_CHECKING:
     from polos.worker.service import WorkerService
@@ -64,6 +65,7 @@ OPTIONS: dict[str, Any] = {
     "throws": (RunFailedHere,),  # expected: logged without a traceback
 }
 FAILED = "failed"
+NO_DOORBELL = "no doorbell"
 SERVICE = "polos_service"  # attribute of the app while its worker serves
 
 
@@ -73,19 +75,26 @@ def add_tasks(app: Celery) -> None:
     app.task(**OPTIONS, name=TURN_TASK, bind=True)(_turn)
 
 
-async def _run(self: Any, run_id: str) -> str:
-    runtime = _runtime(self.app)
-    if runtime is None:
-        return NOT_READY
-    became = await serve_run(runtime, run_id, current_slot() or NoSlot(), label=self.request.shadow)
+async def _run(self: Any, *args: Any, **kwargs: Any) -> str:
+    runtime, ids = _runtime(self.app), doorbell_ids(args, kwargs, 1)
+    if runtime is None or ids is None:
+        return NOT_READY if runtime is None else NO_DOORBELL
+    [run_id] = ids
+    became = await serve_run(runtime, run_id, current_slot() or NoSlot(), label=_label(self.request))
     return _shown(became, run_id)
 
 
-async def _turn(self: Any, run_id: str, step: str) -> str:
-    runtime = _runtime(self.app)
-    if runtime is None:
-        return NOT_READY
-    return _shown(await serve_turn(runtime, run_id, step, label=self.request.shadow), run_id)
+async def _turn(self: Any, *args: Any, **kwargs: Any) -> str:
+    runtime, ids = _runtime(self.app), doorbell_ids(args, kwargs, 2)
+    if runtime is None or ids is None:
+        return NOT_READY if runtime is None else NO_DOORBELL
+    run_id, step = ids
+    return _shown(await serve_turn(runtime, run_id, step, label=_label(self.request)), run_id)
+
+
+def _label(request: Any) -> str | None:
+    """Return what the message says Flower shall show, as far as it is a text: anyone may have written it."""
+    return request.shadow if isinstance(request.shadow, str) else None
 
 
 def _shown(became: str, run_id: str) -> str:

@@ -1,0 +1,31 @@
+"""What the worker of these tests offers. Each thing that is done leaves a line in the ledger."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from polos import Agent, WorkflowContext, workflow
+
+agent = Agent(id="clerk", provider="openai", model="gpt-4o", system_prompt="Answer.")
+
+
+def note(word: str) -> str:
+    with Path(os.environ["LEDGER"]).open("a") as ledger:
+        ledger.write(word + "\n")
+    return word
+
+
+@workflow
+async def pay(ctx: WorkflowContext, payload: dict[str, str]) -> str:
+    await ctx.step.run("pay", note, f"paid {payload['to']}")
+    if "gate" in payload:
+        while not os.path.exists(payload["gate"]):  # noqa: ASYNC240 - a gate of the tests
+            await asyncio.sleep(0.02)
+    return payload["to"]
+
+
+@workflow
+async def asks(ctx: WorkflowContext, payload: dict[str, str]) -> str:
+    answer = await ctx.step.suspend("question", data={"_form": {"title": "Well?"}})
+    await ctx.step.run("note", note, f"answered {payload['name']}")
+    return str(answer["data"])
