@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         WorkflowTimeoutError,
     )
     from polos.events import BatchEventPayload, EventData, EventPayload, StreamEvent
+    from polos.explicit_worker import Worker
     from polos.guardrails import GuardrailContext, GuardrailResult, guardrail
     from polos.handles import ExecutionHandle
     from polos.hooks import HookAction, HookContext, HookResult, hook
@@ -118,6 +119,7 @@ _PLACES = {
         "WorkflowTimeoutError",
     ),
     "polos.events": ("BatchEventPayload", "EventData", "EventPayload", "StreamEvent"),
+    "polos.explicit_worker": ("Worker",),
     "polos.guardrails": ("GuardrailContext", "GuardrailResult", "guardrail"),
     "polos.handles": ("ExecutionHandle",),
     "polos.hooks": ("HookAction", "HookContext", "HookResult", "hook"),
@@ -222,6 +224,7 @@ __all__ = [
     "WebSearchResult",
     "WebSearchResultItem",
     "WebSearchToolConfig",
+    "Worker",
     "Workflow",
     "WorkflowContext",
     "WorkflowState",

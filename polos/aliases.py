@@ -91,6 +91,7 @@ ALIASES: dict[str, dict[str, str]] = {
         "ExecutionHandle": "polos.handles:ExecutionHandle",
     },
     "polos.runtime.queue": {"Queue": "polos.queues:Queue", "queue": "polos.queues:queue"},
+    "polos.runtime.worker": {"Worker": "polos.explicit_worker:Worker"},
     "polos.types.types": {
         "AgentConfig": "polos.types:AgentConfig",
         "AgentResult": "polos.types:AgentResult",

@@ -29,6 +29,7 @@ class Polos(PolosClient):
         max_concurrent_workflows: What executes at once; POLOS_MAX_CONCURRENT_WORKFLOWS, else 100.
         port: Accepted for programs that pass it; the worker needs no HTTP endpoint.
         channels: Must be empty: channels are not supported by this version.
+        settings: Of services and limits; those of the environment unless given.
     """
 
     def __init__(
@@ -41,13 +42,14 @@ class Polos(PolosClient):
         max_concurrent_workflows: int | None = None,
         channels: list[Any] | None = None,
         log_file: str | None = None,
+        *,
+        settings: Settings | None = None,
     ) -> None:
         if log_file is not None:
-            _log_to(Path(log_file))
-        if channels:
-            raise ValueError("Polos(channels=…) is not supported by this version of polos; leave it out")
+            log_to(Path(log_file))
+        refuse_channels(channels)
         deployment_id = deployment_id or os.environ.get("POLOS_DEPLOYMENT_ID") or "default"
-        settings = Settings.from_environment().with_values(
+        settings = (settings or Settings.from_environment()).with_values(
             project_id=project_id,
             deployment_id=deployment_id,
             embedded_concurrency=max_concurrent_workflows,
@@ -128,7 +130,14 @@ def _refuse_server(api_url: str) -> None:
         )
 
 
-def _log_to(path: Path) -> None:
+def refuse_channels(channels: list[Any] | None) -> None:
+    """Raise ValueError when there are any."""
+    if channels:
+        raise ValueError("channels=… is not supported by this version of polos; leave it out")
+
+
+def log_to(path: Path) -> None:
+    """Append all logging to a file, and show none of it."""
     root = logging.getLogger()
     for handler in list(root.handlers):
         root.removeHandler(handler)

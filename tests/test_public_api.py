@@ -74,6 +74,7 @@ NAMES = {
     "WebSearchResult",
     "WebSearchResultItem",
     "WebSearchToolConfig",
+    "Worker",
     "Workflow",
     "WorkflowContext",
     "WorkflowState",
