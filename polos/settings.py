@@ -98,6 +98,7 @@ class Settings:
     max_trigger_hops: int = _setting("POLOS_MAX_TRIGGER_HOPS", _positive_int, 32)  # behind one event
     max_depth: int = _setting("POLOS_MAX_DEPTH", _positive_int, 100)  # runs below one root
     max_crashes: int = _setting("POLOS_MAX_CRASHES", _positive_int, 3)
+    suspect_patience_seconds: float = _setting("POLOS_SUSPECT_PATIENCE_SECONDS", _pause, 60.0)
     model_timeout_seconds: float = _setting("POLOS_MODEL_TIMEOUT_SECONDS", _seconds, 600.0)
     model_chunk_timeout_seconds: float = _setting("POLOS_MODEL_CHUNK_TIMEOUT_SECONDS", _seconds, 120.0)
     model_max_attempts: int = _setting("POLOS_MODEL_MAX_ATTEMPTS", _positive_int, 5)

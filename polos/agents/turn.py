@@ -22,7 +22,8 @@ from polos.agents.turn_spending import CallSpending, of_unknown_calls
 from polos.allowances import Permit, Verdict
 from polos.current import Place, current_place
 from polos.engine.outcomes import completed, failed
-from polos.engine.runtime import Models, Runtime
+from polos.engine.runtime import Models, Runtime, Slot
+from polos.engine.suspects import Look, claimed
 from polos.engine.tasks import start_apart
 from polos.errors import ModelError, ModelErrorKind
 from polos.faultpoints import faultpoint
@@ -31,6 +32,7 @@ from polos.journal.runs import READ_RUN, run_record
 from polos.journal.spending import Spent, count_late
 from polos.journal.states import StepStatus
 from polos.journal.steps import Outcome, StepRow
+from polos.journal.suspects import READ_TURN_CRASHES
 from polos.journal.turns import (
     READ_TURNS,
     TurnClaim,
@@ -45,13 +47,13 @@ from polos.models.request import ModelAnswer, ModelRequest
 logger = logging.getLogger("polos.agents")
 
 
-async def execute_turn(runtime: Runtime, run_id: str, name: str) -> str:
+async def execute_turn(runtime: Runtime, run_id: str, name: str, slot: Slot) -> str:
     """Execute a scheduled turn; return what became of it. Safe to call twice."""
     key = (run_id, name)
     if runtime.draining or key in runtime.turns or key in runtime.claiming:
         return "held elsewhere"
     worker_id = runtime.worker_id  # should it be declared dead, the worker goes on under another one
-    claim = await _claim(runtime, run_id, name)
+    claim = await _claim(runtime, run_id, name, slot)
     if claim is None:
         return "held elsewhere"
     runtime.turns[key] = None
@@ -61,14 +63,16 @@ async def execute_turn(runtime: Runtime, run_id: str, name: str) -> str:
         runtime.turns.pop(key, None)
 
 
-async def _claim(runtime: Runtime, run_id: str, name: str) -> TurnClaim | None:
+async def _claim(runtime: Runtime, run_id: str, name: str, slot: Slot) -> TurnClaim | None:
     runtime.claiming.add((run_id, name))
     try:
         faultpoint("before_claim", "turn")
-        unit = claim_turn(
-            run_id, name, runtime.worker_id, project=runtime.project, deployment=runtime.deployment
+        rows = await claimed(
+            runtime,
+            slot,
+            partial(claim_turn, run_id, name, runtime.worker_id),
+            Look(READ_TURN_CRASHES, {"run": run_id, "name": name}),
         )
-        rows = await runtime.journal.do(unit)
     finally:
         runtime.claiming.discard((run_id, name))
     if not rows:

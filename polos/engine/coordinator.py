@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from polos import serialization
@@ -25,6 +26,7 @@ from polos.engine.parking import (
 from polos.engine.runtime import Definition, Runtime, Slot
 from polos.engine.signals import Drained, Fenced
 from polos.engine.step import StepRunner
+from polos.engine.suspects import Look, claimed
 from polos.engine.telling import wants_stream
 from polos.engine.timers import set_alarms
 from polos.errors import (
@@ -38,6 +40,7 @@ from polos.faultpoints import faultpoint
 from polos.journal.ends import Ending
 from polos.journal.runs import Claim, claim_from, claim_run
 from polos.journal.states import RunStatus
+from polos.journal.suspects import READ_RUN_CRASHES
 
 logger = logging.getLogger("polos.engine")
 
@@ -46,7 +49,7 @@ LOOK_AGAIN_SECONDS = 0.5  # while code is in a real await during a replay: nothi
 
 async def coordinate(runtime: Runtime, run_id: str, slot: Slot) -> str:
     """Own a run until it ends, parks or is lost; return what became of it. Safe to call twice."""
-    claim = await _claim(runtime, run_id)
+    claim = await _claim(runtime, run_id, slot)
     if claim is None:
         return "held elsewhere"
     claim = _with_kind(runtime, claim)
@@ -72,7 +75,7 @@ async def coordinate(runtime: Runtime, run_id: str, slot: Slot) -> str:
             runtime.doorman.look_at(claim.queue, claim.concurrency_key)
 
 
-async def _claim(runtime: Runtime, run_id: str) -> Claim | None:
+async def _claim(runtime: Runtime, run_id: str, slot: Slot) -> Claim | None:
     key = (run_id, "")
     if (here := runtime.executions.get(run_id)) is not None:
         here.was_rung = True  # perhaps for the attempt after this one
@@ -81,8 +84,12 @@ async def _claim(runtime: Runtime, run_id: str) -> Claim | None:
     runtime.claiming.add(key)
     try:
         faultpoint("before_claim", "run")
-        unit = claim_run(run_id, runtime.worker_id, project=runtime.project, deployment=runtime.deployment)
-        rows = await runtime.journal.do(unit)
+        rows = await claimed(
+            runtime,
+            slot,
+            partial(claim_run, run_id, runtime.worker_id),
+            Look(READ_RUN_CRASHES, {"run": run_id}),
+        )
     finally:
         runtime.claiming.discard(key)
     if not rows:
@@ -205,6 +212,8 @@ async def _deliver_until(body: asyncio.Task[Any], runtime: Runtime, execution: E
         execution.news.clear()
         async with execution.moving:
             delivered = execution.closing is None and await execution.deliver_next()
+        if execution.has_progressed:
+            slot.narrow()  # it is a suspect no more
         if delivered or body.done():
             continue
         if execution.closing is not None:

@@ -48,6 +48,7 @@ class Execution(StepBook):
         self.is_held_back = False  # a step was not started for that reason
         self.is_stale = False  # somebody completed something for the run: read it
         self.was_rung = False  # a doorbell came while it was here
+        self.has_progressed = False  # something was recorded since the claim
         self.moving = asyncio.Lock()  # held to deliver an outcome or to park: never both
         self.alarms = Alarms(clock)
         self.usage_limits = claim.usage_limits  # what the runs below it are limited to, JSON text
@@ -231,6 +232,7 @@ class Execution(StepBook):
             self._check_deviation()
             return False
         heapq.heappop(self._undelivered)
+        self.has_progressed |= seq > self.claim.seq
         if self._was_unhandled(self._known[name]):
             await self._take_back(self._known[name])
         elif not waiter.done():

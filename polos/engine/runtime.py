@@ -63,6 +63,12 @@ class Slot(Protocol):
     async def retake(self) -> None:
         """Take it again, ahead of new messages."""
 
+    async def widen(self, share: Share, *, patience_seconds: float) -> bool:
+        """Take so many slots of the process; False when that many are not free within the patience."""
+
+    def narrow(self) -> None:
+        """Give back all slots but one."""
+
 
 class Definition(Protocol):
     """What the engine needs of a workflow, agent or tool."""
@@ -164,6 +170,7 @@ class NoRateLimits:
         """Do nothing."""
 
 
+Share = Callable[[int], int]  # of all slots of a process, how many
 Resolve = Callable[[str, str, str | None], Definition | None]
 
 
@@ -176,6 +183,13 @@ class NoSlot:
         """Do nothing."""
 
     async def retake(self) -> None:
+        """Do nothing."""
+
+    async def widen(self, share: Share, *, patience_seconds: float) -> bool:
+        """Do nothing: what executes beside it is not known."""
+        return True
+
+    def narrow(self) -> None:
         """Do nothing."""
 
 

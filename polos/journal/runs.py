@@ -29,6 +29,7 @@ R = Run.__table__.c  # type: ignore[attr-defined]
 RUNS = Run.__table__  # type: ignore[attr-defined]
 Q = QueueLimits.__table__.c  # type: ignore[attr-defined]
 P = bindparam
+ANY_CRASHES = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,7 @@ _CLAIM = Statement(
         one_of(R.status, runs_before(RunStatus.RUNNING)),
         or_(R.not_before.is_(None), R.not_before <= now()),
         or_(R.slot.is_(None), R.slot == QueueSlot.HELD.value),  # a doorbell of a pending run is a stray one
+        R.crashes <= P("crashes", type_=R.crashes.type),
     )
     .values(
         status=RunStatus.RUNNING.value,
@@ -199,9 +201,13 @@ _CLAIMED = Statement(
 )
 
 
-def claim_run(run_id: str, worker: str, *, project: str, deployment: str) -> Unit:
-    """Take a queued run of this deployment for `worker`; answers with the columns of `Claim`, or nothing."""
-    params = {"run": run_id, "worker": worker, "project": project, "deployment": deployment}
+def claim_run(run_id: str, worker: str, *, project: str, deployment: str, crashes: int = ANY_CRASHES) -> Unit:
+    """Take a queued run of this deployment for `worker`; answers with the columns of `Claim`, or nothing.
+
+    `crashes`: Only if no more workers than this died while they executed it.
+    """
+    place = {"project": project, "deployment": deployment}
+    params = {"run": run_id, "worker": worker, "crashes": crashes, **place}
     return Unit((Part(_CLAIM, params),), (run_id,), order=(run_id,), check=Part(_CLAIMED, params))
 
 
@@ -355,6 +361,7 @@ _is_parked = R.status == RunStatus.WAITING.value
 WAKE_VALUES = {
     "seq": R.seq + 1,
     "wakes": R.wakes + 1,
+    "crashes": 0,
     "running_seconds": R.running_seconds
     + case((_is_parked, func.coalesce(now() - R.claimed_at, 0.0)), else_=0.0),
     "claimed_at": case((_is_parked, None), else_=R.claimed_at),

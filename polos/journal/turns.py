@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Float, bindparam, case, exists, literal, or_, select, update
 
 from polos.journal.ends import is_ours, last_event, number_event
-from polos.journal.runs import RUNS, WAKE_VALUES, R, fence, is_live, ringing_from_now
+from polos.journal.runs import ANY_CRASHES, RUNS, WAKE_VALUES, R, fence, is_live, ringing_from_now
 from polos.journal.spending import NOTHING, SPENT_VALUES, Spent
 from polos.journal.statements import Part, Statement, Unit, now, one_of
 from polos.journal.states import LIVE, StepStatus
@@ -60,6 +60,7 @@ _CLAIM_TURN = Statement(
         S.status == StepStatus.SCHEDULED.value,
         or_(S.not_before.is_(None), S.not_before <= now()),
         is_live(P("run", type_=S.run_id.type)),
+        S.crashes <= P("crashes", type_=S.crashes.type),
     )
     .values(
         status=StepStatus.RUNNING.value,
@@ -79,9 +80,15 @@ _TURN_CLAIMED = Statement(
 )
 
 
-def claim_turn(run_id: str, name: str, worker: str, *, project: str, deployment: str) -> Unit:
-    """Take a scheduled turn of this deployment; answers with the columns of `TurnClaim`, or nothing."""
-    params = {"run": run_id, "name": name, "worker": worker, "project": project, "deployment": deployment}
+def claim_turn(
+    run_id: str, name: str, worker: str, *, project: str, deployment: str, crashes: int = ANY_CRASHES
+) -> Unit:
+    """Take a scheduled turn of this deployment; answers with the columns of `TurnClaim`, or nothing.
+
+    `crashes`: Only if no more workers than this died while they executed it.
+    """
+    place = {"project": project, "deployment": deployment}
+    params = {"run": run_id, "name": name, "worker": worker, "crashes": crashes, **place}
     return Unit((Part(_CLAIM_TURN, params),), (), order=(run_id, name), check=Part(_TURN_CLAIMED, params))
 
 

@@ -197,7 +197,7 @@ class MemoryWorker:
         if bell.step is None:
             await serve_run(self._runtime, bell.run_id, NoSlot(), label=bell.label)
         else:
-            await serve_turn(self._runtime, bell.run_id, bell.step, label=bell.label)
+            await serve_turn(self._runtime, bell.run_id, bell.step, NoSlot(), label=bell.label)
 
     def _served(self, task: Task) -> None:
         del self._serving[task]

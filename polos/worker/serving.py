@@ -21,10 +21,10 @@ async def serve_run(runtime: Runtime, run_id: str, slot: Slot, *, label: str | N
     return await forward(runtime, run_id) if became == HELD_ELSEWHERE else became
 
 
-async def serve_turn(runtime: Runtime, run_id: str, step: str, *, label: str | None) -> str:
+async def serve_turn(runtime: Runtime, run_id: str, step: str, slot: Slot, *, label: str | None) -> str:
     """Execute a turn; return what became of it."""
     current_place.set(Place(run_id, shown(step)))
     if not may_serve(runtime, label):
         return await forward(runtime, run_id, step)
-    became = await execute_turn(runtime, run_id, step)
+    became = await execute_turn(runtime, run_id, step, slot)
     return await forward(runtime, run_id, step) if became == HELD_ELSEWHERE else became

@@ -7,8 +7,15 @@ import contextlib
 import contextvars
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
 _current: contextvars.ContextVar[Slot | None] = contextvars.ContextVar("polos_slot", default=None)
+
+
+@dataclass(eq=False)
+class _Waiter:
+    number: int
+    granted: asyncio.Future[None]
 
 
 class Slots:
@@ -29,51 +36,54 @@ class Slots:
         self.limit = limit
         self._free = limit
         self._on_change = on_change
-        self._resuming: deque[asyncio.Future[None]] = deque()
-        self._new: deque[asyncio.Future[None]] = deque()
+        self._resuming: deque[_Waiter] = deque()
+        self._new: deque[_Waiter] = deque()
         self._lifted = False
 
     @property
     def free(self) -> int:
         """Slots nobody holds and nobody has been promised."""
-        return max(self._free, 0)
+        return 0 if self.waiting else max(self._free, 0)
 
     @property
     def waiting(self) -> int:
         """Tasks that wait for a slot."""
         return len(self._resuming) + len(self._new)
 
-    async def acquire(self, *, resuming: bool = False) -> None:
-        """Take a slot, waiting for one if need be; `release` gives it back.
+    async def acquire(self, number: int = 1, *, resuming: bool = False) -> None:
+        """Take slots, waiting for them if need be; `release` gives them back.
 
         Args:
+            number: How many; nobody overtakes one who waits for more than are free.
             resuming: Go ahead of all that have not started yet.
         """
-        if self._free > 0 or (resuming and self._lifted):
-            self._free -= 1
+        ahead = len(self._resuming) if resuming else self.waiting
+        if (self._free >= number and not ahead) or (resuming and self._lifted):
+            self._free -= number
             return
         waiters = self._resuming if resuming else self._new
-        waiter = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(number, asyncio.get_running_loop().create_future())
         waiters.append(waiter)
         try:
-            await waiter
+            await waiter.granted
         except asyncio.CancelledError:
-            if waiter.cancelled():
+            if waiter.granted.cancelled():
                 with contextlib.suppress(ValueError):  # release() may have skipped over it already
                     waiters.remove(waiter)
+                self.release(0)  # those behind it may need fewer
             else:
-                self.release()  # granted and cancelled in the same turn of the loop
+                self.release(number)  # granted and cancelled in the same turn of the loop
             raise
 
-    def release(self) -> None:
-        """Give a slot back: to whoever waits first, else it is free."""
-        waiter = self._next_waiter() if self._free >= 0 else None
-        if waiter is not None:
-            # Handed over without being counted as free: the intake would take a message for it.
-            waiter.set_result(None)
-            return
-        self._free += 1
-        if self._free > 0 and self._on_change is not None:
+    def release(self, number: int = 1) -> None:
+        """Give slots back: to those who wait first, else they are free."""
+        # Handed over without being counted as free: the intake would take a message for it.
+        free = self._free + number
+        while (waiter := self._next_waiter(free)) is not None:
+            free -= waiter.number
+            waiter.granted.set_result(None)
+        self._free = free
+        if self.free > 0 and self._on_change is not None:
             self._on_change()
 
     def lift(self) -> None:
@@ -81,21 +91,24 @@ class Slots:
         self._lifted = True
         while self._resuming:
             waiter = self._resuming.popleft()
-            if not waiter.done():
-                self._free -= 1
-                waiter.set_result(None)
+            if not waiter.granted.done():
+                self._free -= waiter.number
+                waiter.granted.set_result(None)
 
-    def _next_waiter(self) -> asyncio.Future[None] | None:
+    def _next_waiter(self, free: int) -> _Waiter | None:
         for waiters in (self._resuming, self._new):
             while waiters:
-                waiter = waiters.popleft()
-                if not waiter.done():
-                    return waiter
+                if waiters[0].granted.done():
+                    waiters.popleft()
+                elif waiters[0].number <= free:
+                    return waiters.popleft()
+                else:
+                    return None
         return None
 
 
 class Slot:
-    """The slot one task body holds, shared by all asyncio tasks it starts.
+    """The slot one task body holds, shared by all asyncio tasks it starts; several for a suspect.
 
     Giving it back twice, or taking it again while it is held, does nothing.
     """
@@ -105,6 +118,7 @@ class Slot:
     def __init__(self, slots: Slots) -> None:
         self._slots = slots
         self._held = True
+        self._number = 1
         self._closed = False
         self._retaking = asyncio.Lock()
 
@@ -117,16 +131,46 @@ class Slot:
         """Give the slot to others; the body must only wait until it has it again."""
         if self._held:
             self._held = False
-            self._slots.release()
+            self._slots.release(self._number)
 
     async def retake(self) -> None:
         """Have the slot again, ahead of all tasks that have not started yet."""
         async with self._retaking:
             if self._held or self._closed:
                 return
-            await self._slots.acquire(resuming=True)
+            number = self._number
+            await self._slots.acquire(number, resuming=True)
             self._held = True
+            if number > self._number:  # it was narrowed meanwhile
+                self._slots.release(number - self._number)
         self._give_back_if_closed()
+
+    async def widen(self, share: Callable[[int], int], *, patience_seconds: float) -> bool:
+        """Hold `share` of all slots, or give back the one that is held and return False.
+
+        Those that have begun go first, and nobody begins meanwhile.
+
+        Args:
+            share: Says of how many slots how many are wanted.
+            patience_seconds: How long to wait for others to end.
+        """
+        number = min(share(self._slots.limit), self._slots.limit)
+        if number <= self._number:
+            return True
+        Slot.yield_(self)  # the task goes on: it only waits
+        self._number = number
+        try:
+            async with asyncio.timeout(patience_seconds):
+                await self.retake()
+        except TimeoutError:
+            return False
+        return self._held
+
+    def narrow(self) -> None:
+        """Keep one slot of those that were taken."""
+        surplus, self._number = self._number - 1, 1
+        if surplus and self._held:
+            self._slots.release(surplus)
 
     def _give_back_if_closed(self) -> None:
         if self._closed:  # the body ended while a child task of it waited

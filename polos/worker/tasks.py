@@ -89,7 +89,8 @@ async def _turn(self: Any, *args: Any, **kwargs: Any) -> str:
     if runtime is None or ids is None:
         return NOT_READY if runtime is None else NO_DOORBELL
     run_id, step = ids
-    return _shown(await serve_turn(runtime, run_id, step, label=_label(self.request)), run_id)
+    slot = current_slot() or NoSlot()
+    return _shown(await serve_turn(runtime, run_id, step, slot, label=_label(self.request)), run_id)
 
 
 def _label(request: Any) -> str | None:

@@ -24,6 +24,7 @@ from polos import (
 )
 from polos.agents.turn import execute_turn
 from polos.dispatch import Doorbell
+from polos.engine.runtime import NoSlot
 from polos.engine.tasks import start_apart
 from polos.errors import ModelError, ModelErrorKind
 from polos.forking import forked_row, plan_fork
@@ -60,7 +61,7 @@ class AgentFleet(Fleet):
         for bell in doorbells:
             if bell.step is not None and self.workers:
                 worker = self.workers[-1]
-                task = start_apart(execute_turn(worker.runtime, bell.run_id, bell.step))
+                task = start_apart(execute_turn(worker.runtime, bell.run_id, bell.step, NoSlot()))
                 worker.tasks.add(task)
                 task.add_done_callback(worker.tasks.discard)
 

@@ -11,6 +11,7 @@ from fleet import Fleet, until
 
 from polos import Agent, WorkflowContext, workflow
 from polos.agents.turn import execute_turn
+from polos.engine.runtime import NoSlot
 from polos.journal.steps import READ_STEPS
 from polos.models.request import ModelAnswer, ModelRequest
 from polos.threads import DaemonThreads
@@ -95,6 +96,6 @@ async def test_a_turn_whose_worker_was_declared_dead_meanwhile_calls_no_model(
     worker.serve(run_id)
     await until(lambda: [row for row in fleet.read(READ_STEPS, run=run_id) if row[0] == "$turn:1"])
     worker.runtime.may_start = may_start
-    assert await execute_turn(worker.runtime, run_id, "$turn:1") == "taken over"
+    assert await execute_turn(worker.runtime, run_id, "$turn:1", NoSlot()) == "taken over"
     assert len(asked) == asked_before + 1
     assert not calls

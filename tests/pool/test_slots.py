@@ -187,3 +187,47 @@ async def test_the_slot_is_held_again_after_a_failure_in_the_block() -> None:
         async with slot.released():
             raise ZeroDivisionError
     assert slot.held
+
+
+async def test_a_suspect_waits_for_its_share_and_nobody_new_overtakes_it() -> None:
+    slots = Slots(4)
+    for _ in range(4):
+        await slots.acquire()
+    suspect, other = Slot(slots), Slot(slots)
+    wide = asyncio.create_task(suspect.widen(lambda limit: limit, patience_seconds=60))
+    await settled()
+    new = asyncio.create_task(slots.acquire())
+    other.yield_()
+    await settled()
+    assert (wide.done(), new.done(), slots.free) == (False, False, 0)
+    for _ in range(2):
+        slots.release()
+    assert await wide
+    assert not new.done()
+    suspect.narrow()
+    await new
+    assert slots.free == 2
+    suspect.close()
+    slots.release()
+    assert slots.free == 4
+
+
+async def test_a_suspect_that_cannot_have_its_share_in_time_gives_its_slot_back() -> None:
+    slots = Slots(3)
+    await slots.acquire()
+    await slots.acquire()
+    suspect = Slot(slots)
+    assert not await suspect.widen(lambda limit: limit, patience_seconds=0.01)
+    assert not suspect.held
+    suspect.close()
+    assert slots.free == 2
+
+
+async def test_a_suspect_that_lends_its_share_has_all_of_it_again() -> None:
+    slots = Slots(3)
+    await slots.acquire()
+    suspect = Slot(slots)
+    assert await suspect.widen(lambda limit: limit, patience_seconds=1)
+    async with suspect.released():
+        assert slots.free == 3
+    assert slots.free == 0
