@@ -26,6 +26,7 @@ POINTS = (
     "before_ring",
     "before_finish",
     "after_finish",
+    "in_upgrade",
 )
 ACTIONS = ("kill9", "stop", "raise")
 

@@ -112,7 +112,7 @@ async def _turn(loop: Loop, name: str, given: str) -> ModelAnswer:
     row = await execution.outcome(turn, "turn", begin)
     limits.raise_if_refused(row)
     answer = None if row.output is None else ModelAnswer.model_validate(value_of(row))
-    loop.usage += usage_of(row, answer)
+    loop.usage += usage_of(row, answer, is_fork=execution.claim.forked_from is not None)
     if row.status == StepStatus.FAILED and is_overflow(row.failures):
         raise ContextOverflowError(row.error or "the conversation is too long")
     return answer or ModelAnswer.model_validate(value_of(row))

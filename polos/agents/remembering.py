@@ -126,8 +126,10 @@ async def load_memory(ctx: AgentContext, given: list[Item]) -> Memory:
     async def look() -> dict[str, Any]:
         return asdict(watermark_of(key, await runtime.journal.read(READ_WATERMARK, **key.params())))
 
-    found = await run_inline(runtime, execution, internal(LOAD), "run", look)
-    mark = Watermark(**found)
+    if execution.went_on_without(internal(LOAD)):  # begun by a version that remembered nothing
+        mark = Watermark(key.session_id, key.agent)
+    else:
+        mark = Watermark(**await run_inline(runtime, execution, internal(LOAD), "run", look))
     history = await read_history(runtime.journal, execution.claim.project, mark)
     if not history and not mark.is_empty:  # a run that failed or was forked, and goes on
         logger.warning("Session %r was deleted: run %s goes on without it", key.session_id, ctx.execution_id)

@@ -96,9 +96,15 @@ def _tokens(text: str) -> int:
     return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
 
 
-def usage_of(row: StepRow, answer: ModelAnswer | None) -> Usage:
-    """Return what all attempts of a turn used, the same on first pass and replay."""
+def usage_of(row: StepRow, answer: ModelAnswer | None, *, is_fork: bool) -> Usage:
+    """Return what all attempts of a turn used, the same on first pass and replay.
+
+    A turn that was not summed up used nothing if a fork has copied it; else a version that kept no sums made
+    it, and it used what its answer says.
+    """
     last = answer.usage if answer is not None else Usage()
+    if not is_fork and not row.input_tokens + row.output_tokens:
+        return last
     reads = last.cache_read_input_tokens
     return Usage(
         input_tokens=row.input_tokens,

@@ -20,6 +20,7 @@ from polos.cli import (
     keys,
     limits,
     queues,
+    replay,
     runs,
     runs_again,
     schedules,
@@ -61,6 +62,8 @@ app.add_typer(db.app, name="db")
 runs.app.command("retry")(runs_again.retry)
 runs.app.command("fork")(runs_again.fork)
 runs.app.command("stuck")(runs_again.stuck)
+runs.app.command("export")(replay.export)
+runs.app.command("replay")(replay.replay)
 app.add_typer(runs.app, name="runs")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(queues.app, name="queues")

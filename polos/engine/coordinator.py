@@ -161,7 +161,7 @@ async def _drive(
         RunTimeoutError: The run's own time is used up.
         Fenced, Parked, Drained: It goes on elsewhere or later.
     """
-    body = execution.start(lambda: _body(runtime, definition, context, execution))
+    body = execution.start(lambda: run_body(runtime, execution, definition, context))
     try:
         async with asyncio.timeout(None) as alarm:
             with execution.running.limited(alarm):
@@ -176,10 +176,7 @@ async def _drive(
     if body.cancelled():
         raise RuntimeError("The body of the run cancelled itself (asyncio.CancelledError)")
     error = body.exception()
-    if execution.left_over() and execution.has_ended() and not isinstance(error, NonDeterminismError):
-        raise NonDeterminismError(
-            f"The code ended without asking for steps the journal holds: {execution.left_over()}"
-        ) from error
+    execution.check_all_asked_for(error)
     if error is None:
         return body.result()
     if isinstance(error, SystemExit | KeyboardInterrupt):
@@ -187,9 +184,15 @@ async def _drive(
     raise error
 
 
-async def _body(
-    runtime: Runtime, definition: Definition, context: WorkflowContext, execution: Execution
+async def run_body(
+    runtime: Runtime, execution: Execution, definition: Definition, context: WorkflowContext
 ) -> Any:
+    """Run the code of a definition on the run's recorded input, in the run's own first task.
+
+    Raises:
+        InputError: The input does not fit the definition.
+        Exception: Whatever the code raises.
+    """
     current_context.set(context)
     try:
         payload = definition.parse_payload(_loads(execution.claim.input))

@@ -284,6 +284,17 @@ class Execution(StepBook):
         """Whether no task of the code is left that could still ask for a step."""
         return all(task.done() for task in self.tasks)
 
+    def check_all_asked_for(self, error: BaseException | None) -> None:
+        """Return if the code, which ended with `error` or without, has asked for all that is recorded.
+
+        Raises:
+            NonDeterminismError: It has not, and never will.
+        """
+        if self.left_over() and self.has_ended() and not isinstance(error, NonDeterminismError):
+            raise NonDeterminismError(
+                f"The code ended without asking for steps the journal holds: {self.left_over()}"
+            ) from error
+
     # -- its tasks
 
     def start(self, body: Callable[[], Awaitable[Any]]) -> Task:

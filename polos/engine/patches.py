@@ -16,8 +16,8 @@ async def is_patched(runtime: Runtime, execution: Execution, name: str) -> bool:
     execution.check_open()
     step = internal(f"patched:{name}")
     decided = execution.patches.get(name)
-    if decided is None and not execution.is_recorded(step) and execution.expects_more():
-        decided = execution.patches[name] = False  # it went on from here without: so it does every time
+    if decided is None and execution.went_on_without(step):
+        decided = execution.patches[name] = False
     if decided is not None:
         return decided
     execution.patches[name] = True

@@ -135,6 +135,10 @@ class StepBook:
         """Whether the journal holds steps that the code has not asked for yet."""
         return bool(self._unasked)
 
+    def went_on_without(self, name: str) -> bool:
+        """Whether an earlier attempt went on from here without step `name`: so does every later one."""
+        return name not in self._known and self.expects_more()
+
     def _ask(self, name: str, kind: str) -> DurableFuture:
         if name in self._asked:
             raise StepExecutionError(

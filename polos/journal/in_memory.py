@@ -24,16 +24,17 @@ class MemoryDatabase(Database):
 
     Args:
         clock: Returns what the database takes for the time, in seconds since the epoch.
+        content: What is in it, as bytes of an SQLite database with this version's schema; by default nothing.
     """
 
     has_schema = True
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], content: bytes | None = None) -> None:
         self.url = make_url("sqlite://")
         self.sqlite_sync = "normal"
         self.turn = threading.RLock()
         self.driver = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-        self.driver.deserialize(_empty_journal())
+        self.driver.deserialize(content or _empty_journal())
         self.driver.create_function("julianday", 1, lambda _: clock() / DAY_SECONDS + EPOCH_DAYS)
 
     def connect(self) -> MemoryConnection:

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Float, Select, and_, bindparam, case, exists, func, select, true
 
 from polos.journal.runs import RUNS, R
-from polos.journal.statements import Row, Statement, now
+from polos.journal.statements import Row, Statement, now, texts_of
 from polos.journal.states import RunStatus, StepStatus
 from polos.journal.steps import STEPS, S
 from polos.journal.workers import D
@@ -232,3 +232,11 @@ READ_SCHEDULED = Statement(
 def waiting_work(row: Row) -> dict[str, Any]:
     """Return a row of READ_QUEUED or READ_SCHEDULED by name."""
     return dict(zip(WAITING_COLUMNS, row, strict=True))
+
+
+READ_ALL_RUNS = Statement(select(*RUNS.c).order_by(R.created_at, R.depth, R.id))
+READ_RUNS_OF_TREES = Statement(
+    select(*RUNS.c)
+    .where(R.root_id.op("IN")(texts_of(P("roots", type_=R.id.type))))
+    .order_by(R.created_at, R.depth, R.id)
+)

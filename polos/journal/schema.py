@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Connection, create_engine, inspect
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Engine, create_engine, inspect
+from sqlalchemy.exc import DBAPIError, OperationalError
 
-from polos.errors import SchemaVersionError
+from polos.errors import JournalUnavailableError, SchemaVersionError
 from polos.journal.database import Database
 
 HEAD = "0008"  # the revision this version of polos needs
 VERSION_TABLE = "polos_schema"
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _UPGRADE_LOCK = 0x706F6C02  # advisory lock: one process upgrades
+LOCK_SECONDS = 5.0  # a migration waits for a table that is in use
+LOCK_PAUSE_SECONDS = 1.0  # then lets those go first who wait behind it
+LOCK_ATTEMPTS = 12
+_LOCKED = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
 
 
 def prepare(database: Database) -> None:
@@ -59,8 +65,8 @@ def current_version(database: Database) -> str | None:
     """Return the revision of the database, None when it is empty."""
     if database.is_sqlite and not database.path.exists():
         return None  # connecting would create it
-    with _connection(database) as connection:
-        return _version(connection)
+    with connection(database) as opened:
+        return _version(opened)
 
 
 def known_versions() -> list[str]:
@@ -71,26 +77,45 @@ def known_versions() -> list[str]:
     return [script.revision for script in scripts][::-1]
 
 
-def upgrade(database: Database) -> str | None:
-    """Move the database to `HEAD`; return the revision it had. Several processes may call it at once.
+def upgrade(database: Database, *, to: str = HEAD) -> str | None:
+    """Move the database to a revision; return the one it had. Several processes may call it at once.
+
+    All of it is one transaction: a process that dies on the way has changed nothing. Workers may go on
+    meanwhile; where they and the migration wait for each other, it begins anew.
 
     Raises:
         SchemaVersionError: The database is newer than this version of polos.
+        JournalUnavailableError: It does not answer, or others keep its tables locked.
     """
+    for _ in range(LOCK_ATTEMPTS):
+        try:
+            return _upgrade(database, to)
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", None) not in _LOCKED:
+                raise
+            locked = error
+        time.sleep(LOCK_PAUSE_SECONDS)
+    raise JournalUnavailableError(
+        f"{database} was not upgraded: others held its tables for too long ({locked.orig}). End what holds "
+        "long transactions, such as a dump of the database or an open psql, and repeat 'polos db upgrade'."
+    ) from locked
+
+
+def _upgrade(database: Database, to: str) -> str | None:
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of its parts while it is imported
     from alembic import command  # noqa: PLC0415 - slow, and rarely needed
     from alembic.config import Config  # noqa: PLC0415 - slow, and rarely needed
 
-    with _connection(database) as connection:
-        _lock(connection, database)
-        found = _version(connection)
+    with connection(database) as opened:
+        _lock(opened, database)
+        found = _version(opened)
         if found is not None and found not in known_versions():
             raise _wrong_version(database, found)
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS))
-        config.attributes["connection"] = connection
-        command.upgrade(config, HEAD)
-        connection.commit()
+        config.attributes["connection"] = opened
+        command.upgrade(config, to)
+        opened.commit()
     return found
 
 
@@ -102,45 +127,48 @@ def _wrong_version(database: Database, found: str) -> SchemaVersionError:
     return SchemaVersionError(f"The schema of {database} (revision {found!r}, wanted {HEAD!r}) {advice}.")
 
 
-def _version(connection: Connection) -> str | None:
-    if not inspect(connection).has_table(VERSION_TABLE):
+def _version(opened: Connection) -> str | None:
+    if not inspect(opened).has_table(VERSION_TABLE):
         return None
-    row = connection.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").first()
+    row = opened.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").first()
     return None if row is None else str(row[0])
 
 
-def _lock(connection: Connection, database: Database) -> None:
+def _lock(opened: Connection, database: Database) -> None:
     if database.is_sqlite:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        opened.exec_driver_sql("BEGIN IMMEDIATE")
     else:
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})")
+        opened.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_UPGRADE_LOCK})")
+        # Whoever waits for a table keeps all others waiting, so better not for long.
+        opened.exec_driver_sql(f"SET LOCAL lock_timeout = {int(LOCK_SECONDS * 1000)}")
 
 
-class _connection:  # noqa: N801 - reads as a function
-    """A SQLAlchemy connection for schema work; translates an unreachable database."""
+@contextmanager
+def connection(database: Database) -> Iterator[Connection]:
+    """Open a SQLAlchemy connection to a database of whatever revision.
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    Raises:
+        JournalUnavailableError: It cannot be reached.
+    """
+    engine = _engine(database)
+    try:
+        opened = engine.connect()
+    except DBAPIError as error:
+        engine.dispose()
+        raise database.unreachable(error.orig if isinstance(error.orig, Exception) else error) from error
+    try:
+        yield opened
+    finally:
+        opened.close()
+        engine.dispose()
 
-    def __enter__(self) -> Connection:
-        database = self._database
-        if database.is_sqlite:
-            try:
-                database.path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise database.unreachable(error) from error
-            self._engine = create_engine(database.url, connect_args={"timeout": 30, "isolation_level": None})
-        else:
-            self._engine = create_engine(
-                database.url.set(drivername="postgresql+psycopg"), connect_args={"connect_timeout": 5}
-            )
-        try:
-            self._opened = self._engine.connect()
-        except DBAPIError as error:
-            self._engine.dispose()
-            raise database.unreachable(error.orig if isinstance(error.orig, Exception) else error) from error
-        return self._opened
 
-    def __exit__(self, *_: Any) -> None:
-        self._opened.close()
-        self._engine.dispose()
+def _engine(database: Database) -> Engine:
+    if not database.is_sqlite:
+        url = database.url.set(drivername="postgresql+psycopg")
+        return create_engine(url, connect_args={"connect_timeout": 5})
+    try:
+        database.path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise database.unreachable(error) from error
+    return create_engine(database.url, connect_args={"timeout": 30, "isolation_level": None})

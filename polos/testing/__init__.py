@@ -7,12 +7,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from polos.engine.replaying import Replay, Verdict
     from polos.testing.answers import ScriptedAnswer, answer, error, tool_call
     from polos.testing.clock import MovableClock
     from polos.testing.guard import allow_model_requests, forbid_model_requests
     from polos.testing.memory_runtime import MemoryRuntime, runtime
     from polos.testing.model import ScriptedModel
     from polos.testing.questions import Question, answer_question, approve, next_question, reject
+    from polos.testing.replays import replay
     from polos.testing.samples import call_every_tool, sample_of
 
 _PLACES = {
@@ -22,6 +24,8 @@ _PLACES = {
     "polos.testing.memory_runtime": ("MemoryRuntime", "runtime"),
     "polos.testing.model": ("ScriptedModel",),
     "polos.testing.questions": ("Question", "answer_question", "approve", "next_question", "reject"),
+    "polos.engine.replaying": ("Replay", "Verdict"),
+    "polos.testing.replays": ("replay",),
     "polos.testing.samples": ("call_every_tool", "sample_of"),
 }
 _HOMES = {name: module for module, names in _PLACES.items() for name in names}
@@ -30,8 +34,10 @@ __all__ = [
     "MemoryRuntime",
     "MovableClock",
     "Question",
+    "Replay",
     "ScriptedAnswer",
     "ScriptedModel",
+    "Verdict",
     "allow_model_requests",
     "answer",
     "answer_question",
@@ -41,6 +47,7 @@ __all__ = [
     "forbid_model_requests",
     "next_question",
     "reject",
+    "replay",
     "runtime",
     "sample_of",
     "tool_call",

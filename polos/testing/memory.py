@@ -20,9 +20,11 @@ from polos.testing.worker import MemoryWorker
 class Memory:
     """An installation in memory. Its worker starts on the event loop that uses it first."""
 
-    def __init__(self, settings: Settings, models: Models, clock: MovableClock) -> None:
+    def __init__(
+        self, settings: Settings, models: Models, clock: MovableClock, journal: bytes | None = None
+    ) -> None:
         self.settings = settings
-        self.database = MemoryDatabase(clock.time)
+        self.database = MemoryDatabase(clock.time, journal)
         self.server = MemoryServer(clock)
         self.worker = MemoryWorker(settings, self.database, self.server, models, clock)
         self.backend = MemoryBackend(self, clock)

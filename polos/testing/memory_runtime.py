@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from polos.client import PolosClient, as_default
@@ -14,6 +15,7 @@ from polos.testing.answers import Answer
 from polos.testing.clock import MovableClock
 from polos.testing.memory import Memory, MemoryTransport
 from polos.testing.model import ScriptedModel
+from polos.testing.replays import content_of
 
 Script = ScriptedModel | Models | Sequence[Answer] | Callable[..., Any]
 
@@ -27,12 +29,19 @@ class MemoryRuntime:
         model: What answers its agents.
     """
 
-    def __init__(self, model: Script | None, clock: MovableClock | None, settings: Settings) -> None:
+    def __init__(
+        self,
+        model: Script | None,
+        clock: MovableClock | None,
+        settings: Settings,
+        journal: str | Path | None = None,
+    ) -> None:
         self.clock = clock or MovableClock()
         self.model = _model(model)
         if isinstance(self.model, ScriptedModel):
             self.model.clock = self.clock
-        self._memory = Memory(settings, self.model, self.clock)
+        content = None if journal is None else content_of(Path(journal))
+        self._memory = Memory(settings, self.model, self.clock, content)
         transport = MemoryTransport(self._memory, project_id=settings.project_id)
         self.client = PolosClient(project_id=settings.project_id, settings=settings, transport=transport)
         self._as_default = ExitStack()
@@ -80,6 +89,7 @@ def runtime(
     *,
     clock: MovableClock | None = None,
     settings: Settings | None = None,
+    journal: str | Path | None = None,
     **values: Any,
 ) -> MemoryRuntime:
     """Return a runtime in memory; entered, it gives a `PolosClient` whose runs are executed in this process.
@@ -96,12 +106,15 @@ def runtime(
             it, an agent that asks its model fails.
         clock: To move its time; by default one that just goes.
         settings: By default those of an empty environment: variables of the machine do not matter.
+        journal: A file of ``polos runs export``: it begins with what is in there, and runs that have not
+            ended go on. What they did is not done again, what they do next is done in this process.
         values: Single settings, by the names of the fields of `polos.settings.Settings`.
 
     Raises:
         TypeError: There is no such setting, or the script holds what is no answer.
+        ConfigurationError: The journal cannot be read, or comes from a later version of polos.
     """
-    return MemoryRuntime(model, clock, (settings or Settings()).with_values(**values))
+    return MemoryRuntime(model, clock, (settings or Settings()).with_values(**values), journal)
 
 
 def _model(model: Script | None) -> Models:
