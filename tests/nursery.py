@@ -22,7 +22,7 @@ from typing import IO, Any
 
 ROOT = Path(__file__).parents[1]
 MAIN = Path(__file__).with_name("nursery_main.py")
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0  # on a loaded machine
 # What a process reads while it starts or imports.
 READ_AT_START = ("PYTHON", "CELERY_CUSTOM_WORKER_POOL", "LITELLM_")
 READ_LATER = {"PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONWARNINGS"}  # for the nursery sees to them

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Float, bindparam, exists, func, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Float, bindparam, exists, func, literal_column, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.event_waits import count_met, meet
@@ -123,14 +123,23 @@ def _publication(
 
 _step = STEPS.alias("published")
 _publisher = RUNS.alias("publisher")
-# When a unit is repeated because its answer was lost, the step has an older seq: nothing is published.
-is_recorded_now = exists().where(
-    _step.c.run_id == P("run"),
-    _step.c.name == P("name"),
-    _publisher.c.id == P("run"),
-    _publisher.c.attempt == P("attempt"),
-    _publisher.c.seq == _step.c.seq,
-)
+
+
+def is_recorded(raised: ColumnElement[int]) -> ColumnElement[bool]:
+    """Whether this unit has recorded step `name`, and has raised its run's seq so often since.
+
+    When a unit is repeated because its answer was lost, the step has an older seq: nothing is published.
+    """
+    return exists().where(
+        _step.c.run_id == P("run"),
+        _step.c.name == P("name"),
+        _publisher.c.id == P("run"),
+        _publisher.c.attempt == P("attempt"),
+        _publisher.c.seq == _step.c.seq + raised,
+    )
+
+
+is_recorded_now = is_recorded(literal_column("0"))
 _COUNT_TOPIC_BY_STEP = Statement(
     upsert(TOPICS)
     .from_select(

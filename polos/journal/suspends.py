@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Float, and_, bindparam, case, exists, literal, literal_column, or_, select, update
+from sqlalchemy import (
+    Float,
+    and_,
+    bindparam,
+    case,
+    exists,
+    literal,
+    literal_column,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.ends import last_event
 from polos.journal.event_waits import EVENT_WAITS, W
-from polos.journal.events import EVENTS, E, hops_of, is_recorded_now
+from polos.journal.events import EVENTS, E, hops_of, is_recorded, is_recorded_now
 from polos.journal.runs import FENCE, RUNS, WAKE_VALUES, R, fence
 from polos.journal.statements import Part, Statement, Unit, now, one_of
 from polos.journal.states import LIVE, QueueSlot, RunStatus, StepStatus
@@ -205,21 +217,21 @@ _WANTED = Statement(
 )
 
 
-def _answering(*conditions: Any) -> tuple[Statement, ...]:
+def _answering(condition: Any, condition_once_woken: Any) -> tuple[Statement, ...]:
     """Return the statements that answer the oldest open wait under a key, or keep the answer if it is early.
 
-    The first takes the event's number, the second wakes, the third tells, the fourth ends the wait.
+    The first takes the event's number, the second tells, the third wakes, the fourth ends the wait.
     """
     root = last_event(P("root", type_=R.id.type))
     return (
         Statement(
-            update(RUNS).where(R.id == P("root"), _is_wanted, *conditions).values(event_seq=R.event_seq + 1)
+            update(RUNS).where(R.id == P("root"), _is_wanted, condition).values(event_seq=R.event_seq + 1)
         ),
-        Statement(update(RUNS).where(R.id == _chosen_id, *conditions).values(**WAKE_VALUES)),
-        Statement(_event(root, _is_wanted, *conditions)),
+        Statement(_event(root, _is_wanted, condition)),
+        Statement(update(RUNS).where(R.id == _chosen_id, condition).values(**WAKE_VALUES)),
         Statement(
             update(STEPS)
-            .where(S.run_id == _chosen_id, S.name == P("asked"), *conditions)
+            .where(S.run_id == _chosen_id, S.name == P("asked"), condition_once_woken)
             .values(
                 status=StepStatus.COMPLETED.value,
                 output=P("answer"),
@@ -231,8 +243,10 @@ def _answering(*conditions: Any) -> tuple[Statement, ...]:
     )
 
 
-_ANSWER = _answering()
-_ANSWER_BY_STEP = _answering(is_recorded_now)
+_ANSWER = _answering(true(), true())
+# A run may answer itself: its own waking is an outcome behind the step that answers.
+_woke_itself = case((_chosen_id == P("run"), literal_column("1")), else_=literal_column("0"))
+_ANSWER_BY_STEP = _answering(is_recorded_now, is_recorded(_woke_itself))
 
 
 def _answer_params(

@@ -60,7 +60,8 @@ async def _play_all(wanted: argparse.Namespace, folder: Path) -> Sequence[Report
     reports = []
     with postgres() as server:
         setting = Setting(folder, server.create_database)
-        await setting.refer()
+        if any(scenario.needs_week for scenario, _ in _chosen(wanted)):
+            await setting.refer()
         for scenario, database in _chosen(wanted):
             plan = _plan(wanted, scenario)
             reports.append(await setting.play(scenario, database, plan))

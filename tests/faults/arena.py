@@ -18,7 +18,7 @@ from oracles import Evidence, Miss, Shape, Wanted, check
 from processes import PATHS, Worker
 from sites import Site
 from sqlalchemy import func, select
-from week_model import PacedModel, paced_model
+from week_model import paced_model
 from week_program import AGENTS, WAIT_THRESHOLD_SECONDS
 
 from polos.client import PolosClient
@@ -32,6 +32,7 @@ from polos.journal.steps import STEPS, S, step_details
 from polos.journal.workers import READ_WORKER_DETAILS, worker_details
 from polos.settings import Settings
 
+ModelOf = Callable[..., contextlib.AbstractContextManager[Any]]
 BOOT_SECONDS = 60.0
 PATIENCE_SECONDS = 180.0  # until the last run has ended, after the last fault, on a loaded machine
 BURIAL_SECONDS = 30.0
@@ -51,6 +52,8 @@ class Plan:
         seconds: How long faults go on.
         pool: Celery's -P.
         broker: One of BROKERS.
+        mix: Kinds of faults, where a scenario has several; all of them where none are named.
+        copies: How many runs of each random program.
         at_once: Runs under way while faults go on.
     """
 
@@ -63,6 +66,8 @@ class Plan:
     slots: int = 8
     at_once: int = 20
     broker: str = REDIS
+    mix: tuple[str, ...] = ()
+    copies: int = 1
 
 
 @dataclass
@@ -104,7 +109,7 @@ class Arena:
         *,
         plan: Plan,
         folder: Path,
-        model: PacedModel,
+        model: Any,
         broker: Broker,
         site: Site,
         references: Mapping[str, Shape],
@@ -120,7 +125,8 @@ class Arena:
         options = ["-c", str(plan.slots), *pool]
         self.site = site
         self.crew = Crew(folder, environment, options=options, prefix_of=site.prefix_of)
-        self.accepted: dict[str, Wanted] = {}
+        self.accepted: dict[str, Any] = {}  # a `Promise` each
+        self.check: Callable[[Evidence], list[Miss]] = check
         self.references = references
         self.notes: dict[str, str] = {}
         self.misses: list[Miss] = []
@@ -174,16 +180,19 @@ class Arena:
         order = f"Order {number}"
         is_agent = program in AGENTS
         payload = {"input": order, "streaming": False} if is_agent else {"number": number}
-        key = f"{program}-{number}"
+        return await self.accept(program, payload, f"{program}-{number}", Wanted(program, number))
+
+    async def accept(self, workflow: str, payload: Any, key: str, promise: Any) -> str:
+        """Have a run with a `Promise` accepted, however often that takes; return its id."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                handle = await self.client.invoke(program, payload, idempotency_key=key)
+                handle = await self.client.invoke(workflow, payload, idempotency_key=key)
                 break
             except JournalUnavailableError:
                 assert time.monotonic() < deadline, "no run was accepted for too long"
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
-        self.accepted[handle.id] = Wanted(program, number)
+        self.accepted[handle.id] = promise
         return handle.id
 
     async def start_many(self, programs: Sequence[str], number: int) -> list[str]:
@@ -264,11 +273,13 @@ class Arena:
     def verdict(self, report: Report) -> None:
         """Fill in what the oracles say."""
         evidence = self.evidence()
-        self.misses += [*check(evidence), *self._wrongly_buried(), *self._ended_by_themselves()]
+        self.misses += [*self.check(evidence), *self._wrongly_buried(), *self._ended_by_themselves()]
         report.runs = len(self.accepted)
-        statuses = {run["id"]: run["status"] for run in evidence.runs}
-        report.succeeded = sum(statuses.get(root) == "completed" for root in self.accepted)
-        report.faults = len(self.crew.strikes) + self.faults
+        roots = {run["id"]: run for run in evidence.runs if run["id"] in self.accepted}
+        report.succeeded = sum(
+            run["status"] == self.accepted[root].ends_as(run) for root, run in roots.items()
+        )
+        report.faults = sum(strike.kind != "term" for strike in self.crew.strikes) + self.faults
         report.calls_repeated = evidence.calls_repeated
         report.notes, report.misses = self.notes, self.misses
         if self.misses:
@@ -321,10 +332,11 @@ async def open_arena(
     site: Site,
     settings: Mapping[str, str],
     references: Mapping[str, Shape],
+    model_of: ModelOf = paced_model,
 ) -> AsyncIterator[Arena]:
     """Set an arena up and, whatever happens, leave no process behind."""
     with (
-        paced_model(pace_seconds=plan.pace_seconds * 2, address=site.address) as model,
+        model_of(pace_seconds=plan.pace_seconds * 2, address=site.address) as model,
         open_broker(plan.broker, folder, site.broker_host) as broker,
     ):
         environment = {

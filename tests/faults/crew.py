@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -16,11 +16,18 @@ from processes import Worker
 
 @dataclass(frozen=True)
 class Strike:
-    """A worker was killed or frozen: what it had begun and not recorded, others do again."""
+    """A worker was killed or frozen: what it had begun and not recorded, others do again.
+
+    Attributes:
+        kind: ``kill9``, ``stop``, or ``term`` of one that was asked to end: what it has begun it ends, but
+            what fails meanwhile is tried again elsewhere.
+        until: When a stopped one was let go on.
+    """
 
     worker: str
     kind: str
     at: float
+    until: float | None = None
 
 
 def _none(name: str) -> Sequence[str]:
@@ -79,25 +86,35 @@ class Crew:
 
     @property
     def struck(self) -> set[str]:
-        return {strike.worker for strike in self.strikes}
+        return {strike.worker for strike in self.strikes if strike.kind != "term"}
 
     def kill(self, worker: Worker) -> None:
         """Kill a worker's whole process group with SIGKILL."""
+        self._note(worker, "kill9")  # before: others may begin at once what it leaves behind
         worker.end()
-        self._note(worker, "kill9")
 
     def freeze(self, worker: Worker) -> None:
         """Stop a worker's process group in the middle of whatever it does."""
-        os.killpg(worker.pid, signal.SIGSTOP)
         self._note(worker, "stop")
+        os.killpg(worker.pid, signal.SIGSTOP)
 
     def thaw(self, worker: Worker) -> None:
         os.killpg(worker.pid, signal.SIGCONT)
+        now, name = time.time(), name_of(worker)
+        self.strikes = [
+            replace(strike, until=now) if strike == self._last_stop(name) else strike
+            for strike in self.strikes
+        ]
+
+    def _last_stop(self, name: str) -> Strike | None:
+        stops = [strike for strike in self.strikes if (strike.worker, strike.kind) == (name, "stop")]
+        return stops[-1] if stops else None
 
     def dismiss(self, worker: Worker) -> None:
         """Ask a worker to end, as a deployment does."""
-        os.kill(worker.pid, signal.SIGTERM)
+        self._note(worker, "term")
         self.dismissed.add(name_of(worker))
+        os.kill(worker.pid, signal.SIGTERM)
 
     def cut_off(self, worker: Worker) -> None:
         """Take note of a worker that the network keeps from its database for longer than it may be silent."""

@@ -24,7 +24,7 @@ class Entry:
 
 
 class Ledger:
-    """A file that processes append to."""
+    """A file that processes append to; or a folder with one for each run, where that has many."""
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
@@ -32,7 +32,7 @@ class Ledger:
     def write(self, run: str, name: str, phase: str) -> None:
         """Append one line, in one write: it is there whole, or not at all."""
         entry = [run, name, phase, os.getpid(), time.time(), os.environ.get(WORKER, "")]
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        file = os.open(self._file_of(run), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(file, (json.dumps(entry) + "\n").encode())
         finally:
@@ -40,9 +40,17 @@ class Ledger:
 
     def read(self) -> list[Entry]:
         """Return everything, in order."""
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        return [Entry(*json.loads(line)) for line in lines]
+        files = sorted(self._path.glob("*.run")) if self._path.is_dir() else [self._path]
+        return [entry for file in files for entry in _entries(file)]
 
     def of(self, run: str) -> list[Entry]:
         """Return what was done for a run, in order."""
-        return [entry for entry in self.read() if entry.run == run]
+        return [entry for entry in _entries(self._file_of(run)) if entry.run == run]
+
+    def _file_of(self, run: str) -> Path:
+        return self._path / f"{run}.run" if self._path.is_dir() else self._path
+
+
+def _entries(file: Path) -> list[Entry]:
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [Entry(*json.loads(line)) for line in lines]

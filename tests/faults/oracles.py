@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 from crew import Strike
 from ledger import Entry
+from orders import Beside, Order, Series, Span, disorder, names_in
 from week_model import Call
 from week_program import CHAINS, FLAKY_FAILURES, LIMIT, TURNS, expected_output
 
@@ -21,12 +22,85 @@ ARRIVES_LATE_SECONDS = 1.0
 Shape = tuple[tuple[str, ...], ...]
 
 
+class Promise(Protocol):
+    """What a run must come to.
+
+    Attributes:
+        program: Of which program: runs of one have one shape.
+        order: Of its side effects.
+        turns: How many model calls are on record.
+        absent: Side effects that may be left out.
+        unended: Side effects that begin and never end well.
+    """
+
+    @property
+    def program(self) -> str: ...
+
+    @property
+    def order(self) -> Order: ...
+
+    @property
+    def turns(self) -> int: ...
+
+    @property
+    def absent(self) -> Set[str]: ...
+
+    @property
+    def unended(self) -> Set[str]: ...
+
+    def accepts(self, output: Any) -> bool:
+        """Whether the run may come to this; an agent's run, to this answer."""
+
+    def ends_as(self, run: dict[str, Any]) -> str:
+        """Return the status a run of the tree must end with."""
+
+    def free(self, name: str) -> int:
+        """Return how often a side effect is repeated without any fault."""
+
+    def refusals(self, run: dict[str, Any], turn: dict[str, Any]) -> int:
+        """Return how many calls of a turn the model refuses."""
+
+    def effect_of(self, tool: dict[str, Any]) -> str:
+        """Return the name of a tool run's side effect."""
+
+    def lane_of(self, root: str, name: str) -> tuple[str, int] | None:
+        """Return the lane of a queue that a side effect happens in, and how many may go on there at once."""
+
+
 @dataclass(frozen=True)
 class Wanted:
-    """A run that was accepted: which program, with which number."""
+    """A run of the week's programs that was accepted, with its number."""
 
     program: str
     number: int
+    absent: Set[str] = frozenset()
+    unended: Set[str] = frozenset()
+
+    @property
+    def order(self) -> Order:
+        return Beside(Series(chain) for chain in CHAINS[self.program])
+
+    @property
+    def turns(self) -> int:
+        return TURNS.get(self.program, 0)
+
+    def accepts(self, output: Any) -> bool:
+        return bool(output == expected_output(self.program, self.number))
+
+    def ends_as(self, run: dict[str, Any]) -> str:
+        return "completed"
+
+    def free(self, name: str) -> int:
+        return FLAKY_FAILURES if name == "try" else 0
+
+    def refusals(self, run: dict[str, Any], turn: dict[str, Any]) -> int:
+        return int(self.program == "week-patient" and turn["tries"] > 1)
+
+    def effect_of(self, tool: dict[str, Any]) -> str:
+        return f"{tool['name']}.{json.loads(tool['input'])['item']}"
+
+    def lane_of(self, root: str, name: str) -> tuple[str, int] | None:
+        return ("week-limited", LIMIT) if name.endswith(".limited") else None
 
 
 @dataclass(frozen=True)
@@ -43,9 +117,12 @@ class Miss:
 
 @dataclass
 class Evidence:
-    """Everything that was recorded, inside and outside of the engine. `accepted` is by run id."""
+    """Everything that was recorded, inside and outside of the engine.
 
-    accepted: dict[str, Wanted]
+    `accepted` is by run id; `references` has the shapes of programs that were run without faults.
+    """
+
+    accepted: Mapping[str, Promise]
     references: Mapping[str, Shape]
     runs: list[dict[str, Any]]
     steps: list[dict[str, Any]]
@@ -67,6 +144,13 @@ class Evidence:
             self.entries[entry.run].append(entry)
         for call in self.calls:
             self.calls_of[call.key].append(call)
+
+    @property
+    def strikes_of(self) -> dict[str, list[Strike]]:
+        found: dict[str, list[Strike]] = defaultdict(list)
+        for strike in self.strikes:
+            found[strike.worker].append(strike)
+        return found
 
     def tree(self, root: str) -> list[dict[str, Any]]:
         return self.trees.get(root, [])
@@ -114,102 +198,112 @@ def _limits_held(evidence: Evidence) -> Iterator[Miss]:
 
     What a strike cut off has no end: it is left out.
     """
-    moves: list[tuple[float, int]] = []
-    for root in evidence.accepted:
+    moves: dict[tuple[str, int], list[tuple[float, int]]] = defaultdict(list)
+    for root, wanted in evidence.accepted.items():
         begun: dict[tuple[str, str], float] = {}
         for entry in evidence.entries[root]:
-            if not entry.name.endswith(".limited"):
+            if (lane := wanted.lane_of(root, entry.name)) is None:
                 continue
             if entry.phase == "start":
                 begun[entry.name, entry.worker] = entry.at
-            elif (at := begun.pop((entry.name, entry.worker), None)) is not None:
-                moves += [(at, 1), (entry.at, -1)]
-    going = 0
-    for at, move in sorted(moves):
-        going += move
-        if going > LIMIT:
-            yield Miss("F23", "", f"{going} runs of a queue that allows {LIMIT} went on at {at}")
-            return
+            elif (at := begun.pop((entry.name, entry.worker), None)) is None:
+                continue
+            elif not _is_struck(evidence, entry.worker, at, entry.at, or_dismissed=False):
+                moves[lane] += [(at, 1), (entry.at, -1)]
+    for (lane_name, limit), each in moves.items():
+        going = 0
+        for at, move in sorted(each):
+            going += move
+            if going > limit:
+                yield Miss("F23", "", f"{going} runs went on at {at} in {lane_name}, which allows {limit}")
+                break
 
 
 def _has_ended(evidence: Evidence, root: str) -> Iterator[Miss]:
-    """O1: an accepted run ends, and ends well."""
+    """O1: an accepted run ends, and ends as it must."""
     tree = evidence.tree(root)
     if not tree:
         yield Miss("O1", root, "the accepted run is not in the journal")
     for run in tree:
-        if run["status"] != "completed":
+        if run["status"] != evidence.accepted[root].ends_as(run):
             yield Miss(
                 "O1", root, f"{run['kind']} {run['name']} {run['id']} is {run['status']}: {run['error']}"
             )
 
 
-def _recorded_once(evidence: Evidence, root: str, wanted: Wanted) -> Iterator[Miss]:
+def _recorded_once(evidence: Evidence, root: str, wanted: Promise) -> Iterator[Miss]:
     """O2: one outcome per step, the steps and the output of a run without faults."""
-    if (shape := evidence.shape(root)) != evidence.references[wanted.program]:
-        yield Miss("O2", root, f"{shape} instead of {evidence.references[wanted.program]}")
+    found = evidence.shape(root)
+    reference = _without_ends(evidence.references.get(wanted.program, found), wanted.absent)
+    shape = _without_ends(found, wanted.absent)
+    if shape != reference:
+        missing, more = Counter(reference) - Counter(shape), Counter(shape) - Counter(reference)
+        yield Miss("O2", root, f"lacks {list(missing.elements())}, has {list(more.elements())} instead")
     for run in evidence.tree(root):
         seqs = [step["seq"] for step in evidence.steps_of.get(run["id"], [])]
+        if run["status"] != "completed":
+            seqs = [seq for seq in seqs if seq is not None]  # what was under way at its end has no outcome
         if None in seqs or len(set(seqs)) != len(seqs):
             yield Miss("O2", root, f"outcomes of {run['name']} are numbered {seqs}")
     [run] = [run for run in evidence.tree(root) if run["id"] == root]
-    output = json.loads(run["output"])
-    given = output["result"] if run["kind"] == "agent" else output
-    if given != expected_output(wanted.program, wanted.number):
+    output = None if run["output"] is None else json.loads(run["output"])
+    given = output["result"] if run["kind"] == "agent" and output is not None else output
+    if not wanted.accepts(given):
         yield Miss("O2", root, f"came to {given!r}")
 
 
-def _executed_once(evidence: Evidence, root: str, wanted: Wanted) -> Iterator[Miss]:
+def _without_ends(shape: Shape, names: Set[str]) -> Shape:
+    """Return the shape without how these steps ended."""
+    return tuple((*row[:-1], "any") if row[2] in names else row for row in shape)
+
+
+def _executed_once(evidence: Evidence, root: str, wanted: Promise) -> Iterator[Miss]:
     """O3: a side effect is repeated only if its worker was struck before the outcome was recorded."""
     starts = _starts(evidence, root)
-    expected = {name for chain in CHAINS[wanted.program] for name in chain}
-    if set(starts) != expected:
+    expected = names_in(wanted.order)
+    if not expected - wanted.absent <= set(starts) <= expected:
         yield Miss("O3", root, f"side effects {sorted(starts)} instead of {sorted(expected)}")
-    recorded = _recorded_at(evidence, root)
+    ended = {entry.name for entry in evidence.entries[root] if entry.phase == "end"}
+    if unended := set(starts) - ended - wanted.unended - wanted.absent:
+        yield Miss("O3", root, f"side effects {sorted(unended)} began and never ended")
+    recorded = _recorded_at(evidence, root, wanted)
     for name, entries in starts.items():
-        free = FLAKY_FAILURES if name == "try" else 0
-        yield from _justified(
-            evidence,
-            root,
-            name,
-            [(entry.worker, entry.at) for entry in entries],
-            free=free,
-            recorded_at=recorded.get(name),
-        )
+        made = [(entry.worker, entry.at) for entry in entries]
+        free = wanted.free(name)
+        yield from _justified(evidence, root, name, made, free=free, recorded_at=recorded.get(name))
 
 
-def _in_order(evidence: Evidence, root: str, wanted: Wanted) -> Iterator[Miss]:
+def _in_order(evidence: Evidence, root: str, wanted: Promise) -> Iterator[Miss]:
     """O4: what follows a step begins after every execution of that step has begun and one has ended."""
-    starts = _starts(evidence, root)
-    ends: dict[str, float] = {}
-    for entry in evidence.entries[root]:
-        if entry.phase == "end":
-            ends.setdefault(entry.name, entry.at)
-    for chain in CHAINS[wanted.program]:
-        for before, after in pairwise(chain):
-            if before not in ends or after not in starts:
-                yield Miss("O4", root, f"{before} never ended or {after} never began")
-            elif starts[after][0].at < max(ends[before], starts[before][-1].at):
-                yield Miss("O4", root, f"{after} began before {before} was done")
+    for problem in disorder(wanted.order, _spans(evidence, root)):
+        yield Miss("O4", root, problem)
 
 
-def _nothing_left(evidence: Evidence, root: str, wanted: Wanted) -> Iterator[Miss]:
+def _spans(evidence: Evidence, root: str) -> dict[str, Span]:
+    spans: dict[str, Span] = {}
+    for name, entries in _starts(evidence, root).items():
+        ends = (entry.at for entry in evidence.entries[root] if (entry.name, entry.phase) == (name, "end"))
+        spans[name] = Span(entries[0].at, max(next(ends, 0.0), entries[-1].at))
+    return spans
+
+
+def _nothing_left(evidence: Evidence, root: str, wanted: Promise) -> Iterator[Miss]:
     """O5: nothing is owned, promised or under way any more."""
     for run in evidence.tree(root):
         if run["owner"] or run["ring_at"] or run["claimed_at"]:
             yield Miss("O5", root, f"{run['name']} has owner {run['owner']}, ring_at {run['ring_at']}")
     for step in evidence.steps_in(root):
-        if step["status"] != "completed" or step["ring_at"]:
+        if step["status"] not in {"completed", "failed"} or step["ring_at"]:
             yield Miss("O5", root, f"{step['name']} is {step['status']}, ring_at {step['ring_at']}")
 
 
-def _remembered_once(evidence: Evidence, root: str, wanted: Wanted) -> Iterator[Miss]:
+def _remembered_once(evidence: Evidence, root: str, wanted: Promise) -> Iterator[Miss]:
     """O5: an agent's run left one block in its session, from input to answer, without an orphan call."""
     for run in evidence.tree(root):
         messages = evidence.messages_of.get(run["id"], [])
         items = [json.loads(message["item"]) for message in messages]
         numbers = [message["number"] for message in messages]
-        if run["kind"] != "agent":
+        if run["kind"] != "agent" or run["status"] != "completed":
             continue
         if len(items) < 2 or items[0].get("role") != "user":
             yield Miss("O5", root, f"{run['name']} left {items} in its session")
@@ -219,10 +313,11 @@ def _remembered_once(evidence: Evidence, root: str, wanted: Wanted) -> Iterator[
             yield Miss("O5", root, f"{run['name']} left calls without outputs: {orphans}")
 
 
-def _paid_once(evidence: Evidence, root: str, wanted: Wanted) -> Iterator[Miss]:
+def _paid_once(evidence: Evidence, root: str, wanted: Promise) -> Iterator[Miss]:
     """O7: a recorded turn was called once, plus once for each call cut short by a strike."""
+    runs = {run["id"]: run for run in evidence.tree(root)}
     turns = [step for step in evidence.steps_in(root) if step["kind"] == "turn"]
-    if len(turns) != TURNS.get(wanted.program, 0):
+    if len(turns) != wanted.turns:
         yield Miss("O7", root, f"{len(turns)} turns")
     for turn in turns:
         calls = evidence.calls_of[f"{turn['run_id']}:{turn['name']}"]
@@ -230,7 +325,7 @@ def _paid_once(evidence: Evidence, root: str, wanted: Wanted) -> Iterator[Miss]:
         made = [(call.worker, call.began_at) for call in calls if call.status == 200]
         if not made:
             yield Miss("O7", root, f"{turn['name']} is recorded and was never called")
-        if refused != (wanted.program == "week-patient" and turn["tries"] > 1):
+        if refused != wanted.refusals(runs[turn["run_id"]], turn):
             yield Miss("O7", root, f"{turn['name']} was refused {refused} times in {turn['tries']} tries")
         yield from _justified(
             evidence, root, turn["name"], made, free=0, recorded_at=turn["finished_at"], oracle="O7"
@@ -248,18 +343,37 @@ def _justified(
     oracle: str = "O3",
 ) -> Iterator[Miss]:
     """Find repetitions for which no worker was struck, and those of what was recorded."""
-    unexplained = [
-        (worker, at)
-        for (worker, at), (_, again_at) in pairwise(made)
-        if not any(
-            strike.worker == worker and at - ARRIVES_LATE_SECONDS <= strike.at <= again_at
-            for strike in evidence.strikes
-        )
-    ]
-    if len(unexplained) > free:
-        yield Miss(oracle, root, f"{name} was done {len(made)} times; no strike explains {unexplained}")
+    if len(made) > 1:
+        made = [each for each in made if not _begun_by_the_thawed(evidence, *each)] or made
+    unexplained: list[tuple[str, float]] = []
+    for (worker, at), (_, again_at) in pairwise(made):
+        if _is_struck(evidence, worker, at, again_at, or_dismissed=free > 0):
+            unexplained.clear()  # failed tries that were not on record are forgotten
+        else:
+            unexplained.append((worker, at))
+        if len(unexplained) > free:
+            yield Miss(oracle, root, f"{name} was done {len(made)} times; no strike explains {unexplained}")
+            break
     if recorded_at is not None and made and made[-1][1] > recorded_at:
         yield Miss(oracle, root, f"{name} was done again {made[-1][1] - recorded_at:.3f} s after its record")
+
+
+def _is_struck(evidence: Evidence, worker: str, at: float, until: float, *, or_dismissed: bool) -> bool:
+    """Whether a worker was struck meanwhile; one that ends counts no failures of steps any more."""
+    strikes = evidence.strikes_of.get(worker, ())
+    harmless = frozenset() if or_dismissed else {"term"}
+    return any(
+        at - ARRIVES_LATE_SECONDS <= strike.at <= until for strike in strikes if strike.kind not in harmless
+    )
+
+
+def _begun_by_the_thawed(evidence: Evidence, worker: str, at: float) -> bool:
+    """Whether a worker that had been stopped between permission and deed did it when it went on."""
+    strikes = evidence.strikes_of.get(worker, ())
+    return any(
+        strike.kind == "stop" and strike.until is not None and 0 <= at - strike.until <= ARRIVES_LATE_SECONDS
+        for strike in strikes
+    )
 
 
 def _starts(evidence: Evidence, root: str) -> dict[str, list[Entry]]:
@@ -270,12 +384,12 @@ def _starts(evidence: Evidence, root: str) -> dict[str, list[Entry]]:
     return dict(starts)
 
 
-def _recorded_at(evidence: Evidence, root: str) -> dict[str, float]:
+def _recorded_at(evidence: Evidence, root: str, wanted: Promise) -> dict[str, float]:
     """Return when each side effect's outcome was recorded: of a step, or of the run of a tool."""
     times = {step["name"]: step["finished_at"] for step in evidence.steps_in(root) if step["kind"] == "run"}
     for run in evidence.tree(root):
         if run["kind"] == "tool":
-            times[f"{run['name']}.{json.loads(run['input'])['item']}"] = run["finished_at"]
+            times[wanted.effect_of(run)] = run["finished_at"]
     return times
 
 

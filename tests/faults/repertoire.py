@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from arena import Arena, Plan, Report, open_arena
+from arena import Arena, ModelOf, Plan, Report, open_arena
 from broker_kinds import BROKERS, REDIS
+from fuzz.model import scripted_model
+from fuzz.scenario import random_programs
 from host_scenarios import latency, partitions, slow_links, vanishing_servers
 from network import why_not
 from oracles import Shape
@@ -25,7 +27,8 @@ from scenarios import (
     rolling_restart,
     zombies,
 )
-from sites import Ground, MakeSite, new_database, own_postgres, several_hosts
+from sites import Ground, MakeSite, new_database, own_database, own_postgres, several_hosts
+from week_model import paced_model
 from week_program import CHAINS
 
 DATABASES = ("sqlite", "postgresql")
@@ -44,6 +47,12 @@ class Scenario:
     brokers: tuple[str, ...] = BROKERS
     site: MakeSite = new_database
     needs: Callable[[], str] = str  # says why it cannot be played on this machine
+    model_of: ModelOf = paced_model
+
+    @property
+    def needs_week(self) -> bool:
+        """Whether it plays the week's programs, so that their references are wanted."""
+        return self.model_of is paced_model
 
     @property
     def key(self) -> str:
@@ -104,6 +113,15 @@ SCENARIOS = {
             Plan(1, 2, 8.0),
             Plan(2, 50, 30.0),
         ),
+        Scenario(
+            "f36 random programs",
+            random_programs,
+            Plan(2, 20, 0.0, at_once=20, copies=2, pace_seconds=0.02),
+            Plan(3, 1000, 0.0, at_once=120, copies=5, pace_seconds=0.02, slots=16),
+            {**NO_POISON, "POLOS_IMPORTS": "fuzz.interpreter", "POLOS_MODEL_RETRY_BASE_SECONDS": "0.1"},
+            site=own_database,
+            model_of=scripted_model,
+        ),
     )
 }
 
@@ -130,7 +148,8 @@ class Setting:
         """Play a scenario on a new database and report, whatever goes wrong."""
         report = Report(scenario.name, database, plan.broker)
         began = time.monotonic()
-        async with self._arena(scenario.key, database, plan, scenario.settings, scenario.site) as arena:
+        where = (scenario.site, scenario.model_of)
+        async with self._arena(scenario.key, database, plan, scenario.settings, *where) as arena:
             try:
                 await scenario.play(arena)
             except (TimeoutError, AssertionError) as error:
@@ -147,6 +166,7 @@ class Setting:
         plan: Plan,
         settings: Mapping[str, str],
         site: MakeSite = new_database,
+        model_of: ModelOf = paced_model,
     ) -> AsyncIterator[Arena]:
         folder = self._folder / "-".join([name, database, *([] if plan.broker == REDIS else [plan.broker])])
         folder.mkdir(parents=True)
@@ -157,6 +177,7 @@ class Setting:
                 site=place,
                 settings=settings,
                 references=self._references,
+                model_of=model_of,
             ) as arena:
                 yield arena
 

@@ -83,6 +83,13 @@ def own_postgres(ground: Ground) -> Iterator[Site]:
 
 
 @contextmanager
+def own_database(ground: Ground) -> Iterator[Site]:
+    """An SQLite file, or a PostgreSQL that can be restarted."""
+    with (new_database if ground.database == "sqlite" else own_postgres)(ground) as site:
+        yield site
+
+
+@contextmanager
 def several_hosts(ground: Ground) -> Iterator[Site]:
     """PostgreSQL, broker and workers in network namespaces."""
     with network() as hosts:

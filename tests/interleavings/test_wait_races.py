@@ -270,12 +270,9 @@ def test_a_kept_answer_is_not_given_twice(scene: Scene) -> None:
     assert scene.run(run.id)["wakes"] == 1
 
 
-def test_a_step_that_answers_does_so_once(scene: Scene) -> None:
-    """A repeated unit, whose answer was lost, neither answers nor keeps anything again."""
-    asker, clerk = scene.running("a"), scene.running("b")
-    scene.do(asking(asker))
-    unit = resume_by_step(
-        recording(clerk, "b", "answer"),
+def answering_by_step(clerk: Claim, worker: str, asker: Claim) -> Unit:
+    return resume_by_step(
+        recording(clerk, worker, "answer"),
         asker.id,
         "approve",
         place=place(asker),
@@ -284,11 +281,26 @@ def test_a_step_that_answers_does_so_once(scene: Scene) -> None:
         event_data="{}",
         ring_again=RING_AGAIN,
     )
+
+
+@pytest.mark.parametrize("is_itself", [False, True], ids=["another", "itself"])
+def test_a_step_that_answers_does_so_once(scene: Scene, is_itself: bool) -> None:
+    """A repeated unit, whose answer was lost, neither answers nor keeps anything again."""
+    asker = scene.running("a")
+    clerk, worker = (asker, "a") if is_itself else (scene.running("b"), "b")
+    scene.do(asking(asker))
+    asked, clerks = scene.run(asker.id)["seq"], scene.run(clerk.id)["seq"]
+    unit = answering_by_step(clerk, worker, asker)
     [(seq, number)] = scene.do(unit)
-    assert (seq, number) == (1, scene.run(asker.id)["event_seq"])
-    assert scene.steps(asker.id)["approve"].output == '{"data":1}'
-    before = scene.run(asker.id)
+    assert (seq, number) == (clerks + 1, scene.run(asker.id)["event_seq"])
+    approved = scene.steps(asker.id)["approve"]
+    assert (approved.output, approved.status) == ('{"data":1}', "completed")
+    assert approved.seq == scene.run(asker.id)["seq"] == asked + 1 + is_itself
+    before, steps = scene.run(asker.id), scene.steps(asker.id)
     scene.do(unit)
-    assert scene.run(asker.id) == before
+    counted = {"seq", "event_seq"} if is_itself else set()  # by whoever repeats a step, for nothing
+    after = scene.run(asker.id)
+    assert {name for name in after if after[name] != before[name]} <= counted
+    assert scene.steps(asker.id) == steps
     assert unit.check is not None
-    assert scene.first.read(unit.check.statement, **unit.check.params)[0][0] == 1
+    assert scene.first.read(unit.check.statement, **unit.check.params)[0][0] == seq

@@ -1,0 +1,1 @@
+"""F36: random programs under mixed faults."""
