@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults bench lint format clean
+.PHONY: help demo test faults bench lint audit format clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,13 @@ lint: $(VENV)/installed-dev ## Check format, style, types and layers.
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+audit: $(VENV)/installed-dev ## Look for known vulnerabilities of what is installed; needs the network.
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet 'pip-audit>=2.7'
+	@$(BIN)/pip-audit --skip-editable --progress-spinner off $(ARGS) || { \
+		echo "pip-audit found something above, or could not ask its service (then it says which address):"; \
+		echo "without the network there is no audit. Nothing was changed."; \
+		exit 1; }
 
 format: $(VENV)/installed-dev ## Format the code and mend what can be mended.
 	@$(BIN)/ruff format .

@@ -26,6 +26,7 @@ from polos.journal import schema
 from polos.journal.cancelling import Cancelled, cancelling, carry_out, target_of
 from polos.journal.database import Connection, Database
 from polos.journal.forks import create_fork
+from polos.journal.key_check import check_key
 from polos.journal.postgres import TransientConflictError
 from polos.journal.queue_lists import list_queues
 from polos.journal.runs import READ_RUN, READ_RUN_BY_KEY, NewRun, run_record
@@ -130,6 +131,7 @@ class ClientBackend(Forked):
             if self._journal is None:
                 assert self._database is not None
                 schema.prepare(self._database)
+                check_key(self._database)
                 self._journal = self._database.connect()
 
     def _configured(self) -> tuple[Celery, Connections]:
@@ -411,6 +413,7 @@ class ClientBackend(Forked):
             self._connections.redis,
             prefix=self._settings.redis_prefix,
             report=self._connections.redis_outage.report,
+            codec=self._connections.database.codec,
         )
 
     # -- the journal and the broker

@@ -7,7 +7,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -19,6 +19,7 @@ from kombu.exceptions import OperationalError
 from polos.dispatch import broker_settings
 from polos.embedded.home import open_home
 from polos.embedded.valkey import EmbeddedValkey
+from polos.encryption import codec_of
 from polos.errors import ConfigurationError, ServiceUnavailableError
 from polos.journal.database import Database
 from polos.settings import Settings, hide_password
@@ -69,9 +70,9 @@ class Outage:
 class Broker:
     """A broker, as configured and as Celery shall see it. `redis` is None for RabbitMQ."""
 
-    url: str
+    url: str = field(repr=False)
     setting: str
-    celery: Mapping[str, Any]
+    celery: Mapping[str, Any] = field(repr=False)
     redis: RedisServer | None = None
 
     def __str__(self) -> str:
@@ -172,7 +173,9 @@ class Connections:
         if not (broker and database_url):
             home = open_home(settings.home)
             database_url = database_url or home.database_url
-        self.database = Database(database_url, sqlite_sync=settings.sqlite_sync)
+        self.database = Database(
+            database_url, sqlite_sync=settings.sqlite_sync, codec=codec_of(settings.encryption_keys)
+        )
         self.broker = broker or self._embedded(EmbeddedValkey(home.path), options)
         self.redis = redis or self.broker.own_redis()
         self.broker_outage = self.redis_outage = self.broker.outage()

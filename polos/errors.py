@@ -2,7 +2,8 @@
 
 PolosError
 ├── ConfigurationError (ValueError)           you: settings, definitions, imports
-│   └── SchemaVersionError                    the database is older or newer than this version
+│   ├── SchemaVersionError                    the database is older or newer than this version
+│   └── EncryptionError                       a key of stored values is unusable, missing or another one
 ├── ServiceUnavailableError                   infrastructure: a server does not answer; safe to retry
 │   ├── JournalUnavailableError               the database
 │   └── ServerUnavailableError                polos server
@@ -53,6 +54,10 @@ class ConfigurationError(PolosError, ValueError):
 
 class SchemaVersionError(ConfigurationError):
     """The database schema is older or newer than this version of polos."""
+
+
+class EncryptionError(ConfigurationError):
+    """A key of POLOS_ENCRYPTION_KEYS is unusable, or a stored value needs one that is not here."""
 
 
 class ServiceUnavailableError(PolosError):

@@ -71,7 +71,7 @@ def resolved(func: UserFunction, annotation: Any) -> Any:
 def _looked_up(func: UserFunction, text: str) -> Any:
     inner = _innermost(func)
     try:
-        return eval(
+        return eval(  # noqa: S307 - the program's own annotations, as `typing.get_type_hints` does
             text, getattr(inner, "__globals__", {}), {**_enclosing_locals(inner), **dict(_closure(inner))}
         )
     except Exception:  # noqa: BLE001 - an annotation is any expression, and may name what does not exist (yet)

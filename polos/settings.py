@@ -21,13 +21,16 @@ DEFAULT_DEPLOYMENT = "default"
 _DEPLOYMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:+/-]{0,99}")
 
 
-def _setting(variable: str, parse: Callable[[str], T], default: T, *, other_name: str = "") -> T:
+def _setting(
+    variable: str, parse: Callable[[str], T], default: T, *, other_name: str = "", is_secret: bool = False
+) -> T:
     """Declare a field filled from `variable`; the default is used when it is unset or empty.
 
-    `other_name`: a variable that is read where that one is not set.
+    `other_name`: a variable that is read where that one is not set. `is_secret`: it holds a password or key,
+    so that the settings are shown without it.
     """
     names = {"variable": variable, "other_name": other_name}
-    return field(default=default, metadata={**names, "parse": parse})
+    return field(default=default, repr=not is_secret, metadata={**names, "parse": parse})
 
 
 def _positive_int(text: str) -> int:
@@ -82,9 +85,9 @@ class Settings:
     """One process's settings. Build with `Settings.from_environment()`."""
 
     home: Path = _setting("POLOS_HOME", Path, Path(".polos"))
-    database_url: str = _setting("POLOS_DATABASE_URL", str, "")
-    broker_url: str = _setting("POLOS_BROKER_URL", str, "")
-    redis_url: str = _setting("POLOS_REDIS_URL", str, "")
+    database_url: str = _setting("POLOS_DATABASE_URL", str, "", is_secret=True)
+    broker_url: str = _setting("POLOS_BROKER_URL", str, "", is_secret=True)
+    redis_url: str = _setting("POLOS_REDIS_URL", str, "", is_secret=True)
     redis_prefix: str = _setting("POLOS_REDIS_PREFIX", str, "polos:")
     project_id: str = _setting("POLOS_PROJECT_ID", str, "default")
     deployment_id: str = _setting("POLOS_DEPLOYMENT_ID", _deployment, DEFAULT_DEPLOYMENT)
@@ -126,7 +129,9 @@ class Settings:
     resident_seconds: float = _setting("POLOS_RESIDENT_SECONDS", _seconds, 600.0)
     wait_threshold_seconds: float = _setting("POLOS_WAIT_THRESHOLD_SECONDS", _seconds, 10.0)
     public_url: str = _setting("POLOS_PUBLIC_URL", str, "http://localhost:8080")  # in links for people
-    approval_secret: str = _setting("POLOS_APPROVAL_SECRET", str, "")  # signs links; none are made without
+    approval_secret: str = _setting(
+        "POLOS_APPROVAL_SECRET", str, "", is_secret=True
+    )  # signs links; none are made without
     approval_link_seconds: float = _setting("POLOS_APPROVAL_LINK_SECONDS", _seconds, 7 * 86400.0)
     standing_approval_days: float = _setting("POLOS_STANDING_APPROVAL_DAYS", _seconds, 30.0)  # 0: for ever
     search_timeout_seconds: float = _setting("POLOS_SEARCH_TIMEOUT_SECONDS", _pause, 30.0)  # of a web search
@@ -150,6 +155,9 @@ class Settings:
     session_max_blob_bytes: int = _setting(
         "POLOS_SESSION_MAX_BLOB_BYTES", _count, 64 << 10
     )  # of one image or file that a session remembers
+    encryption_keys: str = _setting(
+        "POLOS_ENCRYPTION_KEYS", str, "", is_secret=True
+    )  # of stored values; the first seals
     local_mode: str = _setting("POLOS_LOCAL_MODE", _one_of("true", "false"), "false")  # no keys
     cors_origins: tuple[str, ...] = _setting("POLOS_CORS_ORIGINS", _names, ())
     max_request_bytes: int = _setting("POLOS_MAX_REQUEST_BYTES", _positive_int, 10 << 20)

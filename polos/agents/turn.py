@@ -25,7 +25,7 @@ from polos.engine.outcomes import completed, failed
 from polos.engine.runtime import Models, Runtime, Slot
 from polos.engine.suspects import Look, claimed
 from polos.engine.tasks import start_apart
-from polos.errors import ModelError, ModelErrorKind
+from polos.errors import EncryptionError, ModelError, ModelErrorKind
 from polos.faultpoints import faultpoint
 from polos.journal.memory import Watermark
 from polos.journal.runs import READ_RUN, run_record
@@ -95,6 +95,9 @@ async def _execute(runtime: Runtime, claim: TurnClaim, worker_id: str) -> str:
         call = prepare_call(claim, agent, asked, run, runtime.settings, now=now)
         await runtime.models.ready()  # before `may_start`, which says what is true for a moment only
         check_price(call.budgets, call.request, runtime.models)
+    except EncryptionError as error:  # another worker may have the key
+        logger.error("Turn %s of run %s goes back to the queue: %s", claim.name, claim.run_id, error)
+        return await _hand_back(runtime, claim)
     except Exception as error:  # noqa: BLE001 - made from recorded values: another attempt cannot help
         return await _failed(runtime, claim, error, run, spent=_spent_before(claim, run))
     permit = await runtime.rate_limits.ask(call.request, claim.ticket)

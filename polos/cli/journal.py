@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from polos.embedded.home import Home
+from polos.encryption import codec_of
 from polos.errors import ConfigurationError
 from polos.journal import schema
 from polos.journal.database import Connection, Database
@@ -15,7 +16,11 @@ from polos.settings import Settings
 def find_database(settings: Settings) -> Database:
     """Return the database that workers and clients with these settings use; creates nothing."""
     home = Home(settings.home.expanduser().resolve())
-    return Database(settings.database_url or home.database_url, sqlite_sync=settings.sqlite_sync)
+    return Database(
+        settings.database_url or home.database_url,
+        sqlite_sync=settings.sqlite_sync,
+        codec=codec_of(settings.encryption_keys),
+    )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from polos.cli import (
     approvals,
     db,
     demo,
+    encryption,
     flower,
     gc,
     keys,
@@ -59,6 +60,7 @@ app.command("worker")(worker.run_worker)
 app.command("server")(server.run_server)
 app.add_typer(keys.app, name="keys")
 app.add_typer(db.app, name="db")
+app.add_typer(encryption.app, name="encryption")
 runs.app.command("retry")(runs_again.retry)
 runs.app.command("fork")(runs_again.fork)
 runs.app.command("stuck")(runs_again.stuck)

@@ -50,9 +50,11 @@ def _check_services(settings: Settings) -> None:
     """
     from polos.cli.journal import find_database
     from polos.journal import keys, schema
+    from polos.journal.key_check import check_key
 
     database = find_database(settings)
     schema.prepare(database)
+    check_key(database)
     journal = database.connect()
     try:
         if settings.local_mode != "true" and not keys.listed(journal, None):

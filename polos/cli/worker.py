@@ -101,8 +101,10 @@ def _prepared_app(modules: list[str]) -> Any:
 
 def _check_database(connections: Any) -> None:
     from polos.journal import schema
+    from polos.journal.key_check import check_key
 
     schema.prepare(connections.database)
+    check_key(connections.database)
 
 
 def _node(number: int) -> str:

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -36,7 +36,7 @@ class _Address:
     """Where the server listens, and what opens it. Port 0 stands for the unix socket."""
 
     port: int
-    password: str
+    password: str = field(repr=False)
 
 
 class EmbeddedValkey:

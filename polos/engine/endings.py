@@ -15,7 +15,7 @@ from polos.engine.outcomes import back_off, can_never_succeed, error_text
 from polos.engine.parking import UNWIND_SECONDS, error_signal, handed_back
 from polos.engine.runtime import Runtime
 from polos.engine.signals import Drained, Fenced
-from polos.errors import RunTimeoutError
+from polos.errors import EncryptionError, RunTimeoutError
 from polos.faultpoints import faultpoint
 from polos.journal.cancelling import Cancelled, Cancelling, Target, awaited_below, cancelling
 from polos.journal.children import finish_child
@@ -62,6 +62,10 @@ async def fail_or_retry(
         await commit(runtime, execution, handed_back(runtime, execution))
         await runtime.ring_run(claim.id)
         raise Drained
+    if isinstance(error, EncryptionError):  # another worker may have the key; it says nothing about the run
+        logger.error("Run %s (%s %s) goes back to the queue: %s", claim.id, claim.kind, claim.name, error)
+        await commit(runtime, execution, handed_back(runtime, execution))
+        return RunStatus.QUEUED.value
     logger.info("Run %s (%s %s) raised", claim.id, claim.kind, claim.name, exc_info=error)
     if _may_retry(runtime, claim, error):
         delay = back_off(

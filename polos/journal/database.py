@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.exc import ArgumentError
 
+from polos.encryption import PLAIN, Codec
 from polos.errors import ConfigurationError, JournalUnavailableError
 from polos.journal.postgres import PostgresConnection, conninfo
 from polos.journal.sqlite import SqliteConnection
@@ -46,14 +47,16 @@ class Database:
     """The database of one URL. Holds no connection; `connect()` opens one.
 
     Attributes:
+        codec: How values are stored: as they are, or encrypted.
         has_schema: Whether it came with the schema of this version, and needs no look.
     """
 
     has_schema = False
 
-    def __init__(self, url: str, *, sqlite_sync: str = "normal") -> None:
+    def __init__(self, url: str, *, sqlite_sync: str = "normal", codec: Codec = PLAIN) -> None:
         self.url = _parsed(url)
         self.sqlite_sync = sqlite_sync
+        self.codec = codec
 
     @property
     def is_sqlite(self) -> bool:
@@ -91,13 +94,13 @@ class Database:
         try:
             if self.is_sqlite:
                 return self.open_sqlite()
-            return PostgresConnection(self.conninfo, self.dialect)
+            return PostgresConnection(self.conninfo, self.dialect, self.codec)
         except JournalUnavailableError as error:
             raise self.unreachable(error) from error
 
     def open_sqlite(self) -> SqliteConnection:
         """Open a connection to an SQLite file."""
-        return SqliteConnection(self.path, self.dialect, sync=self.sqlite_sync)
+        return SqliteConnection(self.path, self.dialect, sync=self.sqlite_sync, codec=self.codec)
 
     def unreachable(self, error: Exception) -> JournalUnavailableError:
         """Return the error that tells a user what is wrong with the database."""

@@ -37,6 +37,7 @@ from polos.journal.memory import (
     is_of_key,
 )
 from polos.journal.runs import RUNS
+from polos.journal.sealing import SealedTexts
 from polos.journal.statements import Part, Statement, Unit, now, texts_with_tokens
 
 P = bindparam
@@ -143,7 +144,9 @@ _REPLACE = Statement(
     )
     .returning(N.last_message)
 )
-_given = texts_with_tokens(P("messages")).table_valued("place", "item", "tokens", name="given")
+_given = texts_with_tokens(P("messages", type_=SealedTexts())).table_valued(
+    "place", "item", "tokens", name="given"
+)
 _messages: dict[str, Any] = {
     **{name: N[name] for name in KEY},
     "number": N.last_message - _count + 1 + _given.c.place,

@@ -10,6 +10,7 @@ from functools import cache
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.pool import StaticPool
 
+from polos.encryption import PLAIN
 from polos.journal.database import Database
 from polos.journal.sqlite import SqliteConnection
 from polos.journal.statements import Params, Rows, Statement
@@ -32,6 +33,7 @@ class MemoryDatabase(Database):
     def __init__(self, clock: Callable[[], float], content: bytes | None = None) -> None:
         self.url = make_url("sqlite://")
         self.sqlite_sync = "normal"
+        self.codec = PLAIN
         self.turn = threading.RLock()
         self.driver = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self.driver.deserialize(content or _empty_journal())
@@ -56,6 +58,7 @@ class MemoryConnection(SqliteConnection):
 
     def __init__(self, database: MemoryDatabase) -> None:
         self._dialect = database.dialect
+        self._codec = database.codec
         self._driver = database.driver
         self._in_turn = database.turn
 

@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.runs import RUNS
+from polos.journal.sealing import SealedTexts
 from polos.journal.statements import Part, Row, Statement, now, texts_with_tokens
 from polos.journal.tables import Session, SessionMessage, SessionSummary
 
@@ -130,7 +131,9 @@ _COUNT = Statement(
         set_={"last_message": N.last_message + _new_session.excluded.last_message, "used_at": now()},
     )
 )
-_given = texts_with_tokens(P("messages")).table_valued("place", "item", "tokens", name="given")
+_given = texts_with_tokens(P("messages", type_=SealedTexts())).table_valued(
+    "place", "item", "tokens", name="given"
+)
 _message_columns: dict[str, Any] = {
     **{name: N[name] for name in KEY},
     "number": N.last_message - _count + 1 + _given.c.place,

@@ -9,8 +9,9 @@ import psycopg
 from psycopg import errors as sql_errors
 from sqlalchemy import URL, Dialect
 
+from polos.encryption import PLAIN, Codec
 from polos.errors import JournalUnavailableError
-from polos.journal.statements import Params, Rows, Statement, Unit
+from polos.journal.statements import Answer, Params, Rows, Statement, Unit, certain, opened_answers
 
 CONNECT_TIMEOUT_SECONDS = 5
 _KEEPALIVE: dict[str, Any] = {
@@ -47,7 +48,9 @@ def conninfo(url: URL) -> str:
     return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
-def commands(units: Sequence[Unit], dialect: Dialect) -> tuple[list[Command], list[int]]:
+def commands(
+    units: Sequence[Unit], dialect: Dialect, codec: Codec = PLAIN
+) -> tuple[list[Command], list[int]]:
     """Return what to send for `units`, and which command answers each unit.
 
     A lone statement is sent alone, in autocommit. Otherwise a transaction locks all run rows first, in one
@@ -60,7 +63,7 @@ def commands(units: Sequence[Unit], dialect: Dialect) -> tuple[list[Command], li
         answers.append(len(body) + answer)
         for part in parts:
             text = part.statement.compiled(dialect)
-            body.append((text.text, text.bind(part.params)))
+            body.append((text.text, text.bind(part.params, codec)))
     locks = sorted({run for unit in units for run in unit.locks})
     if len(body) == 1 and len(locks) < 2:
         return body, answers
@@ -88,8 +91,9 @@ def translated(error: psycopg.Error) -> Exception:
 class PostgresConnection:
     """One blocking connection."""
 
-    def __init__(self, info: str, dialect: Dialect) -> None:
+    def __init__(self, info: str, dialect: Dialect, codec: Codec = PLAIN) -> None:
         self._dialect = dialect
+        self._codec = codec
         try:
             self.driver = psycopg.connect(
                 info, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS, **_KEEPALIVE
@@ -101,17 +105,19 @@ class PostgresConnection:
         """Return the rows of one SELECT."""
         text = statement.compiled(self._dialect)
         try:
-            return self.driver.execute(text.text, text.bind(params)).fetchall()
+            rows = self.driver.execute(text.text, text.bind(params, self._codec)).fetchall()
         except psycopg.Error as error:
             raise translated(error) from error
+        return text.opened(rows, self._codec)
 
     def commit(self, units: Sequence[Unit]) -> list[Rows]:
         """Run `units` as one transaction; return each one's answer."""
         try:
-            return self._commit(*commands(units, self._dialect))
+            answers = self._commit(*commands(units, self._dialect, self._codec))
         except psycopg.Error as error:
             self._rollback()
             raise translated(error) from error
+        return certain(opened_answers(units, answers, self._dialect, self._codec))
 
     def close(self) -> None:
         """Close the connection; closing twice is harmless."""
@@ -138,28 +144,31 @@ class PostgresConnection:
 class AsyncPostgresConnection:
     """One connection on an event loop; opens and reopens itself. Not for two tasks at once."""
 
-    def __init__(self, info: str, dialect: Dialect) -> None:
+    def __init__(self, info: str, dialect: Dialect, codec: Codec = PLAIN) -> None:
         self._info = info
         self._dialect = dialect
+        self._codec = codec
         self._driver: psycopg.AsyncConnection[Any] | None = None
 
     async def read(self, statement: Statement, params: Params) -> Rows:
         """Return the rows of one SELECT."""
         text = statement.compiled(self._dialect)
         try:
-            cursor = await (await self._open()).execute(text.text, text.bind(params))
-            return await cursor.fetchall()
+            cursor = await (await self._open()).execute(text.text, text.bind(params, self._codec))
+            rows = await cursor.fetchall()
         except psycopg.Error as error:
             raise translated(error) from error
+        return text.opened(rows, self._codec)
 
-    async def commit(self, units: Sequence[Unit]) -> list[Rows]:
+    async def commit(self, units: Sequence[Unit]) -> list[Answer]:
         """Run `units` as one transaction in one round trip; return each one's answer."""
         try:
             driver = await self._open()
-            return await self._commit(driver, *commands(units, self._dialect))
+            answers = await self._commit(driver, *commands(units, self._dialect, self._codec))
         except psycopg.Error as error:
             await self._rollback()
             raise translated(error) from error
+        return opened_answers(units, answers, self._dialect, self._codec)
 
     async def close(self) -> None:
         """Close the connection; it opens again on the next use."""

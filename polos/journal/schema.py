@@ -130,7 +130,7 @@ def _wrong_version(database: Database, found: str) -> SchemaVersionError:
 def _version(opened: Connection) -> str | None:
     if not inspect(opened).has_table(VERSION_TABLE):
         return None
-    row = opened.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").first()
+    row = opened.exec_driver_sql(f"SELECT version_num FROM {VERSION_TABLE}").first()  # noqa: S608 - ours
     return None if row is None else str(row[0])
 
 

@@ -6,8 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Float, bindparam, func, literal_column, select
+from sqlalchemy import Float, bindparam, case, func, literal_column, select
 
+from polos.encryption import PREFIX
 from polos.journal.database import Connection
 from polos.journal.runs import R
 from polos.journal.statements import Statement, one_of
@@ -27,7 +28,11 @@ _COLUMNS = (
     "created_at",
 )
 _MORE = ("input_start", "run_count")
-_input_start = func.substr(R.input, 1, PREVIEWED_CHARACTERS).label("input_start")
+# Of an encrypted one the beginning alone cannot be read.
+_is_sealed = func.substr(R.input, 1, len(PREFIX)) == PREFIX
+_input_start = case((_is_sealed, R.input), else_=func.substr(R.input, 1, PREVIEWED_CHARACTERS)).label(
+    "input_start"
+)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,18 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Dialect
 
+from polos.encryption import PLAIN, Codec
 from polos.errors import JournalUnavailableError
-from polos.journal.statements import Params, Part, Rows, Statement, Unit
+from polos.journal.statements import (
+    Answer,
+    Params,
+    Part,
+    Rows,
+    Statement,
+    Unit,
+    certain,
+    opened_answers,
+)
 
 T = TypeVar("T")
 LOOK_AGAIN_SECONDS = 0.01
@@ -31,8 +41,9 @@ _UNAVAILABLE = {
 class SqliteConnection:
     """One connection and this connection's place in the queue of writers. Not for two threads at once."""
 
-    def __init__(self, path: Path, dialect: Dialect, *, sync: str = "normal") -> None:
+    def __init__(self, path: Path, dialect: Dialect, *, sync: str = "normal", codec: Codec = PLAIN) -> None:
         self._dialect = dialect
+        self._codec = codec
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._driver = sqlite3.connect(
@@ -74,15 +85,20 @@ class SqliteConnection:
 
     def commit(self, units: Sequence[Unit]) -> list[Rows]:
         """Take the turn and run `units` as one transaction; return each one's answer."""
+        return certain(self.commit_each(units))
+
+    def commit_each(self, units: Sequence[Unit]) -> list[Answer]:
+        """Do the same; an answer that cannot be opened is an error in its place."""
         self.take_turn()
         try:
             return self.commit_in_turn(units)
         finally:
             self.end_turn()
 
-    def commit_in_turn(self, units: Sequence[Unit]) -> list[Rows]:
+    def commit_in_turn(self, units: Sequence[Unit]) -> list[Answer]:
         """Run `units` as one transaction, by a caller that has the turn."""
-        return self._translated(self._transaction, units)
+        answers = self._translated(self._transaction, units)
+        return opened_answers(units, answers, self._dialect, self._codec)
 
     def close(self) -> None:
         """Close the connection; closing twice is harmless."""
@@ -106,7 +122,7 @@ class SqliteConnection:
         found: Rows = []
         for place, part in enumerate(parts):
             text = part.statement.compiled(self._dialect)
-            cursor = self._driver.execute(text.text, text.bind(part.params))
+            cursor = self._driver.execute(text.text, text.bind(part.params, self._codec))
             rows = cursor.fetchall()
             if place == answer:
                 found = rows
@@ -116,7 +132,8 @@ class SqliteConnection:
 
     def _execute(self, statement: Statement, params: Params) -> Rows:
         text = statement.compiled(self._dialect)
-        return self._driver.execute(text.text, text.bind(params)).fetchall()
+        rows = self._driver.execute(text.text, text.bind(params, self._codec)).fetchall()
+        return text.opened(rows, self._codec)
 
     def _translated(self, function: Callable[..., T], *args: Any) -> T:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,13 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from polos.encryption import PLAIN, Codec
+from polos.errors import EncryptionError
+from polos.journal.sealing import open_rows, seal_params, sealed_columns, sealed_params
+
 Row = tuple[Any, ...]
 Rows = list[Row]
+Answer = Rows | Exception
 Params = Mapping[str, Any]
 
 
@@ -115,17 +120,34 @@ def one_of(column: ColumnElement[Any], words: Iterable[str]) -> ColumnElement[bo
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """Driver text of a statement, with the order of its parameters where they are positional."""
+    """Driver text of a statement, with the order of its parameters where they are positional.
+
+    Attributes:
+        seals: Names of the parameters that are stored sealed, each with its kind.
+        opens: Places of what may be sealed in its rows.
+    """
 
     text: str
     constants: dict[str, Any]
     order: tuple[str, ...] | None
+    seals: tuple[tuple[str, str], ...] = ()
+    opens: tuple[int, ...] = ()
 
-    def bind(self, params: Params) -> Any:
+    def bind(self, params: Params, codec: Codec = PLAIN) -> Any:
         """Return the parameters in the shape the driver wants."""
+        if self.seals:
+            params = seal_params(params, self.seals, codec)
         if self.order is None:
             return {**self.constants, **params}
         return tuple([params[name] if name in params else self.constants[name] for name in self.order])
+
+    def opened(self, rows: Rows, codec: Codec) -> Rows:
+        """Return the rows that the driver gave.
+
+        Raises:
+            EncryptionError: The key of a value is not here.
+        """
+        return open_rows(rows, self.opens, codec) if self.opens and rows else rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +162,13 @@ class Statement:
         if (found := self._compiled.get(dialect.name)) is None:
             compiled = self.sql.compile(dialect=dialect)  # type: ignore[attr-defined]
             order = tuple(compiled.positiontup) if compiled.positiontup else None
-            found = Compiled(compiled.string, dict(compiled.params), order)
+            found = Compiled(
+                compiled.string,
+                dict(compiled.params),
+                order,
+                sealed_params(compiled),
+                sealed_columns(compiled),
+            )
             self._compiled[dialect.name] = found
         return found
 
@@ -193,3 +221,34 @@ class Unit:
         if self.fused is not None and dialect.name == "postgresql":
             return (self.fused,), 0
         return self.parts, self.answer
+
+
+def opened_answers(
+    units: Sequence[Unit], answers: Sequence[Rows], dialect: Dialect, codec: Codec
+) -> list[Answer]:
+    """Return what committed units answered, opened; an error for the one of which that is not possible.
+
+    All of them are committed: an error of one must not make its neighbours be repeated.
+    """
+    opened: list[Answer] = []
+    for unit, rows in zip(units, answers, strict=True):
+        parts, place = unit.for_dialect(dialect)
+        try:
+            opened.append(parts[place].statement.compiled(dialect).opened(rows, codec))
+        except EncryptionError as error:
+            opened.append(error)
+    return opened
+
+
+def certain(answers: Iterable[Answer]) -> list[Rows]:
+    """Return answers, none of which is an error.
+
+    Raises:
+        EncryptionError: One is.
+    """
+    found: list[Rows] = []
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+        found.append(answer)
+    return found

@@ -407,7 +407,7 @@ READ_WAIT = Statement(
     .order_by(case((S.status == StepStatus.RUNNING.value, 0), else_=1), S.event.desc())
 )
 READ_ANSWERED = Statement(
-    select(R.id, R.status, R.owner)
+    select(R.id, R.status, R.owner, S.output)
     .join_from(STEPS, RUNS, S.run_id == R.id)
-    .where(R.root_id == P("root"), S.name == P("name"), S.kind == "suspend", S.output == P("output"))
+    .where(R.root_id == P("root"), S.name == P("name"), S.kind == "suspend", S.output.is_not(None))
 )

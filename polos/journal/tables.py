@@ -9,6 +9,8 @@ from sqlalchemy import BigInteger, Index, Text, text
 from sqlalchemy.orm import registry
 from sqlmodel import Field, SQLModel
 
+from polos.journal.sealing import Sealed
+
 _DEFERRED_LANE = ("project", "deployment", "route", "priority", "queue", "concurrency_key")
 _WANTED_LANE = ("project", "deployment", "queue", "concurrency_key")
 # States of one row that nothing would ever move; their indexes are empty unless something went wrong.
@@ -82,12 +84,12 @@ class Run(JournalTable, table=True):
     hops: int = 0  # event triggers that lie between it and whoever published first
     forked_from: str | None = None  # the run whose journal it began with a copy of
     retried_seq: int | None = None  # retried by a person: failed outcomes up to here may be taken back
-    input: str | None = Field(default=None, sa_type=Text)
-    initial_state: str | None = Field(default=None, sa_type=Text)
-    final_state: str | None = Field(default=None, sa_type=Text)
-    output: str | None = Field(default=None, sa_type=Text)
+    input: str | None = Field(default=None, sa_type=Sealed)
+    initial_state: str | None = Field(default=None, sa_type=Sealed)
+    final_state: str | None = Field(default=None, sa_type=Sealed)
+    output: str | None = Field(default=None, sa_type=Sealed)
     output_schema: str | None = None
-    error: str | None = Field(default=None, sa_type=Text)
+    error: str | None = Field(default=None, sa_type=Sealed)
     cancelled_by: str | None = None
     run_timeout_seconds: float | None = None
     running_seconds: float = 0.0  # spent executing by earlier attempts
@@ -169,11 +171,11 @@ class Step(JournalTable, table=True):
     owner: str | None = None
     tries: int = 0
     crashes: int = 0  # owners lost while executing it
-    input: str | None = Field(default=None, sa_type=Text)
-    output: str | None = Field(default=None, sa_type=Text)
+    input: str | None = Field(default=None, sa_type=Sealed)
+    output: str | None = Field(default=None, sa_type=Sealed)
     output_schema: str | None = None
-    error: str | None = Field(default=None, sa_type=Text)
-    failures: str | None = Field(default=None, sa_type=Text)  # JSON list of failed attempts
+    error: str | None = Field(default=None, sa_type=Sealed)
+    failures: str | None = Field(default=None, sa_type=Sealed)  # JSON list of failed attempts
     child_id: str | None = None
     event: int | None = None  # number, in the tree, of the event of a turn's end
     ticket: float | None = None  # of a turn that waits for a model: its moment, in the time of the allowance
@@ -241,7 +243,7 @@ class SessionMessage(JournalTable, table=True):
     number: int = Field(primary_key=True)
     run_id: str | None = None  # None: written by a program
     place: int  # among those of its run, from 0
-    item: str = Field(sa_type=Text)
+    item: str = Field(sa_type=Sealed)
     tokens: int  # about so many
     created_at: float
 
@@ -258,7 +260,7 @@ class SessionSummary(JournalTable, table=True):
     agent: str = Field(primary_key=True)
     number: int = Field(primary_key=True)
     run_id: str | None = None
-    text: str = Field(sa_type=Text)
+    text: str = Field(sa_type=Sealed)
     tokens: int
     first_message: int
     last_message: int
@@ -284,7 +286,7 @@ class Event(JournalTable, table=True):
     topic: str = Field(primary_key=True)
     number: int = Field(primary_key=True)
     type: str | None = None
-    data: str = Field(sa_type=Text)
+    data: str = Field(sa_type=Sealed)
     run_id: str | None = None  # the run that published it
     hops: int = 0  # event triggers that lie between it and whoever published first
     created_at: float
@@ -471,7 +473,7 @@ class StandingApproval(JournalTable, table=True):
     session_id: str
     agent: str  # name of the definition that calls the tool; empty: none
     tool: str
-    arguments: str = Field(sa_type=Text)  # JSON text with sorted keys
+    arguments: str = Field(sa_type=Sealed)  # JSON text with sorted keys
     run_id: str  # the tool's run that was answered so
     answered_by: str | None = None
     created_at: float

@@ -19,7 +19,7 @@ from polos.faultpoints import faultpoint
 from polos.journal.database import Database
 from polos.journal.postgres import AsyncPostgresConnection, TransientConflictError
 from polos.journal.sqlite import SqliteConnection
-from polos.journal.statements import Params, Rows, Statement, Unit
+from polos.journal.statements import Answer, Params, Rows, Statement, Unit
 
 logger = logging.getLogger("polos.journal")
 
@@ -28,13 +28,12 @@ MAX_WAITING_UNITS = 20_000  # more wait at the door: back-pressure while the dat
 MAX_INLINE_UNITS = 8  # SQLite: a batch this small is committed on the loop itself, if its turn comes at once
 CLOSE_LOOKS_SECONDS = 0.005  # between looks whether everything is committed
 RECONNECT_SECONDS = (0.05, 2.0)  # first and longest pause between attempts to reach the database
-Answer = Rows | Exception
 
 
 class Backend(Protocol):
     """How batches reach one kind of database from an event loop."""
 
-    async def commit(self, units: Sequence[Unit]) -> list[Rows]:
+    async def commit(self, units: Sequence[Unit]) -> list[Answer]:
         """Run `units` as one transaction."""
 
     async def read(self, statement: Statement, params: Params) -> Rows:
@@ -48,11 +47,11 @@ class PostgresBackend:
     """Pipelines on the loop's own thread: a thread of its own starves beside a busy loop."""
 
     def __init__(self, database: Database) -> None:
-        self._writes = AsyncPostgresConnection(database.conninfo, database.dialect)
-        self._reads = AsyncPostgresConnection(database.conninfo, database.dialect)
+        self._writes = AsyncPostgresConnection(database.conninfo, database.dialect, database.codec)
+        self._reads = AsyncPostgresConnection(database.conninfo, database.dialect, database.codec)
         self._reading = asyncio.Lock()
 
-    async def commit(self, units: Sequence[Unit]) -> list[Rows]:
+    async def commit(self, units: Sequence[Unit]) -> list[Answer]:
         """Run `units` as one transaction."""
         return await self._writes.commit(units)
 
@@ -75,7 +74,7 @@ class SqliteBackend:
         self._reads = database.open_sqlite()
         self._thread = _CommitThread(self._writes)
 
-    async def commit(self, units: Sequence[Unit]) -> list[Rows]:
+    async def commit(self, units: Sequence[Unit]) -> list[Answer]:
         """Run `units` as one transaction."""
         if len(units) <= MAX_INLINE_UNITS and self._writes.take_turn(blocking=False):
             try:
@@ -100,14 +99,14 @@ class _CommitThread:
 
     def __init__(self, connection: SqliteConnection) -> None:
         self._connection = connection
-        self._work: queue.SimpleQueue[tuple[Sequence[Unit], asyncio.Future[list[Rows]]] | None] = (
+        self._work: queue.SimpleQueue[tuple[Sequence[Unit], asyncio.Future[list[Answer]]] | None] = (
             queue.SimpleQueue()
         )
         self._thread = threading.Thread(target=self._run, name="polos-journal", daemon=True)
         self._thread.start()
 
-    async def commit(self, units: Sequence[Unit]) -> list[Rows]:
-        done: asyncio.Future[list[Rows]] = asyncio.get_running_loop().create_future()
+    async def commit(self, units: Sequence[Unit]) -> list[Answer]:
+        done: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
         self._work.put((units, done))
         return await done
 
@@ -119,14 +118,14 @@ class _CommitThread:
         while (work := self._work.get()) is not None:
             units, done = work
             try:
-                answers = self._connection.commit(units)
+                answers = self._connection.commit_each(units)
             except Exception as error:  # noqa: BLE001 - handed to the caller
                 self._settle(done, error)
             else:
                 self._settle(done, answers)
 
     @staticmethod
-    def _settle(done: asyncio.Future[list[Rows]], result: list[Rows] | Exception) -> None:
+    def _settle(done: asyncio.Future[list[Answer]], result: list[Answer] | Exception) -> None:
         def settle() -> None:
             if done.done():
                 return
@@ -203,7 +202,7 @@ class Writer:
 
     async def _answers(self, units: Sequence[Unit]) -> list[Answer]:
         try:
-            return list(await self._certain(units))
+            return await self._certain(units)
         except Exception as error:  # noqa: BLE001 - each caller gets its own
             if len(units) == 1:
                 return [error]
@@ -212,7 +211,7 @@ class Writer:
             )
             return [answer for unit in units for answer in await self._answers([unit])]
 
-    async def _certain(self, units: Sequence[Unit]) -> list[Rows]:
+    async def _certain(self, units: Sequence[Unit]) -> list[Answer]:
         """Commit until the outcome is known: a lost connection may have lost only the answer."""
         pause, longest = RECONNECT_SECONDS
         repeated = False
@@ -232,7 +231,7 @@ class Writer:
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))
                 pause = min(pause * 2, longest)
 
-    async def _checked(self, units: Sequence[Unit], answers: list[Rows]) -> list[Rows]:
+    async def _checked(self, units: Sequence[Unit], answers: list[Answer]) -> list[Answer]:
         return [
             await self._backend.read(unit.check.statement, unit.check.params)
             if not answer and unit.check is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from polos.models import anthropic
@@ -42,7 +42,7 @@ class Attempt:
     endpoint: Endpoint
     call: Call
     options: dict[str, Any]
-    headers: dict[str, str]
+    headers: dict[str, str] = field(repr=False)
     pool: Connections
     exchange: Exchange
     delivery: Delivery | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -96,7 +96,7 @@ class Call:
     provider: str
     model: str
     base_url: str | None = None
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     timeout_seconds: float | None = None
     answered: bool = False
     """Whether a successful HTTP answer had arrived when the exception was raised."""

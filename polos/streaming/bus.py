@@ -13,6 +13,8 @@ from typing import Any
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from polos.encryption import PLAIN, PREFIX, Codec
+from polos.errors import EncryptionError
 from polos.streaming.server import RedisServer, close_client
 
 logger = logging.getLogger("polos.bus")
@@ -72,13 +74,20 @@ class Bus:
         server: The Redis or Valkey, or its URL.
         prefix: Before every channel name.
         report: Told of each attempt that failed, and by None of what succeeded after one.
+        codec: How entries of streams are sent and kept, which hold texts. Other messages are ids.
     """
 
     def __init__(
-        self, server: RedisServer | str, *, prefix: str, report: Report = lambda error: None
+        self,
+        server: RedisServer | str,
+        *,
+        prefix: str,
+        report: Report = lambda error: None,
+        codec: Codec = PLAIN,
     ) -> None:
         self._prefix = prefix
         self._report = report
+        self._codec = codec
         self._redis = (RedisServer.from_url(server) if isinstance(server, str) else server).client(
             socket_timeout=SOCKET_TIMEOUT_SECONDS,
             socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
@@ -109,6 +118,7 @@ class Bus:
 
         Raises:
             ConnectionError: Redis does not answer.
+            EncryptionError: An entry is encrypted with a key that is not here.
         """
         start = after if after == "-" else f"({after}"
         return await self._entries("xrange", stream, start, "+", limit)
@@ -141,7 +151,7 @@ class Bus:
             self._away(error)
             raise ConnectionError(str(error)) from error
         self._answered()
-        return [(entry_id, fields["e"]) for entry_id, fields in found]
+        return [(entry_id, self._codec.open(fields["e"])) for entry_id, fields in found]
 
     def _post(self, message: tuple[str, str] | Append) -> None:
         if len(self._outbox) >= MAX_WAITING_MESSAGES:
@@ -230,11 +240,10 @@ class Bus:
             for entry in entries:
                 entry.told(bool(kept))
 
-    @staticmethod
-    def _append(pipe: Any, name: str, entries: Sequence[Append]) -> None:
+    def _append(self, pipe: Any, name: str, entries: Sequence[Append]) -> None:
         first = entries[0]
         keep = "1" if any(entry.keep for entry in entries) else "0"
-        texts = [entry.entry for entry in entries]
+        texts = [self._codec.seal(entry.entry) for entry in entries]
         pipe.eval(_APPEND, 1, name, name, keep, first.most, int(first.keep_seconds * 1000), *texts)
 
     def _away(self, error: BaseException) -> None:
@@ -303,9 +312,22 @@ class Bus:
                 self._subscribed.add(message["channel"])
             for heed in tuple(self._on_subscribed.get(message["channel"], ())):
                 heed()
-        elif message["type"] == "message":
+        elif message["type"] == "message" and (text := self._opened(message["data"])) is not None:
             for listener in tuple(self._listeners.get(message["channel"], ())):
-                listener(message["data"])
+                listener(text)
+
+    def _opened(self, message: str) -> str | None:
+        """Return a message with the entries in it opened; None is as if it had been lost on the way.
+
+        Who waits for it reads the journal instead, which says what is wrong.
+        """
+        if PREFIX not in message:
+            return message
+        try:
+            return "\n".join(self._codec.open(line) for line in message.split("\n"))
+        except EncryptionError as error:
+            logger.warning("A message on Redis was left out: %s", error)
+            return None
 
 
 def _own_task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -84,7 +84,7 @@ class RedisServer:
         connection: Further arguments for connections to the server.
     """
 
-    url: str
+    url: str = field(repr=False)
     setting: str = "POLOS_REDIS_URL"
     nodes: tuple[tuple[str, int], ...] = ()
     socket_path: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class FoundBroker:
         app: Has the rest of celeryconfig.py, such as certificates.
     """
 
-    url: str
+    url: str = field(repr=False)
     origin: str
     app: Celery
 

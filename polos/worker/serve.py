@@ -13,6 +13,7 @@ from click import ClickException
 
 from polos.errors import ConfigurationError, ServiceUnavailableError
 from polos.journal import schema
+from polos.journal.key_check import check_key
 from polos.models import call as models
 from polos.routes import Routes
 from polos.worker.consuming import consume_routes
@@ -53,6 +54,7 @@ class ServeRuns(bootsteps.StartStopStep):  # type: ignore[misc]  # celery ships 
         try:
             import_modules(settings.imports)
             schema.prepare(connections.database)
+            check_key(connections.database)
             connections.refuse_wrong(worker.app)
             check_app(worker.app)
             routes = consume_routes(worker, settings.deployment_id)

@@ -22,6 +22,7 @@ from polos.engine.signals import Fenced
 from polos.engine.tasks import install_task_factory, start_apart
 from polos.journal import schema
 from polos.journal.allowances import JournalAllowances
+from polos.journal.key_check import check_key
 from polos.journal.liveness import liveness_for
 from polos.journal.workers import (
     READ_CLOCK,
@@ -108,10 +109,11 @@ class WorkerService:
         """Register the worker and make it ready to execute runs on `loop`.
 
         Raises:
-            SchemaVersionError, JournalUnavailableError: The journal cannot be used.
+            SchemaVersionError, EncryptionError, JournalUnavailableError: The journal cannot be used.
         """
         self._loop, self._run_coroutine = loop, run_coroutine
         schema.prepare(self._connections.database)
+        check_key(self._connections.database)
         self._heartbeat.worker_id = _new_worker_id()
         self._register()
         run_coroutine(self._start_on_loop(), timeout_seconds=30.0)
@@ -186,6 +188,7 @@ class WorkerService:
             self._connections.redis,
             prefix=self._settings.redis_prefix,
             report=self._connections.redis_outage.report,
+            codec=self._connections.database.codec,
         )
         self._feed = Feed(
             self._bus,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -11,8 +12,11 @@ import pytest
 import pytest_asyncio
 from models.servers import ModelServer, Recorder, model_server, recorder
 from scripts import Folder
+from sealed import unsealed
 
 from polos import Polos
+from polos.encryption import new_key
+from polos.journal.database import Database
 from polos.models.call import preload
 
 HERE = Path(__file__).parent
@@ -22,6 +26,8 @@ QUICK = {
     "POLOS_AGENT_MAX_STEPS": "4",
     "POLOS_MODEL_LIMITS": "groq/one-a-minute=1rpm;groq/one-a-second=1rps;groq/one-a-day=0.0007rpm",
 }
+if "TESTS_ENCRYPTED" in os.environ:
+    QUICK["POLOS_ENCRYPTION_KEYS"] = new_key("tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -57,6 +63,8 @@ async def polos(llmock: ModelServer, database_url: str | None) -> AsyncIterator[
             patch.setenv(name, value)
         async with Polos() as program:
             yield program
+    if "POLOS_ENCRYPTION_KEYS" in QUICK:
+        assert unsealed(Database(database_url or f"sqlite:///{home / 'polos.db'}")) == []
     shutil.rmtree(home, ignore_errors=True)  # its server may still be ending
 
 

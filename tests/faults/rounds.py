@@ -16,6 +16,9 @@ from processes import PATHS
 from services import Postgres, sqlite_url
 from stage import Report, Stage
 
+from polos.encryption import new_key
+
+ENCRYPTED = new_key("kill9")  # on one of the databases: nothing that deaths do may depend on what values are
 AT_ONCE = 6  # victims; most of their time is waiting until they are known to be dead
 Wanted = tuple[str, Case]
 
@@ -93,6 +96,7 @@ def _environment(
     place.mkdir()
     url = sqlite_url(place) if name == "sqlite" else postgres_server.create_database()
     return {
+        **({"POLOS_ENCRYPTION_KEYS": ENCRYPTED} if name == "postgresql" else {}),
         "POLOS_HOME": str(place / "home"),
         "POLOS_DATABASE_URL": url,
         "POLOS_BROKER_URL": f"{valkey_url}/{number}",

@@ -18,6 +18,7 @@ from processes import Worker
 from sqlalchemy import bindparam, select
 
 from polos.client import PolosClient
+from polos.encryption import codec_of
 from polos.journal.database import Connection, Database
 from polos.journal.memory import M
 from polos.journal.runs import READ_RUN, RUNS, R, run_record
@@ -66,8 +67,10 @@ class Stage:
         self.ledger = Ledger(environment["FAULT_LEDGER"])
         self.references: dict[str, Report] = {}
         self._folder = folder
-        self._client = PolosClient(settings=Settings.from_environment(environment))
-        self._journal: Connection = Database(environment["POLOS_DATABASE_URL"]).connect()
+        settings = Settings.from_environment(environment)
+        self._client = PolosClient(settings=settings)
+        codec = codec_of(settings.encryption_keys)
+        self._journal: Connection = Database(settings.database_url, codec=codec).connect()
         self._app = Celery("faults", broker=environment["POLOS_BROKER_URL"], set_as_current=False)
         self._queues = [queue for case in (*CASES, *REFERENCES.values()) for queue in case.every_queue]
         self.survivor = Worker(f"survivor-{name}@here", [f"{name}.idle", *self._queues], environment, folder)

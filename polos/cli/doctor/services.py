@@ -14,9 +14,10 @@ from polos.cli.doctor.findings import Check, Finding, note, ok, wrong
 from polos.cli.journal import find_database
 from polos.embedded.home import MOUNTINFO, NETWORK_FILE_SYSTEMS, Home, file_system
 from polos.embedded.valkey import EmbeddedValkey
-from polos.errors import SchemaVersionError
+from polos.errors import EncryptionError, SchemaVersionError
 from polos.journal import health, schema
 from polos.journal.database import Database
+from polos.journal.key_check import check_key
 from polos.settings import Settings, hide_password
 from polos.streaming.health import ask_redis
 from polos.streaming.server import RedisServer
@@ -67,7 +68,8 @@ def _check_schema(database: Database, revision: str | None) -> Iterator[Finding]
         return
     try:
         schema.check(database)
-    except SchemaVersionError as error:
+        check_key(database)
+    except (SchemaVersionError, EncryptionError) as error:
         yield wrong("database", str(error))
         return
     health.try_to_write(database)
@@ -166,7 +168,7 @@ def _addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]
     try:
         found = socket.getaddrinfo(host, None, proto=socket.IPPROTO_TCP)
     except OSError:
-        return [ipaddress.ip_address("0.0.0.0")]
+        return [ipaddress.ip_address("0.0.0.0")]  # noqa: S104 - nothing is bound to it
     return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
 
 
