@@ -37,3 +37,8 @@ def upgrade() -> None:
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("project", "topic", "number"),
     )
+
+
+def downgrade() -> None:
+    """Refuse: a journal with live runs only moves forward."""
+    raise RuntimeError("polos databases are not downgraded; restore a backup instead")
