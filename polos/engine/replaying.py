@@ -144,7 +144,7 @@ def _standing(run: Mapping[str, Any], execution: _Replaying) -> tuple[Verdict, s
     is_over = run["status"] in {RunStatus.COMPLETED.value, RunStatus.FAILED.value}
     if not is_over or _was_cut_off(run):
         return Verdict.GOES_ON, reason
-    return Verdict.OTHER_END, f"the run {run['status']} here; the code goes on: {reason}"
+    return Verdict.OTHER_END, f"the run {run['status']} here; {reason}"
 
 
 def _was_cut_off(run: Mapping[str, Any]) -> bool:

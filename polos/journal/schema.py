@@ -15,12 +15,15 @@ from polos.errors import JournalUnavailableError, SchemaVersionError
 from polos.journal.database import Database
 
 HEAD = "0008"  # the revision this version of polos needs
+OLDEST_BESIDE = "0007"  # the oldest revision whose code goes on beside `HEAD`
 VERSION_TABLE = "polos_schema"
 _MIGRATIONS = Path(__file__).with_name("migrations")
+OLDEST_COLUMN = "oldest_beside"
 _UPGRADE_LOCK = 0x706F6C02  # advisory lock: one process upgrades
 LOCK_SECONDS = 5.0  # a migration waits for a table that is in use
 LOCK_PAUSE_SECONDS = 1.0  # then lets those go first who wait behind it
 LOCK_ATTEMPTS = 12
+logger = logging.getLogger("polos.journal")
 _LOCKED = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
 
 
@@ -28,28 +31,27 @@ def prepare(database: Database) -> None:
     """Create the schema in an empty database; else check that it is the one this version needs.
 
     An SQLite journal of ours is upgraded at once: it belongs to one folder. A PostgreSQL one is shared with
-    other versions, so a person decides.
+    other versions, so a person decides. One that is newer will do where it was written down, when it was
+    upgraded, that code of this version goes on beside it.
 
     Raises:
-        SchemaVersionError: It is older (run ``polos db upgrade``) or newer (upgrade polos).
+        SchemaVersionError: It is older (run ``polos db upgrade``) or too new (upgrade polos).
         JournalUnavailableError: The database does not answer.
     """
     if database.has_schema:
         return
     found = current_version(database)
-    if found == HEAD:
-        return
-    if found is None or (database.is_sqlite and found in known_versions()):
+    if found is None or (found != HEAD and database.is_sqlite and found in known_versions()):
         upgrade(database)
     else:
-        raise _wrong_version(database, found)
+        _check_found(database, found)
 
 
 def check(database: Database) -> None:
-    """Return if the schema is the one this version of polos needs; changes nothing.
+    """Return if the schema is one that this version of polos can use; changes nothing.
 
     Raises:
-        SchemaVersionError: It is missing, older or newer.
+        SchemaVersionError: It is missing, older or too new.
         JournalUnavailableError: The database does not answer.
     """
     found = current_version(database)
@@ -57,8 +59,31 @@ def check(database: Database) -> None:
         raise SchemaVersionError(
             f"{database} has no schema yet; run 'polos db upgrade', or start a worker, which creates it."
         )
-    if found != HEAD:
+    _check_found(database, found)
+
+
+def _check_found(database: Database, found: str) -> None:
+    if found == HEAD:
+        return
+    if found in known_versions() or not _serves_older(database):
         raise _wrong_version(database, found)
+    logger.warning(
+        "The schema of %s (revision %s) is newer than this version of polos knows (%s). It may go on for the "
+        "time of an upgrade; upgrade this process soon",
+        database,
+        found,
+        HEAD,
+    )
+
+
+def _serves_older(database: Database) -> bool:
+    """Whether code of this version goes on beside a newer schema, as whoever upgraded it has written down."""
+    with connection(database) as opened:
+        columns = {column["name"] for column in inspect(opened).get_columns(VERSION_TABLE)}
+        if OLDEST_COLUMN not in columns:
+            return False
+        row = opened.exec_driver_sql(f"SELECT {OLDEST_COLUMN} FROM {VERSION_TABLE}").first()
+    return row is not None and row[0] is not None and str(row[0]) <= HEAD
 
 
 def current_version(database: Database) -> str | None:
@@ -115,13 +140,25 @@ def _upgrade(database: Database, to: str) -> str | None:
         config.set_main_option("script_location", str(_MIGRATIONS))
         config.attributes["connection"] = opened
         command.upgrade(config, to)
+        _write_oldest(opened, to)
         opened.commit()
     return found
 
 
+def _write_oldest(opened: Connection, to: str) -> None:
+    """Write down whose code goes on beside this schema, for processes of versions that cannot know."""
+    columns = {column["name"] for column in inspect(opened).get_columns(VERSION_TABLE)}
+    if OLDEST_COLUMN not in columns:
+        opened.exec_driver_sql(f"ALTER TABLE {VERSION_TABLE} ADD COLUMN {OLDEST_COLUMN} VARCHAR(32)")
+    oldest = min(OLDEST_BESIDE, to)
+    opened.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET {OLDEST_COLUMN} = '{oldest}'")
+
+
 def _wrong_version(database: Database, found: str) -> SchemaVersionError:
     if found in known_versions():
-        advice = "is older than this version of polos needs; stop the workers and run 'polos db upgrade'"
+        advice = (
+            "is older than this version of polos needs; run 'polos db upgrade'; workers may go on meanwhile"
+        )
     else:
         advice = "is newer than this version of polos knows; upgrade the polos package"
     return SchemaVersionError(f"The schema of {database} (revision {found!r}, wanted {HEAD!r}) {advice}.")

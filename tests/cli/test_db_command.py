@@ -60,7 +60,7 @@ def test_check_of_an_older_schema_says_how_to_move_it_forward(monkeypatch: pytes
 def test_check_of_a_newer_schema_asks_for_a_newer_polos(folder: Path) -> None:
     run("db", "upgrade")
     with closing(sqlite3.connect(folder / ".polos" / "polos.db")) as connection, connection:
-        connection.execute(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999'")
+        connection.execute(f"UPDATE {schema.VERSION_TABLE} SET version_num = '9999', oldest_beside = '9999'")
     for command in ("check", "upgrade"):
         refused = run("db", command)
         assert refused.exit_code == 2

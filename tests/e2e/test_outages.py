@@ -106,7 +106,7 @@ async def test_a_newer_sqlite_schema_is_refused_with_advice(tmp_path: Path, valk
     async with client_of(tmp_path, database_url=url, broker_url=valkey_url) as client:
         await client.invoke("anything", {})
     with contextlib.closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as connection:
-        connection.execute("UPDATE polos_schema SET version_num = '9999'")
+        connection.execute("UPDATE polos_schema SET version_num = '9999', oldest_beside = '9999'")
 
     async with client_of(tmp_path, database_url=url, broker_url=valkey_url) as client:
         with pytest.raises(SchemaVersionError, match=r"newer than this version of polos knows; upgrade"):
@@ -118,7 +118,7 @@ async def test_a_newer_postgresql_schema_is_refused_with_advice(
 ) -> None:
     url = postgres_server.create_database()
     with psycopg.connect(make_url(url).render_as_string(hide_password=False), autocommit=True) as connection:
-        connection.execute("UPDATE polos_schema SET version_num = '9999'")
+        connection.execute("UPDATE polos_schema SET version_num = '9999', oldest_beside = '9999'")
 
     async with client_of(tmp_path, database_url=url, broker_url=valkey_url) as client:
         with pytest.raises(SchemaVersionError, match=r"newer than this version of polos knows; upgrade"):

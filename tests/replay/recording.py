@@ -31,7 +31,7 @@ SINCE = {  # the first revision whose version can import a module
 
 
 def record(name: str, *, code: Path, folder: Path) -> str:
-    """Write ``{name}.jsonl.gz``; return what is in it.
+    """Write ``{name}.jsonl.gz``, and the doorbells beside it; return what is in it.
 
     Raises:
         FileExistsError: There is one: recorded journals are never changed.
@@ -39,35 +39,31 @@ def record(name: str, *, code: Path, folder: Path) -> str:
     path = folder / f"{name}.jsonl.gz"
     if path.exists():
         raise FileExistsError(f"{path} is there already; recorded journals are never changed")
-    head, version = _version_of(code)
+    head, version = version_of(code)
     with tempfile.TemporaryDirectory(prefix="polos-replay-") as home, valkey() as broker, recorder() as model:
-        model.answer = _answered
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(code), str(HERE)]),
-            "POLOS_DATABASE_URL": f"sqlite:///{home}/journal.db",
-            "POLOS_BROKER_URL": f"{broker}/0",
-            "POLOS_HOME": f"{home}/.polos",
-            "POLOS_EMBEDDED_WORKER": "0",
-            "POLOS_IMPORTS": ",".join(module for module, since in SINCE.items() if since <= head),
-            "POLOS_MAX_RETRIES": "50",
-            "POLOS_SWEEP_SECONDS": "0.1",
-            "POLOS_MODEL_RETRY_BASE_SECONDS": "0.01",
-            "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-            "OPENAI_API_KEY": "sk-recorded",
-            "REPLAY_MODEL_URL": f"{model.url}/v1",
-            "REPLAY_RECORDING": "1",
-        }
-        with _worker(Path(home), environment):
+        model.answer = answered
+        database = f"sqlite:///{home}/journal.db"
+        environment = environment_of(
+            code, Path(home), broker=broker, model=model.url, database=database, head=head
+        )
+        with running_worker("recorded", Path(home), environment):
             _start("early", environment)
         _start("late", environment)
-        found = export(Database(environment["POLOS_DATABASE_URL"]), polos=version)
+        found = export(Database(database), polos=version)
     found.write(path)
+    (folder.parent / "messages" / f"{name}.jsonl").write_text(_doorbells_of(code))
     rows = ", ".join(f"{len(rows)} {table}" for table, rows in found.rows.items())
     return f"{path}: revision {found.schema}, {path.stat().st_size} bytes: {rows}"
 
 
-def _version_of(code: Path) -> tuple[str, str]:
+def _doorbells_of(code: Path) -> str:
+    command = [sys.executable, str(HERE / "doorbells.py")]
+    environment = {**os.environ, "PYTHONPATH": str(code)}
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout
+
+
+def version_of(code: Path) -> tuple[str, str]:
+    """Return revision and version of a checkout."""
     script = "import polos; from polos.journal.schema import HEAD; print(HEAD, polos.__version__)"
     environment = {**os.environ, "PYTHONPATH": str(code)}
     said = subprocess.run(
@@ -77,14 +73,36 @@ def _version_of(code: Path) -> tuple[str, str]:
     return head, version
 
 
+def environment_of(
+    code: Path, home: Path, *, broker: str, model: str, database: str, head: str
+) -> dict[str, str]:
+    """Return the environment of clients and workers of a checkout, with what revision `head` can do."""
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(code), str(HERE)]),
+        "POLOS_DATABASE_URL": database,
+        "POLOS_BROKER_URL": f"{broker}/0",
+        "POLOS_HOME": f"{home}/.polos",
+        "POLOS_EMBEDDED_WORKER": "0",
+        "POLOS_IMPORTS": ",".join(module for module, since in SINCE.items() if since <= head),
+        "POLOS_MAX_RETRIES": "50",
+        "POLOS_SWEEP_SECONDS": "0.1",
+        "POLOS_MODEL_RETRY_BASE_SECONDS": "0.01",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "OPENAI_API_KEY": "sk-recorded",
+        "REPLAY_MODEL_URL": f"{model}/v1",
+        "REPLAY_RECORDING": "1",
+    }
+
+
 @contextmanager
-def _worker(home: Path, environment: dict[str, str]) -> Iterator[None]:
+def running_worker(name: str, home: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     """Run a worker while the context lasts, then kill it where it stands."""
     command = [sys.executable, "-m", "celery", "-A", "polos", "worker", "-l", "INFO", "-c", "50"]
-    log = home / "worker.log"
+    log = home / f"{name}.log"
     with log.open("ab") as output:
         worker = subprocess.Popen(
-            [*command, "-n", "recorded@here", "--without-mingle", "--without-gossip"],
+            [*command, "-n", f"{name}@here", "--without-mingle", "--without-gossip"],
             cwd=home,
             env=environment,
             stdout=output,
@@ -92,8 +110,8 @@ def _worker(home: Path, environment: dict[str, str]) -> Iterator[None]:
             start_new_session=True,
         )
     try:
-        _until_there(worker, Database(environment["POLOS_DATABASE_URL"]), log)
-        yield
+        _until_there(worker, log)
+        yield worker
     except Exception:
         print(log.read_text()[-5000:], file=sys.stderr)
         raise
@@ -103,10 +121,10 @@ def _worker(home: Path, environment: dict[str, str]) -> Iterator[None]:
         worker.wait()
 
 
-def _until_there(worker: subprocess.Popen[bytes], database: Database, log: Path) -> None:
+def _until_there(worker: subprocess.Popen[bytes], log: Path) -> None:
     while "ready" not in log.read_text():
         if worker.poll() is not None:
-            raise RuntimeError(f"The worker of {database} ended with {worker.returncode}")
+            raise RuntimeError(f"The worker ended with {worker.returncode}")
         time.sleep(0.05)
 
 
@@ -114,7 +132,7 @@ def _start(when: str, environment: dict[str, str]) -> None:
     subprocess.run([sys.executable, str(HERE / "starter.py"), when], env=environment, check=True)
 
 
-def _answered(seen: Seen) -> Answer:
+def answered(seen: Seen) -> Answer:
     said = answer_to(seen.body["messages"])
     if said["hangs"]:
         time.sleep(HANGS_SECONDS)

@@ -114,18 +114,38 @@ def test_every_migration_refuses_to_be_taken_back() -> None:
             script.module.downgrade()
 
 
-def test_an_older_polos_leaves_a_newer_database_alone(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What `polos db upgrade` and a worker of the version before say once the database is upgraded."""
+@pytest.fixture
+def older_polos(database: Database, monkeypatch: pytest.MonkeyPatch) -> str:
+    """This process is of the version before; the database was upgraded by the one after."""
     schema.upgrade(database)
     known = schema.known_versions()
     monkeypatch.setattr(schema, "HEAD", known[-2])
     monkeypatch.setattr(schema, "known_versions", lambda: known[:-1])
-    for refused in (schema.upgrade, schema.prepare, schema.check):
+    return known[-1]
+
+
+def test_processes_of_the_version_before_may_still_start(
+    database: Database, older_polos: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    schema.prepare(database)
+    schema.check(database)
+    assert schema.current_version(database) == older_polos
+    assert "is newer than this version of polos knows" in caplog.text
+
+
+def test_those_of_versions_long_past_may_not(database: Database, older_polos: str) -> None:
+    with schema.connection(database) as opened:
+        opened.exec_driver_sql(f"UPDATE {schema.VERSION_TABLE} SET oldest_beside = '{older_polos}'")
+        opened.commit()
+    for refused in (schema.prepare, schema.check):
         with pytest.raises(SchemaVersionError, match="newer than this version of polos knows; upgrade"):
             refused(database)
-    assert schema.current_version(database) == known[-1]
+
+
+def test_an_older_polos_does_not_upgrade_a_newer_database(database: Database, older_polos: str) -> None:
+    with pytest.raises(SchemaVersionError, match="newer than this version of polos knows; upgrade"):
+        schema.upgrade(database)
+    assert schema.current_version(database) == older_polos
 
 
 @pytest.fixture
