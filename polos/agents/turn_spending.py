@@ -96,7 +96,7 @@ def _tokens(text: str) -> int:
     return math.ceil(len(text) / CHARACTERS_PER_TOKEN)
 
 
-def usage_of(row: StepRow, answer: ModelAnswer | None, *, is_fork: bool) -> Usage:
+def usage_of(row: StepRow, answer: ModelAnswer | None, *, is_fork: bool = False) -> Usage:
     """Return what all attempts of a turn used, the same on first pass and replay.
 
     A turn that was not summed up used nothing if a fork has copied it; else a version that kept no sums made

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection as Open
 from sqlalchemy import MetaData, Select, Table, and_, insert, or_, select
+from sqlalchemy.exc import DBAPIError
 
 from polos.errors import ConfigurationError
 from polos.journal import schema
@@ -77,8 +78,8 @@ def parse_export(lines: Iterable[str], *, name: str) -> Export:
     head: Row = {}
     for number, line in enumerate(lines, 1):
         try:
-            [(table, row)] = json.loads(line).items() if head else [("", json.loads(line))]
-        except (ValueError, AttributeError) as error:
+            table, row = _parsed(line, is_row=bool(head))
+        except ValueError as error:
             raise ConfigurationError(f"{name!r}, line {number}: not a row of a journal ({error})") from error
         if head:
             rows.setdefault(table, []).append(row)
@@ -89,8 +90,19 @@ def parse_export(lines: Iterable[str], *, name: str) -> Export:
     return Export(str(head["schema"]), str(head["polos"]), rows)
 
 
-def _head(first: Any, name: str) -> Row:
-    if not isinstance(first, dict) or not {"polos_journal", "schema", "polos"} <= first.keys():
+def _parsed(line: str, *, is_row: bool) -> tuple[str, Row]:
+    found = json.loads(line)
+    if is_row and isinstance(found, dict) and len(found) == 1:
+        [(table, found)] = found.items()
+    else:
+        table = ""
+    if not isinstance(found, dict) or (is_row and not table):
+        raise ValueError("want an object")
+    return table, found
+
+
+def _head(first: Row, name: str) -> Row:
+    if not {"polos_journal", "schema", "polos"} <= first.keys():
         raise ConfigurationError(f"{name!r} is no journal; 'polos runs export' writes one")
     if first["polos_journal"] != FORMAT:
         raise ConfigurationError(
@@ -188,4 +200,7 @@ def _fill(opened: Open, tables: dict[str, Table], name: str, rows: Sequence[Row]
     columns = [column.name for column in table.columns]
     if unknown := sorted({key for row in rows for key in row} - set(columns)):
         raise ConfigurationError(f"The journal has {name}.{unknown[0]}; its revision has no such column")
-    opened.execute(insert(table), [{column: row.get(column) for column in columns} for row in rows])
+    try:
+        opened.execute(insert(table), [{column: row.get(column) for column in columns} for row in rows])
+    except DBAPIError as error:
+        raise ConfigurationError(f"A row of {name!r} in the journal does not fit ({error.orig})") from error

@@ -90,6 +90,13 @@ def test_what_a_turn_used_is_read_from_its_row() -> None:
     assert usage_of(row, None).total_tokens == 26
 
 
+def test_a_turn_of_a_version_that_kept_no_sums_used_what_its_answer_says() -> None:
+    row = StepRow("$turn:1", "turn", 0, 1, "completed", 1, None, None, None, None)
+    answer = said(input_tokens=10, output_tokens=2, total_tokens=12)
+    assert usage_of(row, answer).total_tokens == 12
+    assert usage_of(row, answer, is_fork=True).total_tokens == 0
+
+
 # -- limits
 
 
