@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from itertools import accumulate
 from pathlib import PurePath
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, TypeVar
@@ -35,6 +36,9 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 _TO_ESCAPE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
 _LIST_OF = re.compile(r"list\[(.+)\]")
+MAX_DEPTH = 200  # of lists and objects in each other: what is stored is read again at any depth of a stack
+_LEVELS = {"[": 1, "{": 1, "]": -1, "}": -1}
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _UNPREDICTABLE = (TypeError, ValueError, RecursionError)  # what json and model serialisers raise
 
 
@@ -53,11 +57,13 @@ def to_data(value: object) -> Any:
 def dumps(value: object, *, limit_bytes: int | None = None, what: str = "value") -> str:
     """Return `value` as compact JSON text that is valid UTF-8, with dict keys in their own order.
 
-    `limit_bytes` is the largest allowed size of the text in UTF-8; `what` tells error messages what the value
-    is, such as ``result of step 'charge'``.
+    `limit_bytes` is the largest allowed size of the text in UTF-8, of what is to be stored, which may not be
+    nested deeper than `MAX_DEPTH` either; `what` tells error messages what the value is, such as ``result of
+    step 'charge'``.
 
     Raises:
-        SerializationError: Something in it cannot be JSON; the message names its type and where it is.
+        SerializationError: Something in it cannot be JSON; the message names its type and where it is. Or it
+            is nested too deeply.
         ValueTooLargeError: The text is longer than `limit_bytes`.
     """
     try:
@@ -68,12 +74,44 @@ def dumps(value: object, *, limit_bytes: int | None = None, what: str = "value")
         text = _TO_ESCAPE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
     if limit_bytes is not None:
         _check_size(text, limit_bytes=limit_bytes, what=what)
+        if is_too_deep(text):
+            raise SerializationError(
+                f"cannot store {what}: it is nested deeper than the {MAX_DEPTH} levels that are allowed"
+            )
     return text
 
 
 def loads(text: str | bytes) -> Any:
     """Return the data of JSON `text`."""
     return json.loads(text)
+
+
+def parse(text: str | bytes) -> Any:
+    """Return the data of JSON text that somebody else wrote; of equal keys the last one counts.
+
+    Raises:
+        ValueError: It is none, or holds what no value here may: NaN, infinities, numbers of thousands of
+            digits, more than `MAX_DEPTH` levels.
+    """
+    try:
+        data = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError(f"it is nested deeper than the {MAX_DEPTH} levels that are allowed") from None
+    if is_too_deep(text if isinstance(text, str) else text.decode()):
+        raise ValueError(f"it is nested deeper than the {MAX_DEPTH} levels that are allowed")
+    return data
+
+
+def is_too_deep(text: str) -> bool:
+    """Return whether JSON `text` has lists and objects in each other beyond `MAX_DEPTH`."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return False
+    brackets = (_LEVELS[one] for one in _STRING.sub("", text) if one in _LEVELS)
+    return max(accumulate(brackets)) > MAX_DEPTH
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON number")
 
 
 def is_storable(text: str) -> bool:

@@ -6,7 +6,6 @@ that has passed is written over what the model said, and only then told to reade
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable
@@ -180,7 +179,7 @@ async def _judged(loop: Loop, name: str, rule: str, content: Any) -> GuardrailRe
 def _read(rule: str, verdict: str | None) -> GuardrailResult:
     text = verdict or ""
     try:
-        data = json.loads(text[text.find("{") : text.rfind("}") + 1])
+        data = serialization.parse(text[text.find("{") : text.rfind("}") + 1])
         passed, reason = data["passed"], str(data.get("reason") or rule)
     except (ValueError, KeyError, TypeError):
         return GuardrailResult.fail(f"the judge of {rule!r} gave no verdict that can be read")

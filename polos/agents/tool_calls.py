@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -78,7 +77,7 @@ async def _checked_call(loop: Loop, index: int, call: ToolCall) -> _Call:
     if tool is None and handoff is None:
         return _Call(call, problem=f"tool {name!r} not found; the tools are {names_of_speaker(loop)}")
     try:
-        arguments = json.loads(call.function.arguments or "{}")
+        arguments = serialization.parse(call.function.arguments or "{}")
     except ValueError as error:
         return _Call(call, problem=f"the arguments are not valid JSON: {error}")
     if not isinstance(arguments, dict):

@@ -198,7 +198,7 @@ def _answer(
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        data = json.loads(text)
+        data = serialization.parse(text)
     except ValueError as error:
         raise ConfigurationError(f"--data is no JSON: {error}") from error
     if not isinstance(data, dict):

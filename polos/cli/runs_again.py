@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from polos import serialization
 from polos.cli.cells import age
 from polos.cli.journal import reading
 from polos.cli.runs import RunId, find_id
@@ -93,7 +94,7 @@ def _patch(text: str) -> tuple[str, Any]:
 
 def _json(option: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return serialization.parse(text)
     except ValueError as error:
         raise ConfigurationError(f"{option} {text[:80]!r} is no JSON ({error}); text needs quotes") from error
 

@@ -16,9 +16,11 @@ from sqlalchemy import Connection as Open
 from sqlalchemy import MetaData, Select, Table, and_, insert, or_, select
 from sqlalchemy.exc import DBAPIError
 
+from polos.encryption import Codec
 from polos.errors import ConfigurationError
 from polos.journal import schema
 from polos.journal.database import Database
+from polos.journal.tables import SEALED_COLUMNS
 
 FORMAT = 1
 GZIP = b"\x1f\x8b"
@@ -118,6 +120,7 @@ def export(database: Database, *, roots: Sequence[str] | None = None, polos: str
 
     Raises:
         ConfigurationError: The database has no schema.
+        EncryptionError: A value is encrypted with a key that is not here.
         JournalUnavailableError: It does not answer.
     """
     found = schema.current_version(database)
@@ -129,7 +132,7 @@ def export(database: Database, *, roots: Sequence[str] | None = None, polos: str
         names = [name for name in tables if name not in LEFT_OUT]
         chosen = {name: _chosen(name, tables, roots) for name in names}
         rows = {
-            name: [_without_nulls(row) for row in opened.execute(query).mappings()]
+            name: [_readable(name, row, database.codec) for row in opened.execute(query).mappings()]
             for name, query in chosen.items()
             if query is not None
         }
@@ -189,8 +192,11 @@ def _chosen(name: str, tables: dict[str, Table], roots: Sequence[str] | None) ->
     return None
 
 
-def _without_nulls(row: Any) -> Row:
-    return {name: value for name, value in row.items() if value is not None}
+def _readable(table: str, row: Any, codec: Codec) -> Row:
+    """Return a row without its nulls, its encrypted values opened: whoever has an export can read it."""
+    found = {name: value for name, value in row.items() if value is not None}
+    sealed = SEALED_COLUMNS.get(table, frozenset())
+    return {name: codec.open(value) if name in sealed else value for name, value in found.items()}
 
 
 def _fill(opened: Open, tables: dict[str, Table], name: str, rows: Sequence[Row]) -> None:

@@ -520,3 +520,9 @@ class ApiKey(JournalTable, table=True):
         Index("api_key_digest", "digest", unique=True),
         Index("api_key_project", "project", "created_at"),
     )
+
+
+SEALED_COLUMNS = {
+    table.name: frozenset(column.name for column in table.c if isinstance(column.type, Sealed))
+    for table in JournalTable.metadata.tables.values()
+}

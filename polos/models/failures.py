@@ -324,7 +324,7 @@ def _said(response: httpx.Response) -> tuple[str, str]:
     """Return the message and the code of an error answer."""
     try:
         body = json.loads(response.text)
-    except (ValueError, httpx.StreamError):  # not JSON, or the body was never read
+    except (ValueError, RecursionError, httpx.StreamError):  # not JSON, or the body was never read
         return _plain_text(response), ""
     body = body[0] if isinstance(body, list) and body else body  # Gemini wraps some errors in a list
     error = body.get("error", body) if isinstance(body, dict) else body
@@ -337,7 +337,7 @@ def _details(response: httpx.Response) -> str:
     """Return the reasons some providers give beside the message, as text to search in."""
     try:
         body = json.loads(response.text)
-    except (ValueError, httpx.StreamError):
+    except (ValueError, RecursionError, httpx.StreamError):
         return ""
     body = body[0] if isinstance(body, list) and body else body
     error = body.get("error") if isinstance(body, dict) else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from polos import serialization
 from polos.models.blocks import blocks_as_text, chat_content, responses_content
 from polos.models.request import Item
 
@@ -99,7 +100,7 @@ def _object(arguments: str | None) -> str:
     Most servers read the calls of a conversation, and refuse all of it for one that was malformed.
     """
     try:
-        decoded = json.loads(arguments or "{}")
+        decoded = serialization.parse(arguments or "{}")
     except ValueError:
         decoded = arguments
     if isinstance(decoded, dict):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
+from polos import serialization
 from polos.forms import ANSWERED_BY, Form
 
 WHOLE = "json"  # name of the one field of a question without fields
@@ -28,14 +28,10 @@ def answer_of(form: Form, values: Values) -> tuple[dict[str, Any], dict[str, str
 
 def _whole(values: Values) -> tuple[dict[str, Any], dict[str, str]]:
     try:
-        data = json.loads(values.get(WHOLE, "").strip() or "{}", parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
+        data = serialization.parse(values.get(WHOLE, "").strip() or "{}")
+    except ValueError as error:
         return {}, {WHOLE: f"This is no JSON: {error}"}
     return _signed(data if isinstance(data, dict) else {"value": data}, values), {}
-
-
-def _no_number(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON number")
 
 
 def _signed(answer: dict[str, Any], values: Values) -> dict[str, Any]:

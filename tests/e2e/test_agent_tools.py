@@ -73,7 +73,13 @@ async def test_what_goes_wrong_with_a_tool_call_goes_back_to_the_model(
 
 @pytest.mark.parametrize(
     ("arguments", "problem"),
-    [('{"city"', "not valid JSON"), ('["Paris"]', "must be a JSON object, not list")],
+    [
+        ('{"city"', "not valid JSON"),
+        ('["Paris"]', "must be a JSON object, not list"),
+        ('{"city": ' + "[" * 5000 + "]" * 5000 + "}", "nested deeper than the 200 levels"),
+        ('{"city": NaN}', "NaN is no JSON number"),
+    ],
+    ids=["no JSON", "no object", "too deep", "no number"],
 )
 async def test_arguments_that_are_no_json_object_go_back_to_the_model(
     polos: Polos, told: Recorder, arguments: str, problem: str

@@ -17,6 +17,7 @@ from polos.encryption import PLAIN, PREFIX, Cipher, Codec, codec_of, key_id, new
 from polos.errors import EncryptionError
 from polos.journal.database import Database
 from polos.journal.ends import Ending, finish_run
+from polos.journal.exports import export
 from polos.journal.key_check import check_key
 from polos.journal.rotation import counts, rotate
 from polos.journal.runs import READ_RUN, Claim, run_record
@@ -239,6 +240,15 @@ def test_one_value_that_cannot_be_opened_fails_alone(database: Database, written
     assert other.claimed(good).input == SECRET
     assert _read(_with(database, K1), bad)["attempt"] == 1
     other.close()
+
+
+def test_an_export_can_be_read_without_the_key(database: Database, written: Written) -> None:
+    """So that its runs can be replayed elsewhere."""
+    [run_id] = _fill(written, 1)
+    found = export(_with(database, K1), roots=[run_id], polos="x")
+    assert found.rows["run"][0]["input"] == SECRET
+    with pytest.raises(EncryptionError, match="'k1'"):
+        export(database, roots=[run_id], polos="x")
 
 
 # -- the command

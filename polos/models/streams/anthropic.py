@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from polos import serialization
 from polos.models.request import Item
 from polos.models.streams.assembler import Assembler, Sink, raise_if_error
 from polos.types import Usage
@@ -111,7 +112,7 @@ class AnthropicAssembler(Assembler):
 def _input(text: str) -> Any:
     """Return the arguments of a call; those that are no JSON in the wrapping Anthropic advises."""
     try:
-        return json.loads(text)
+        return serialization.parse(text)
     except ValueError:
         return {"INVALID_JSON": text}
 

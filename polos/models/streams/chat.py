@@ -142,6 +142,6 @@ def _is_whole(arguments: str) -> bool:
     """Whether nothing can follow `arguments`: a JSON object that is closed."""
     try:
         json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True

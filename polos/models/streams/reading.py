@@ -187,7 +187,7 @@ def _feed(assembler: Assembler, events: list[bytes]) -> None:
 def _decoded(event: bytes) -> Item:
     try:
         decoded = json.loads(event)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StreamError(f"the stream holds what is no JSON: {event[:80]!r}") from error
     if not isinstance(decoded, dict):
         raise StreamError(f"the stream holds what is no JSON object: {event[:80]!r}")
