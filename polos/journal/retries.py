@@ -170,6 +170,7 @@ _REOPEN = Statement(
         status=case((S.kind == "turn", StepStatus.SCHEDULED.value), else_=StepStatus.RUNNING.value),
         ring_at=case((S.kind == "turn", now()), (S.kind == "timer", S.not_before), else_=None),
         tries=case((S.kind == "turn", 0), else_=S.tries),
+        crashes=0,  # else a turn that was worker_lost is so again, unasked
         # Attempts, and the models that are asked in them, are counted anew.
         failures=case((S.kind == "turn", null()), else_=S.failures),
         not_before=case((S.kind == "turn", null()), else_=S.not_before),

@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fleet import SETTINGS, TERMINAL, Fleet, Worker
+from fleet import SETTINGS, TERMINAL, Fleet, Worker, until
 from pydantic import BaseModel
+from sqlalchemy import update
 
 from polos import (
     Agent,
@@ -35,7 +36,8 @@ from polos.journal.memory import SessionKey
 from polos.journal.recovery import due_turns
 from polos.journal.retries import retry_ended
 from polos.journal.runs import NewRun, unblock_run
-from polos.journal.steps import READ_STEP_DETAILS, READ_STEPS, step_details
+from polos.journal.statements import Part, Statement, Unit
+from polos.journal.steps import READ_STEP_DETAILS, READ_STEPS, STEPS, S, step_details
 from polos.memory.items import unpaired
 from polos.models.request import ModelRequest
 from polos.step_names import shown
@@ -44,6 +46,9 @@ from polos.transport import ForkRequest
 from polos.types import ToolCall, ToolCallFunction
 
 LONG = "tea " * 200
+THREE_DEATHS = Statement(
+    update(STEPS).where(S.kind == "turn", S.status == "scheduled").values(crashes=3).returning(S.name)
+)
 
 
 class AgentFleet(Fleet):
@@ -367,6 +372,22 @@ async def test_a_run_whose_answers_were_refused_asks_as_often_again_when_it_is_r
         assert agents.do(retry_ended(run["id"], event=event, topic="t", ring_again=0.0))
         run = await agents.until_ended(run["id"])
     assert (run["status"], run["error"], len(agents.model.calls)) == ("completed", None, 5)
+
+
+async def test_a_turn_whose_workers_died_is_made_again_when_its_run_is_retried(agents: AgentFleet) -> None:
+    agents.model = ScriptedModel(["good"])
+    run_id = agents.create("replays-picky", json.dumps({"input": "Hi"}), kind="agent")
+    worker = agents.hire(dies_at=4)  # before the turn is claimed
+    agents.sweep()
+    await until(worker.backend.died.is_set)
+    await agents.bury(worker)
+    assert len(agents.do(Unit((Part(THREE_DEATHS, {}),), ()))) == 1, "no turn is scheduled"
+    agents.hire()
+    run = await agents.until_ended(run_id)
+    assert (run["status"], "worker_lost: 3" in run["error"]) == ("failed", True)
+    assert agents.do(retry_ended(run_id, event=("agent_retry", "{}"), topic="t", ring_again=0.0))
+    run = await agents.until_ended(run_id)
+    assert (run["status"], run["error"]) == ("completed", None)
 
 
 @pytest.mark.parametrize("given", [TALK[:3], [{"role": "user", "content": LONG * 2}]])

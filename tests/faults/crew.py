@@ -120,6 +120,14 @@ class Crew:
         """Take note of a worker that the network keeps from its database for longer than it may be silent."""
         self._note(worker, "cut off")
 
+    def cut_short(self, worker: Worker) -> None:
+        """Take note of a worker that ends before what it executes does."""
+        self._note(worker, "cut short")
+
+    def killed_itself(self, worker: str, at: float) -> None:
+        """Take note of a worker that what it executed has killed, or one of its processes."""
+        self.strikes.append(Strike(worker, "poison", at))
+
     def froze_itself(self, worker: Worker, at: float) -> None:
         """Take note of a worker that its own fault point has stopped."""
         self.strikes.append(Strike(name_of(worker), "stop", at))

