@@ -10,7 +10,7 @@ from functools import cache
 from sqlalchemy import create_engine, make_url
 from sqlalchemy.pool import StaticPool
 
-from polos.encryption import PLAIN
+from polos.encryption import PLAIN, Codec
 from polos.journal.database import Database
 from polos.journal.sqlite import SqliteConnection
 from polos.journal.statements import Params, Rows, Statement
@@ -26,14 +26,17 @@ class MemoryDatabase(Database):
     Args:
         clock: Returns what the database takes for the time, in seconds since the epoch.
         content: What is in it, as bytes of an SQLite database with this version's schema; by default nothing.
+        codec: Reads and writes its values.
     """
 
     has_schema = True
 
-    def __init__(self, clock: Callable[[], float], content: bytes | None = None) -> None:
+    def __init__(
+        self, clock: Callable[[], float], content: bytes | None = None, *, codec: Codec = PLAIN
+    ) -> None:
         self.url = make_url("sqlite://")
         self.sqlite_sync = "normal"
-        self.codec = PLAIN
+        self.codec = codec
         self.turn = threading.RLock()
         self.driver = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         self.driver.deserialize(content or _empty_journal())

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from polos.backend import ClientBackend
 from polos.direct import DirectTransport
 from polos.dispatch import Doorbell
+from polos.encryption import codec_of
 from polos.engine.runtime import Models
 from polos.journal.in_memory import MemoryDatabase
 from polos.settings import Settings
@@ -24,7 +25,7 @@ class Memory:
         self, settings: Settings, models: Models, clock: MovableClock, journal: bytes | None = None
     ) -> None:
         self.settings = settings
-        self.database = MemoryDatabase(clock.time, journal)
+        self.database = MemoryDatabase(clock.time, journal, codec=codec_of(settings.encryption_keys))
         self.server = MemoryServer(clock)
         self.worker = MemoryWorker(settings, self.database, self.server, models, clock)
         self.backend = MemoryBackend(self, clock)

@@ -40,7 +40,7 @@ class MemoryRuntime:
         self.model = _model(model)
         if isinstance(self.model, ScriptedModel):
             self.model.clock = self.clock
-        content = None if journal is None else content_of(Path(journal))
+        content = None if journal is None else content_of(Path(journal), settings)
         self._memory = Memory(settings, self.model, self.clock, content)
         transport = MemoryTransport(self._memory, project_id=settings.project_id)
         self.client = PolosClient(project_id=settings.project_id, settings=settings, transport=transport)

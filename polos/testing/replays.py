@@ -25,7 +25,7 @@ async def replay(
 
     Args:
         path: Of the file; of this version of polos or an earlier one.
-        settings: By default those of an empty environment.
+        settings: By default those of an empty environment; `encryption_keys` read values that are encrypted.
         may_deviate: Return runs that deviate among the others instead of raising.
 
     Raises:
@@ -41,13 +41,13 @@ async def replay(
     return found
 
 
-def content_of(path: Path) -> bytes:
+def content_of(path: Path, settings: Settings) -> bytes:
     """Return what an export holds as bytes of an SQLite database with this version's schema.
 
     Raises:
         ConfigurationError: The file is no export, or comes from a later version of polos.
     """
     with tempfile.TemporaryDirectory(prefix="polos-journal-") as folder:
-        database = restored(read_export(path), Path(folder))
+        database = restored(read_export(path), Path(folder), settings)
         with closing(sqlite3.connect(database.path)) as driver:
             return driver.serialize()

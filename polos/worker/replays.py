@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from polos.dispatch import Doorbell
+from polos.encryption import codec_of
 from polos.engine.replaying import Replay, replay
 from polos.engine.runtime import Runtime
 from polos.engine.tasks import install_task_factory
@@ -79,17 +80,19 @@ async def replay_export(export: Export, settings: Settings) -> list[Replay]:
         SchemaVersionError, ConfigurationError: It comes from a later version of polos, or does not fit.
     """
     with tempfile.TemporaryDirectory(prefix="polos-replay-") as folder:
-        database = restored(export, Path(folder))
+        database = restored(export, Path(folder), settings)
         return await replay_runs(database, settings)
 
 
-def restored(export: Export, folder: Path) -> Database:
+def restored(export: Export, folder: Path, settings: Settings) -> Database:
     """Return a new SQLite database in `folder` with what an export holds, at this version's schema.
+
+    Values that were encrypted stay so; `settings` have the keys.
 
     Raises:
         SchemaVersionError, ConfigurationError: It comes from a later version of polos, or does not fit.
     """
-    database = Database(f"sqlite:///{folder / 'journal.db'}")
+    database = Database(f"sqlite:///{folder / 'journal.db'}", codec=codec_of(settings.encryption_keys))
     restore(export, database)
     schema.upgrade(database)
     return database

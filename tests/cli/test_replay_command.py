@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -10,11 +13,16 @@ from typing import Any
 import pytest
 from written import Written, polos
 
+from polos.encryption import codec_of
+from polos.errors import EncryptionError
+from polos.journal import schema
 from polos.journal.database import Database
-from polos.journal.exports import read_export, restore
+from polos.journal.exports import export, read_export, restore
 from polos.journal.states import StepStatus
 from polos.journal.steps import Outcome, record_step
 from polos.registry import _definitions
+from polos.settings import Settings
+from polos.worker.replays import replay_export
 
 FLOW = """
 from polos import WorkflowContext, workflow
@@ -113,6 +121,7 @@ def test_what_cannot_be_done_is_said(journal: Written, command: list[str], probl
     assert problem in said.output.replace("\n", " ")
 
 
+KEYS = "k1:" + base64.b64encode(bytes(range(32))).decode()
 HEAD = '{"polos_journal": 1, "schema": "0008", "polos": "0.1.0"}\n'
 
 
@@ -144,6 +153,25 @@ def test_nothing_is_restored_into_a_database_that_is_in_use(journal: Written, ru
     polos("runs", "export", run_id, "--output", "runs.jsonl")
     with pytest.raises(ValueError, match="is not empty"):
         restore(read_export(Path("runs.jsonl")), _database(journal))
+
+
+def test_encrypted_values_stay_so_and_are_replayed_with_the_key(tmp_path: Path) -> None:
+    settings = Settings(encryption_keys=KEYS)
+    database = Database(f"sqlite:///{tmp_path / 'journal.db'}", codec=codec_of(KEYS))
+    schema.prepare(database)
+    journal = Written(database)
+    claim = journal.claimed(journal.run("replayed-by-command"))
+    done = Outcome(StepStatus.COMPLETED, output='"a secret"')
+    journal.do(record_step(claim.id, claim.attempt, "a", "run", done, position=0, tries=1, worker="w1"))
+    journal.close()
+
+    found = export(database, polos="")
+    assert "a secret" not in "".join(found.lines())
+    importlib.import_module(written("a"))
+    [replayed] = asyncio.run(replay_export(found, settings))
+    assert replayed.verdict == "goes_on"
+    with pytest.raises(EncryptionError):
+        asyncio.run(replay_export(found, Settings()))
 
 
 def _database(journal: Written) -> Any:
