@@ -280,6 +280,13 @@ class AsyncioPool(BasePool):  # type: ignore[misc]  # celery ships no types
 
     def _spawn(self, job: Job) -> None:
         job.task = self.loop.create_task(self._run(job), name=f"task-{job.task_id}")
+        job.task.add_done_callback(functools.partial(self._has_ended, job))
+
+    def _has_ended(self, job: Job, task: asyncio.Task[None]) -> None:
+        """Put away also what was cancelled before its first step, of which `_run` never knew."""
+        if task.cancelled():
+            self._admitted += 1
+            self._report(job, job.report_of_cancellation())
 
     async def _run(self, job: Job) -> None:
         slot: Slot | None = None

@@ -19,6 +19,9 @@ from polos.memory.items import unpaired
 
 # What a process sent before it was struck may be read, by a model that has much to do, this much later.
 ARRIVES_LATE_SECONDS = 1.0
+# What a process was about to do when it was stopped, it does so long after it was let go on, if it was let do it
+# before: the permission is asked for right before the deed, and no clock runs in a stopped process.
+DONE_WHEN_THAWED_SECONDS = 3.0
 Shape = tuple[tuple[str, ...], ...]
 
 
@@ -371,7 +374,9 @@ def _begun_by_the_thawed(evidence: Evidence, worker: str, at: float) -> bool:
     """Whether a worker that had been stopped between permission and deed did it when it went on."""
     strikes = evidence.strikes_of.get(worker, ())
     return any(
-        strike.kind == "stop" and strike.until is not None and 0 <= at - strike.until <= ARRIVES_LATE_SECONDS
+        strike.kind == "stop"
+        and strike.until is not None
+        and 0 <= at - strike.until <= DONE_WHEN_THAWED_SECONDS
         for strike in strikes
     )
 

@@ -13,6 +13,7 @@ from fuzz.promises import INTERRUPTED, ProgramRun, script_of
 from polos.events import StreamEvent
 
 CANCEL_SECONDS = 5.0  # until what executes has heard of it, on a loaded machine and without a broker
+_END = {"cancelled": "cancel"}
 Streams = Mapping[str, list[StreamEvent]]
 
 
@@ -99,21 +100,18 @@ def _told(evidence: Evidence, root: str, events: list[StreamEvent], *, is_whole:
 
 
 def _starts_and_ends(evidence: Evidence, root: str, events: list[StreamEvent]) -> Iterator[Miss]:
-    """Runs that ended before the root did have told of their end before it."""
+    """Ends are on record, and so is the start of the root: those of other runs are told once or not at all."""
     [end] = [run["finished_at"] for run in evidence.tree(root) if run["id"] == root]
     told = Counter(
         (_run_of(event), (event.event_type or "").rpartition("_")[2]) for event in events if _is_of_run(event)
     )
     for run in evidence.tree(root):
-        wanted = {"cancelled": "cancel"}.get(run["status"], "finish")
-        if told[run["id"], wanted] != 1 and run["finished_at"] < end:
-            count = told[run["id"], wanted]
-            yield Miss(
-                "O6", root, f"the {wanted} of {run['kind']} {run['name']} {run['id']} came {count} times"
-            )
-        if run["started_at"] is not None and told[run["id"], "start"] != 1 and run["started_at"] < end:
-            count = told[run["id"], "start"]
-            yield Miss("O6", root, f"the start of {run['kind']} {run['name']} {run['id']} came {count} times")
+        what = f"{run['kind']} {run['name']} {run['id']}"
+        ends, starts = told[run["id"], _END.get(run["status"], "finish")], told[run["id"], "start"]
+        if ends > 1 or (ends < 1 and run["finished_at"] < end):
+            yield Miss("O6", root, f"the end of {what} was told {ends} times")
+        if starts > 1 or (starts < 1 and run["id"] == root):
+            yield Miss("O6", root, f"the start of {what} was told {starts} times")
 
 
 def _is_of_run(event: StreamEvent) -> bool:

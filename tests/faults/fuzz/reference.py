@@ -100,7 +100,8 @@ class _Reading:
             value, order = self.one(node, here)
             values.append(value)
             orders.append(order)
-            spawned |= self._spawned(node, here, len(orders))
+            before = len(orders) - isinstance(node, Parallel)  # what a branch spawns is beside the others
+            spawned |= self._spawned(node, here, before)
         return [*values, *(spawned[each][1] for each in sorted(spawned))], _order(orders, spawned), False
 
     def _spawned(self, node: Node, path: Path, place: int) -> dict[Path, tuple[int, list[Any], Order]]:
@@ -208,4 +209,5 @@ def _order(orders: list[Order], spawned: dict[Path, tuple[int, list[Any], Order]
         apart = [order for at, _, order in spawned.values() if at == place]
         rest = Beside([*apart, behind]) if apart else behind
         behind = Series([orders[place - 1], rest])
-    return behind
+    first = [order for at, _, order in spawned.values() if at == 0]
+    return Beside([*first, behind]) if first else behind
