@@ -7,7 +7,7 @@ import asyncio
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -15,6 +15,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "models")]
 
 from arena import HEADINGS, Plan, Report  # noqa: E402 - the folders of tests are no packages
 from broker_kinds import BROKERS, RABBITMQ, REDIS, why_no_rabbitmq  # noqa: E402
+from fuzz.command import programs_in, replay, waves  # noqa: E402
+from fuzz.mix import KINDS  # noqa: E402
 from repertoire import DATABASES, SCENARIOS, Scenario, Setting, sized  # noqa: E402
 from services import postgres  # noqa: E402
 
@@ -47,6 +49,14 @@ def _wanted() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--short", action="store_true", help="the sizes of the test command")
     parser.add_argument("--folder", help="where logs and dumps go")
+    random_ones = parser.add_argument_group("f36, random programs")
+    random_ones.add_argument("--programs", type=int, dest="runs", help="how many runs of programs, as --runs")
+    random_ones.add_argument("--copies", type=int, help="how often each program runs under faults")
+    random_ones.add_argument("--at-once", type=int, help="how many runs are under way")
+    random_ones.add_argument("--mix", type=_mix, help=f"which faults, of {','.join(KINDS)}; all unless given")
+    random_ones.add_argument(
+        "--program", type=Path, help="play the program of this file, or those of a folder"
+    )
     wanted = parser.parse_args()
     unknown = set(wanted.scenarios) - set(SCENARIOS)
     if unknown:
@@ -63,10 +73,23 @@ async def _play_all(wanted: argparse.Namespace, folder: Path) -> Sequence[Report
         if any(scenario.needs_week for scenario, _ in _chosen(wanted)):
             await setting.refer()
         for scenario, database in _chosen(wanted):
-            plan = _plan(wanted, scenario)
-            reports.append(await setting.play(scenario, database, plan))
-            print(reports[-1], flush=True)
+            async for report in _played(wanted, setting, scenario, database):
+                reports.append(report)
+                print(report, flush=True)
     return reports
+
+
+async def _played(
+    wanted: argparse.Namespace, setting: Setting, scenario: Scenario, database: str
+) -> AsyncIterator[Report]:
+    plan = _plan(wanted, scenario)
+    if scenario.key != "f36":
+        yield await setting.play(scenario, database, plan)
+    elif wanted.program is not None:
+        yield await replay(setting, database, plan, programs_in(wanted.program))
+    else:
+        async for report in waves(setting, database, plan):
+            yield report
 
 
 def _chosen(wanted: argparse.Namespace) -> Iterator[tuple[Scenario, str]]:
@@ -78,10 +101,20 @@ def _chosen(wanted: argparse.Namespace) -> Iterator[tuple[Scenario, str]]:
         yield from ((scenario, name) for name in databases if name in scenario.databases)
 
 
+def _mix(text: str) -> tuple[str, ...]:
+    kinds = tuple(text.split(","))
+    if unknown := set(kinds) - set(KINDS):
+        raise argparse.ArgumentTypeError(f"there is no fault {sorted(unknown)}; there are {', '.join(KINDS)}")
+    return kinds
+
+
 def _plan(wanted: argparse.Namespace, scenario: Scenario) -> Plan:
     given = {
         name: getattr(wanted, name)
-        for name in ("seconds", "runs", "workers", "slots", "pool", "seed", "broker")
+        for name in (
+            *("seconds", "runs", "workers", "slots", "pool", "seed", "broker"),
+            *("copies", "at_once", "mix"),
+        )
     }
     return sized(scenario.short if wanted.short else scenario.long, **given)
 

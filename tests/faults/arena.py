@@ -13,9 +13,11 @@ from typing import Any
 
 from broker_kinds import REDIS, Broker, open_broker
 from crew import Crew, name_of
+from dumps import dump
 from ledger import Ledger
-from oracles import Evidence, Miss, Shape, Wanted, check
+from oracles import Evidence, Miss, Shape, check
 from processes import PATHS, Worker
+from promises import Promise, Wanted
 from sites import Site
 from sqlalchemy import func, select
 from week_model import paced_model
@@ -24,6 +26,7 @@ from week_program import AGENTS, WAIT_THRESHOLD_SECONDS
 from polos.client import PolosClient
 from polos.errors import JournalUnavailableError
 from polos.journal.database import Connection, Database
+from polos.journal.events import EVENTS, E
 from polos.journal.memory import M
 from polos.journal.runs import RUNS, R, run_record
 from polos.journal.sqlite import SqliteConnection
@@ -41,6 +44,7 @@ _UNENDED = Statement(select(R.id).where(R.finished_at.is_(None)))
 _ENDED = Statement(select(func.count()).where(R.finished_at.is_not(None), R.parent_id.is_(None)))
 _RUNS = Statement(select(*RUNS.c).order_by(R.id))
 _SAID = Statement(select(M.run_id, M.number, M.item).order_by(M.run_id, M.place))
+_EVENTS = Statement(select(*EVENTS.c).order_by(E.topic, E.number))
 _STEPS = Statement(select(*STEPS.c).order_by(S.run_id, S.name))
 
 
@@ -85,6 +89,7 @@ class Report:
     misses: list[Miss] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     dump: Path | None = None
+    accepted: Mapping[str, Promise] = field(default_factory=dict)
 
     def __str__(self) -> str:
         notes = "; ".join(f"{name} {value}" for name, value in self.notes.items())
@@ -125,7 +130,7 @@ class Arena:
         options = ["-c", str(plan.slots), *pool]
         self.site = site
         self.crew = Crew(folder, environment, options=options, prefix_of=site.prefix_of)
-        self.accepted: dict[str, Any] = {}  # a `Promise` each
+        self.accepted: dict[str, Promise] = {}
         self.check: Callable[[Evidence], list[Miss]] = check
         self.references = references
         self.notes: dict[str, str] = {}
@@ -182,7 +187,7 @@ class Arena:
         payload = {"input": order, "streaming": False} if is_agent else {"number": number}
         return await self.accept(program, payload, f"{program}-{number}", Wanted(program, number))
 
-    async def accept(self, workflow: str, payload: Any, key: str, promise: Any) -> str:
+    async def accept(self, workflow: str, payload: Any, key: str, promise: Promise) -> str:
         """Have a run with a `Promise` accepted, however often that takes; return its id."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
@@ -267,6 +272,7 @@ class Arena:
             ledger=self.ledger.read(),
             calls=self.model.calls,
             strikes=list(self.crew.strikes),
+            events=[dict(zip(EVENTS.c.keys(), row, strict=True)) for row in self.read(_EVENTS)],
             messages=[dict(zip(("run_id", "number", "item"), row, strict=True)) for row in self.read(_SAID)],
         )
 
@@ -274,7 +280,7 @@ class Arena:
         """Fill in what the oracles say."""
         evidence = self.evidence()
         self.misses += [*self.check(evidence), *self._wrongly_buried(), *self._ended_by_themselves()]
-        report.runs = len(self.accepted)
+        report.runs, report.accepted = len(self.accepted), self.accepted
         roots = {run["id"]: run for run in evidence.runs if run["id"] in self.accepted}
         report.succeeded = sum(
             run["status"] == self.accepted[root].ends_as(run) for root, run in roots.items()
@@ -283,7 +289,7 @@ class Arena:
         report.calls_repeated = evidence.calls_repeated
         report.notes, report.misses = self.notes, self.misses
         if self.misses:
-            report.dump = dump(self, evidence)
+            report.dump = dump(self.folder, evidence, self.misses, self.crew.logs(), self.environment)
 
     def _wrongly_buried(self) -> Iterator[Miss]:
         """Find workers that were declared dead and had only been slow."""
@@ -369,31 +375,3 @@ async def open_arena(
             arena.crew.end()
             arena.disconnect()
             await arena.client.close()
-
-
-def dump(arena: Arena, evidence: Evidence) -> Path:
-    """Write down all that is known of runs with misses; return the folder."""
-    folder = arena.folder / "misses"
-    folder.mkdir(exist_ok=True)
-    (folder / "misses.txt").write_text("\n".join(str(miss) for miss in arena.misses) + "\n")
-    (folder / "strikes.txt").write_text("\n".join(str(strike) for strike in evidence.strikes) + "\n")
-    for root in list(dict.fromkeys(miss.run for miss in arena.misses if miss.run))[:20]:
-        (folder / f"{root}.txt").write_text("\n".join(_all_about(arena, evidence, root)) + "\n")
-    return folder
-
-
-def _all_about(arena: Arena, evidence: Evidence, root: str) -> Iterator[str]:
-    ids = [run["id"] for run in evidence.tree(root)]
-    yield from (str(miss) for miss in arena.misses if miss.run == root)
-    for run in evidence.tree(root):
-        yield f"run {_set(run)}"
-        yield from (f"  step {_set(step)}" for step in evidence.steps_of.get(run["id"], []))
-    yield from (str(entry) for entry in evidence.entries[root])
-    yield from (str(call) for call in evidence.calls if call.key.partition(":")[0] in ids)
-    for worker, log in arena.crew.logs():
-        lines = [line for line in log.splitlines() if any(run_id in line for run_id in ids)]
-        yield from (f"{worker.name}: {line}" for line in lines)
-
-
-def _set(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if value not in (None, 0, "")}

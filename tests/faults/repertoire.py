@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -190,6 +191,13 @@ class Setting:
         report.seconds = time.monotonic() - began
         return report
 
+    def _new_folder(self, name: str) -> Path:
+        """Make a folder; a scenario may be played several times."""
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        folder = next(each for each in (self._folder / name for name in names) if not each.exists())
+        folder.mkdir(parents=True)
+        return folder
+
     @contextlib.asynccontextmanager
     async def _arena(
         self,
@@ -200,8 +208,9 @@ class Setting:
         site: MakeSite = new_database,
         model_of: ModelOf = paced_model,
     ) -> AsyncIterator[Arena]:
-        folder = self._folder / "-".join([name, database, *([] if plan.broker == REDIS else [plan.broker])])
-        folder.mkdir(parents=True)
+        folder = self._new_folder(
+            "-".join([name, database, *([] if plan.broker == REDIS else [plan.broker])])
+        )
         with site(Ground(database, folder, self._create_database)) as place:
             async with open_arena(
                 plan=plan,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from crew import Strike
 from ledger import Entry
-from oracles import Evidence, Wanted, check
+from oracles import Evidence, check
+from promises import Wanted
 from week_model import Call
 
 ROOT = "the-run"

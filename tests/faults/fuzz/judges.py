@@ -100,11 +100,10 @@ def _told(evidence: Evidence, root: str, events: list[StreamEvent], *, is_whole:
 
 
 def _starts_and_ends(evidence: Evidence, root: str, events: list[StreamEvent]) -> Iterator[Miss]:
-    """Ends are on record, and so is the start of the root: those of other runs are told once or not at all."""
+    """Ends are on record, and so is the start of the root; other starts are told once or not at all."""
     [end] = [run["finished_at"] for run in evidence.tree(root) if run["id"] == root]
-    told = Counter(
-        (_run_of(event), (event.event_type or "").rpartition("_")[2]) for event in events if _is_of_run(event)
-    )
+    of_runs = [event for event in events if _is_of_run(event)]
+    told = Counter((_run_of(event), (event.event_type or "").rpartition("_")[2]) for event in of_runs)
     for run in evidence.tree(root):
         what = f"{run['kind']} {run['name']} {run['id']}"
         ends, starts = told[run["id"], _END.get(run["status"], "finish")], told[run["id"], "start"]

@@ -22,7 +22,7 @@ FROZEN_SECONDS = 3.0  # beyond the silence limit
 ECHO_SECONDS, LATE_SECONDS = 6.0, 5.0
 EXIT_SECONDS = 60.0
 LOOK_SECONDS = 3.0
-PAUSE_SECONDS = 2.0  # between two faults, on average
+PAUSE_SECONDS = 1.2  # between two faults, on average
 
 
 class Mix:
@@ -117,7 +117,7 @@ class Mix:
         self._end_echo()
         seed = self._chance.randrange(1 << 30)
         self._echo = Echo(self._arena.broker.redis.port, late_seconds=LATE_SECONDS, seed=seed)
-        await asyncio.sleep(ECHO_SECONDS)
+        self._soon(self._falls_silent(self._echo))
 
     async def block(self) -> None:
         """Have the next side effect on a loop block it for longer than the silence limit."""
@@ -144,6 +144,11 @@ class Mix:
             await self._arena.exited(worker, LOOK_SECONDS)
         if code != 0:
             self._arena.miss("exit", f"{worker.name} ended with {code}")
+
+    async def _falls_silent(self, echo: Echo) -> None:
+        await asyncio.sleep(ECHO_SECONDS)
+        if self._echo is echo:
+            self._end_echo()
 
     def _soon(self, work: Coroutine[Any, Any, None]) -> None:
         self._later.append(asyncio.create_task(work))

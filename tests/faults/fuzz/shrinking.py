@@ -15,7 +15,7 @@ async def shrunk(program: Program, missing: Missing, *, rounds: int) -> Program:
 
     Args:
         program: That misses.
-        missing: Runs programs under faults; returns those that miss. A miss may need luck: it runs many copies.
+        missing: Runs programs under faults, many copies as a miss may need luck; returns those that miss.
         rounds: How often candidates are tried at most.
     """
     for _ in range(rounds):
