@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from polos.errors import ConfigurationError
 from polos.model_limits import ModelLimit, parse_limits
+from polos.model_path import AUTO, model_path
 from polos.price_list import price_list_path
 
 T = TypeVar("T")
@@ -140,7 +141,10 @@ class Settings:
     )  # after its last entry
     stream_max_entries: int = _setting("POLOS_STREAM_MAX_ENTRIES", _positive_int, 10_000)  # of a run tree
     result_poll_seconds: float = _setting("POLOS_RESULT_POLL_SECONDS", _seconds, 2.0)
-    preload_models: str = _setting("POLOS_PRELOAD_MODELS", _one_of("0", "1"), "1")  # LiteLLM, at the start
+    model_path: str = _setting("POLOS_MODEL_PATH", model_path, AUTO)  # which way model calls go out
+    preload_models: str = _setting(
+        "POLOS_PRELOAD_MODELS", _one_of("0", "1"), "1"
+    )  # what models are asked with, at the start
     sync_threads: int = _setting("POLOS_SYNC_THREADS", _positive_int, 64)
     log_format: str = _setting("POLOS_LOG_FORMAT", _one_of("text", "json"), "text")
     retention_days: float = _setting(

@@ -98,6 +98,20 @@ def prepare_call(
     return for_model(call, model_number(failures_of(claim.failures)))
 
 
+def requests_of(agent: Agent) -> list[ModelRequest]:
+    """Return a request to each model that the agent may ask, without what is said in it."""
+    own = ModelRequest(
+        provider=agent.provider, model=agent.model, messages=[], provider_llm_api=agent.provider_llm_api
+    )
+    others = [
+        ModelRequest(
+            provider=each.provider, model=each.model, messages=[], provider_llm_api=each.provider_llm_api
+        )
+        for each in agent.model_policy.fallback_models
+    ]
+    return [own, *others]
+
+
 def _speaker(agent: Agent, asked: Asked) -> Agent:
     """Return the agent whose model is called."""
     speaker = agent.find_speaker(asked.agent)

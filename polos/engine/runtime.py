@@ -127,8 +127,8 @@ class NoDoorman:
 class Models(Protocol):
     """Who answers the model calls of turns: the module `polos.models.call`, or a model of a test."""
 
-    async def ready(self) -> None:
-        """Return once a call goes out at once."""
+    async def ready(self, request: ModelRequest) -> None:
+        """Return once this call goes out at once."""
 
     async def generate(
         self,

@@ -1,17 +1,29 @@
-"""The entrance of this room: one model call, with LiteLLM loaded when it is first needed."""
+"""The entrance of this room: one model call, by the leanest way that knows it; LiteLLM only if needed."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import cache
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from polos.errors import ModelError
+from polos.model_path import LEAN, LITELLM, VARIABLE, chosen_model_path
+from polos.models.callbacks import has_callbacks
 from polos.models.permission import check_allowed, forbids_all
-from polos.models.providers import PROVIDERS, added_provider, check_llm_api, check_provider, find_endpoint
+from polos.models.providers import (
+    PROVIDERS,
+    Provider,
+    added_provider,
+    check_llm_api,
+    check_provider,
+    find_endpoint,
+)
 from polos.models.request import Chunk, ModelAnswer, ModelRequest
 from polos.price_list import has_price_list
 from polos.types import Usage
@@ -65,11 +77,34 @@ async def generate(
         api_version=options.pop("api_version", None),
     )
     check_allowed(provider.name, request.model, endpoint.base_url)
-    attempt = await _loaded()
-    answer: ModelAnswer = await attempt.ask(
-        request, provider, endpoint=endpoint, options=options, before_send=before_send, on_chunk=on_chunk
+    path = await _path(provider, request)
+    answer: ModelAnswer = await _asking().ask(
+        request,
+        provider,
+        path=path,
+        endpoint=endpoint,
+        options=options,
+        before_send=before_send,
+        on_chunk=on_chunk,
     )
     return answer
+
+
+async def _path(provider: Provider, request: ModelRequest) -> ModuleType:
+    """Return the way this call goes out, with what it needs imported."""
+    chosen = chosen_model_path()
+    if chosen != LITELLM and not has_callbacks():
+        if "polos.models.lean" not in sys.modules:
+            await asyncio.to_thread(_lean)
+        if _lean().serves(provider, request):
+            return _lean()
+    if chosen == LEAN:
+        raise ModelError(
+            f"{VARIABLE}=lean does not know this call to {provider.name}; leave it out, or set it to auto",
+            provider=provider.name,
+            model=request.model,
+        )
+    return await _loaded()
 
 
 async def _ask_added(
@@ -89,31 +124,61 @@ async def _ask_added(
     return answer.model_copy(update={"usage": usage})
 
 
-def preload() -> None:
-    """Import LiteLLM, which blocks for seconds, so that the first call does not wait for it.
+def preload(requests: Iterable[ModelRequest] | None = None) -> None:
+    """Import what `requests`, or any, are made with, so that the first call does not wait for it.
 
-    Meant for a background thread of a worker that has just started; not a daemon, see `_loaded`. Also makes
-    one pretended call of each kind, because LiteLLM imports half a second's worth of modules with its first
-    ones, unless the program has ended meanwhile. Calls wait until that is done: a module that two threads
-    import at once is seen half made, and the answer to a call that was paid for would be lost.
+    LiteLLM blocks for seconds. Meant for a background thread of a worker that has just started; not a daemon,
+    see `_loaded`. Also makes one pretended call of each kind, because LiteLLM imports half a second's worth
+    of modules with its first ones, unless the program has ended meanwhile. Calls wait until that is done: a
+    module that two threads import at once is seen half made, and the answer to a call that was paid for
+    would be lost.
+
+    Args:
+        requests: Such as will be made, without messages.
     """
+    if requests is not None and all(_is_lean(request) for request in requests):
+        _lean().warm_up()
+        return
     with _loading:
         _warm()
 
 
+def _is_lean(request: ModelRequest) -> bool:
+    provider = PROVIDERS.get(request.provider.strip().lower())
+    if provider is None or chosen_model_path() == LITELLM or has_callbacks():
+        return provider is None  # one of the user's own needs nothing of ours
+    return bool(_lean().serves(provider, request))
+
+
 def cost(provider: str, model: str, usage: Usage) -> float | None:
-    """Return what a call with these tokens costs in US dollars, None without a known price; after `ready`."""
+    """Return what a call with these tokens costs in US dollars, None without a known price; after `ready`.
+
+    The few prices that only LiteLLM can tell have it imported.
+    """
+    try:
+        return _cost(provider, model, usage)
+    except _prices().NeedsLiteLLMError:
+        _through_litellm()
+        return _cost(provider, model, usage)
+
+
+def _cost(provider: str, model: str, usage: Usage) -> float | None:
     name, found = check_provider(provider), None
     if name in PROVIDERS:
-        found = _adapter().call_cost(PROVIDERS[name], model, usage)
+        found = _prices().call_cost(PROVIDERS[name], model, usage)
     elif has_price_list():
-        found = _adapter().own_cost(name, model, usage)
+        found = _prices().own_cost(name, model, usage)
     return found
 
 
-async def ready() -> None:
-    """Return once a call goes out at once, without waiting for LiteLLM to be loaded."""
-    if not forbids_all():
+async def ready(request: ModelRequest) -> None:
+    """Return once this call goes out at once, and `cost` can price it, without waiting for imports."""
+    if forbids_all():
+        return
+    name = check_provider(request.provider)
+    if (provider := PROVIDERS.get(name)) is not None:
+        await _path(provider, request)
+    elif has_price_list():
         await _loaded()
 
 
@@ -122,8 +187,8 @@ async def close() -> None:
 
     Needed only by a loop that is not shut down by `asyncio.run` or a runner.
     """
-    if _is_loaded():
-        await _adapter().close_connections()
+    if "polos.models.connections" in sys.modules:
+        await _asking().close_connections()
 
 
 async def _loaded() -> ModuleType:
@@ -133,11 +198,7 @@ async def _loaded() -> ModuleType:
         loader = threading.Thread(target=preload, name="polos-litellm", daemon=False)
         loader.start()
         await asyncio.to_thread(loader.join)
-    return _adapter()
-
-
-def _is_loaded() -> bool:
-    return _adapter.cache_info().currsize == 1
+    return _through_litellm()
 
 
 def _is_warm() -> bool:
@@ -146,7 +207,7 @@ def _is_warm() -> bool:
 
 @cache
 def _warm() -> None:
-    _adapter()
+    _through_litellm()
     if not threading.main_thread().is_alive():
         return
     from polos.models.warmup import warm_up  # noqa: PLC0415 - imports LiteLLM
@@ -158,8 +219,24 @@ def _warm() -> None:
             logger.exception("LiteLLM could not be warmed up; the first calls take longer")
 
 
-@cache
-def _adapter() -> ModuleType:
-    from polos.models import attempt  # noqa: PLC0415 - LiteLLM takes seconds to import and clients never need it
+# Imported when they are needed: LiteLLM takes seconds, an HTTP client 0.2, and clients need neither.
 
-    return attempt
+
+@cache
+def _through_litellm() -> ModuleType:
+    return import_module("polos.models.through_litellm")
+
+
+@cache
+def _lean() -> ModuleType:
+    return import_module("polos.models.lean")
+
+
+@cache
+def _asking() -> ModuleType:
+    return import_module("polos.models.asking")
+
+
+@cache
+def _prices() -> ModuleType:
+    return import_module("polos.models.prices")

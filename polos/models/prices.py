@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from polos.models.catalog import litellm_provider, names_of, row_of
-from polos.models.library import litellm
+from polos.models.catalog import is_imported, litellm_provider, names_of, row_of
+from polos.models.plain_prices import plain_total
 from polos.models.providers import Provider
 from polos.price_list import own_prices
 from polos.types import Usage
@@ -17,6 +17,10 @@ logger = logging.getLogger("polos.models")
 _FREE = ("ollama", "ollama_chat")  # they run on the user's own machine
 
 Row = Mapping[str, Any]
+
+
+class NeedsLiteLLMError(Exception):
+    """Only LiteLLM can tell this price, and it has not been imported, which takes seconds."""
 
 
 def call_cost(
@@ -39,6 +43,9 @@ def call_cost(
             own, such as audio. Fees that are not per token, such as those of a provider's own web search,
             are not in the result.
         service_tier: ``flex``, ``priority`` and such, if the provider named one.
+
+    Raises:
+        NeedsLiteLLMError: Import `polos.models.library` off the loop, and ask again.
     """
     name = provider.litellm_model(model)
     try:
@@ -50,6 +57,8 @@ def call_cost(
         if "input_cost_per_token" not in row and "tiered_pricing" not in row:
             return None  # priced by the second or the month
         return _total(name, litellm_name, usage, row, billed=billed, service_tier=service_tier)
+    except NeedsLiteLLMError:
+        raise
     except Exception:
         # An answer that was paid for is not lost for want of its price.
         logger.warning("The price of a call to %s cannot be told", name, exc_info=True)
@@ -57,11 +66,17 @@ def call_cost(
 
 
 def own_cost(provider: str, model: str, usage: Usage) -> float | None:
-    """Return what a call to a provider of the user's own costs, None where the user's list has no price."""
+    """Return what a call to a provider of the user's own costs, None where the user's list has no price.
+
+    Raises:
+        NeedsLiteLLMError: As `call_cost`.
+    """
     try:
         rows = own_prices()
         row = rows.get(f"{provider}/{model}") or rows.get(model)
         return None if row is None else _total(model, "openai", usage, row)
+    except NeedsLiteLLMError:
+        raise
     except Exception:
         logger.warning("The price of a call to %s/%s cannot be told", provider, model, exc_info=True)
         return None
@@ -76,6 +91,12 @@ def _total(
     billed: Mapping[str, Any] | None = None,
     service_tier: str | None = None,
 ) -> float:
+    if (plain := plain_total(row, usage, billed, service_tier)) is not None:
+        return plain
+    if not is_imported():
+        raise NeedsLiteLLMError
+    from polos.models.library import litellm  # noqa: PLC0415 - it has been imported
+
     costs = litellm.cost_per_token(
         model=name,
         custom_llm_provider=litellm_name,
@@ -98,6 +119,8 @@ def _keys(provider: Provider, name: str) -> Iterator[str]:
 
 
 def _litellm_usage(usage: Usage, billed: Mapping[str, Any] | None) -> Any:
+    from polos.models.library import litellm  # noqa: PLC0415 - it has been imported
+
     if billed is not None and "prompt_tokens" in billed:
         return litellm.Usage(**billed)
     cached = {

@@ -6,10 +6,11 @@ import asyncio
 
 import httpx
 
-from polos.models.attempt import ask
+from polos.models import through_litellm
+from polos.models.asking import ask
+from polos.models.connections import ObservedClient, close_connections, open_connections, tls_context
 from polos.models.providers import PROVIDERS, Endpoint
 from polos.models.request import ModelRequest
-from polos.models.wire import ObservedClient, close_connections, open_connections, tls_context
 
 _ANSWERS = {
     "/v1/responses": {
@@ -82,7 +83,8 @@ async def _ask(provider: str, base_url: str, llm_api: str | None) -> None:
         tools=[_TOOL],
         provider_llm_api=llm_api,
     )
-    await ask(request, PROVIDERS[provider], endpoint=Endpoint(api_key="none", base_url=base_url), options={})
+    endpoint = Endpoint(api_key="none", base_url=base_url)
+    await ask(request, PROVIDERS[provider], path=through_litellm, endpoint=endpoint, options={})
 
 
 def _answer(request: httpx.Request) -> httpx.Response:

@@ -60,7 +60,7 @@ class ScriptedModel:
         """Append answers to the script."""
         self._left += [_checked(item) for item in answers]
 
-    async def ready(self) -> None:
+    async def ready(self, request: ModelRequest) -> None:
         """Return at once: nothing has to be loaded."""
 
     def cost(self, provider: str, model: str, usage: Usage) -> float | None:

@@ -14,13 +14,14 @@ from click import ClickException
 from polos.errors import ConfigurationError, ServiceUnavailableError
 from polos.journal import schema
 from polos.journal.key_check import check_key
-from polos.models import call as models
+from polos.journal.workers import Offer
 from polos.routes import Routes
 from polos.worker.consuming import consume_routes
 from polos.worker.definitions import import_modules, offers
 from polos.worker.forks import ForkedHosts
 from polos.worker.outages import ConsumerNews
 from polos.worker.pool_choice import STOCK_POOLS, path_of, pool_name
+from polos.worker.preloading import preload_now
 from polos.worker.service import WorkerService
 from polos.worker.stock import HOST, StockHost
 from polos.worker.tasks import SERVICE
@@ -110,10 +111,6 @@ def _new_service(worker: Any, routes: set[str], *, concurrency: int, drain_secon
     )
 
 
-def _serves_agents(app: Any, routes: set[str]) -> bool:
-    return any(kind == "agent" for kind, _ in offers(Routes(app), routes))
-
-
 def _host(worker: Any, routes: set[str]) -> Host:
     """Return what serves runs in the worker's pool.
 
@@ -138,7 +135,7 @@ def _host(worker: Any, routes: set[str]) -> Host:
             )
         case "prefork":
             made = functools.partial(new_service, concurrency=1, drain_seconds=grace)
-            return _PreforkHost(worker, made, preloads=_serves_agents(worker.app, routes))
+            return _PreforkHost(worker, made, offered=offers(Routes(worker.app), routes))
         case "threads" | "solo":
             limit = worker.pool.limit
             return _ProcessHost(
@@ -199,14 +196,16 @@ class _ProcessHost:
 class _PreforkHost:
     """In each process of a prefork pool."""
 
-    def __init__(self, worker: Any, new_service: Callable[[], WorkerService], *, preloads: bool) -> None:
+    def __init__(
+        self, worker: Any, new_service: Callable[[], WorkerService], *, offered: list[Offer]
+    ) -> None:
         if worker.pool_start_method != "fork":
             raise ConfigurationError(
                 f"worker_pool_start_method is {worker.pool_start_method!r}: polos needs 'fork' for a prefork "
                 "pool; or use the asyncio pool, by leaving -P out"
             )
-        if preloads and worker.app.polos[0].preload_models == "1":
-            models.preload()  # before the first fork: its 165 MB are shared by all processes then,
+        if worker.app.polos[0].preload_models == "1":
+            preload_now(offered)  # before the first fork: LiteLLM's 165 MB are shared by all processes then,
             gc.freeze()  # as long as no garbage collection writes to them
         self._hosts = ForkedHosts(worker.app, lambda: StockHost(worker.app, new_service, concurrency=1))
         _before_end(worker.pool, self.drain, self.drain)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import uuid
 from collections.abc import Callable, Collection, Coroutine
 from functools import partial
@@ -44,6 +43,7 @@ from polos.worker.doorman import Doorman
 from polos.worker.drain import drain
 from polos.worker.heartbeat import LOOK_AGAIN_SECONDS, Heartbeat
 from polos.worker.loop_watch import LoopWatch
+from polos.worker.preloading import preload_in_background
 from polos.worker.registration import Registration
 from polos.worker.sweeper import Sweeper
 
@@ -120,10 +120,8 @@ class WorkerService:
         self._heartbeat.start(self._heartbeat.worker_id)
         self._sweeper.start()
         self._doorman.start()
-        serves_agents = any(kind == "agent" for kind, _ in self._registration.offers())
-        if self._settings.preload_models == "1" and serves_agents:
-            # No daemon: see `models.call`.
-            threading.Thread(target=_preload_models, name="polos-preload", daemon=False).start()
+        if self._settings.preload_models == "1":
+            preload_in_background(self._registration.offers())
 
     def drain(self, grace_seconds: float | None = None) -> None:
         """Hand every run back and take this worker out of the fleet.
@@ -306,11 +304,3 @@ async def _dropped(execution: Execution) -> None:
 
 def _new_worker_id() -> str:
     return uuid.uuid4().hex
-
-
-def _preload_models() -> None:
-    try:
-        models.preload()
-    except Exception:
-        if threading.main_thread().is_alive():  # else the program ended, which broke the pretended calls
-            logger.exception("LiteLLM cannot be imported; turns will fail")

@@ -73,7 +73,7 @@ async def test_a_turn_whose_worker_was_declared_dead_meanwhile_calls_no_model(
     """The worker is heard of again, under a new id, and the turn is executed by somebody else."""
     calls: list[str] = []
 
-    async def ready() -> None:
+    async def ready(request: ModelRequest) -> None:
         """Nothing has to be loaded."""
 
     async def generate(request: ModelRequest, *, before_send: Callable[[], Awaitable[None]]) -> ModelAnswer:
