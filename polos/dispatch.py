@@ -112,7 +112,8 @@ class Sender:
             self._send(doorbells)  # that connection may have died idle; what is rung twice is harmless
 
     def _send(self, doorbells: Sequence[Doorbell]) -> None:
-        with self._app.producer_or_acquire() as producer:
+        with self._app.producer_or_acquire() as found:
+            producer = _Uncompressed(found)
             for doorbell in doorbells:
                 self._publish(producer, doorbell)
 
@@ -137,6 +138,23 @@ class Sender:
             return direct_queue(doorbell.hostname)
         name = queue_name(doorbell.route, doorbell.deployment, begun=doorbell.begun)
         return declared_queue(self._app, name)
+
+
+class _Uncompressed:
+    """A producer that leaves messages as they are, whatever `task_compression` of the app says.
+
+    Workers unpack no doorbell, for a small one may be made to fill their memory.
+    """
+
+    def __init__(self, producer: Any) -> None:
+        self._producer = producer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    def publish(self, body: Any, **options: Any) -> Any:
+        """Publish without compression."""
+        return self._producer.publish(body, **{**options, "compression": None})
 
 
 class DispatchThread:
