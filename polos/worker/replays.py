@@ -87,7 +87,7 @@ async def replay_export(export: Export, settings: Settings) -> list[Replay]:
 def restored(export: Export, folder: Path, settings: Settings) -> Database:
     """Return a new SQLite database in `folder` with what an export holds, at this version's schema.
 
-    Values that were encrypted stay so; `settings` have the keys.
+    `settings` have the keys of values that are encrypted.
 
     Raises:
         SchemaVersionError, ConfigurationError: It comes from a later version of polos, or does not fit.

@@ -155,8 +155,7 @@ def test_nothing_is_restored_into_a_database_that_is_in_use(journal: Written, ru
         restore(read_export(Path("runs.jsonl")), _database(journal))
 
 
-def test_encrypted_values_stay_so_and_are_replayed_with_the_key(tmp_path: Path) -> None:
-    settings = Settings(encryption_keys=KEYS)
+def test_exports_of_an_encrypted_journal_are_replayed_without_its_key(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'journal.db'}", codec=codec_of(KEYS))
     schema.prepare(database)
     journal = Written(database)
@@ -165,13 +164,12 @@ def test_encrypted_values_stay_so_and_are_replayed_with_the_key(tmp_path: Path) 
     journal.do(record_step(claim.id, claim.attempt, "a", "run", done, position=0, tries=1, worker="w1"))
     journal.close()
 
-    found = export(database, polos="")
-    assert "a secret" not in "".join(found.lines())
     importlib.import_module(written("a"))
-    [replayed] = asyncio.run(replay_export(found, settings))
-    assert replayed.verdict == "goes_on"
+    for settings in (Settings(), Settings(encryption_keys=KEYS)):
+        [replayed] = asyncio.run(replay_export(export(database, polos=""), settings))
+        assert replayed.verdict == "goes_on"
     with pytest.raises(EncryptionError):
-        asyncio.run(replay_export(found, Settings()))
+        export(Database(f"sqlite:///{tmp_path / 'journal.db'}"), polos="")
 
 
 def _database(journal: Written) -> Any:

@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 from fleet import Fleet, until
-from fleet import fleet as open_fleet
 
 from polos import StepExecutionError, WorkflowContext, workflow
 from polos.engine import replaying
 from polos.engine.replaying import Replay, Verdict
-from polos.journal.database import Database
 from polos.settings import Settings
 from polos.worker import replays
 from polos.worker.replays import replay_runs
@@ -82,17 +80,16 @@ async def replay_of(fleet: Fleet, run_id: str) -> Replay:
     ],
 )
 async def test_what_would_become_of_a_live_run(
-    database: Database,
+    fleet: Fleet,
     monkeypatch: pytest.MonkeyPatch,
     names: list[str],
     verdict: Verdict,
     reason: str,
 ) -> None:
     monkeypatch.setattr(replaying, "PATIENCE_SECONDS", 0.1)
-    async with open_fleet(database) as fleet:
-        run_id = await waiting(fleet)
-        program[:] = names
-        found = await replay_of(fleet, run_id)
+    run_id = await waiting(fleet)
+    program[:] = names
+    found = await replay_of(fleet, run_id)
     assert (found.verdict, found.status) == (verdict, "waiting")
     assert reason in found.reason
 

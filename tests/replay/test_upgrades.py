@@ -114,6 +114,9 @@ def test_every_migration_refuses_to_be_taken_back() -> None:
             script.module.downgrade()
 
 
+on_sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+
+
 @pytest.fixture
 def older_polos(database: Database, monkeypatch: pytest.MonkeyPatch) -> str:
     """This process is of the version before; the database was upgraded by the one after."""
@@ -133,6 +136,7 @@ def test_processes_of_the_version_before_may_still_start(
     assert "is newer than this version of polos knows" in caplog.text
 
 
+@on_sqlite
 def test_those_of_versions_long_past_may_not(database: Database, older_polos: str) -> None:
     with schema.connection(database) as opened:
         opened.exec_driver_sql(f"UPDATE {schema.VERSION_TABLE} SET oldest_beside = '{older_polos}'")
@@ -142,6 +146,7 @@ def test_those_of_versions_long_past_may_not(database: Database, older_polos: st
             refused(database)
 
 
+@on_sqlite
 def test_an_older_polos_does_not_upgrade_a_newer_database(database: Database, older_polos: str) -> None:
     with pytest.raises(SchemaVersionError, match="newer than this version of polos knows; upgrade"):
         schema.upgrade(database)
