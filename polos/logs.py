@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from polos.current import current_place
+from polos.redacting import redacted
 
 
 class RunFilter(logging.Filter):
@@ -57,7 +58,7 @@ class JsonFormatter(logging.Formatter):
             told["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             told["stack"] = self.formatStack(record.stack_info)
-        return json.dumps(told, default=str)
+        return redacted(json.dumps(told, default=str))
 
 
 class TextFormatter(logging.Formatter):
@@ -71,13 +72,13 @@ class TextFormatter(logging.Formatter):
         """Return what the other formatter makes of the record."""
         run_id, step = getattr(record, "run_id", None), getattr(record, "step", None)
         if run_id is None:
-            return self._inner.format(record)
+            return redacted(self._inner.format(record))
         message = record.getMessage()
         where = "" if run_id in message else f" run={run_id}"
         where += f" step={step}" if step is not None else ""
         placed = copy.copy(record)  # other handlers have formats of their own
         placed.msg, placed.args = message + where, ()
-        return self._inner.format(placed)
+        return redacted(self._inner.format(placed))
 
 
 def tell_runs(handler: logging.Handler, log_format: str, run_filter: RunFilter) -> None:

@@ -16,7 +16,8 @@ from polos.price_list import price_list_path
 
 T = TypeVar("T")
 _URLS = re.compile(r";(?=[\w+.-]+://)")
-_PASSWORD = re.compile(r"^([\w+.-]+://[^:/@]*:).*@")  # to the last @: an unescaped password may hold some
+# To the last @: an unescaped password may hold some. What has no scheme is no URL, but shown in an error.
+_PASSWORD = re.compile(r"^([\w+.-]+://[^:/@]*:|[^:/@\s]*:(?!//)).*@")
 _PASSWORD_OPTION = re.compile(r"([?&]\w*password=)[^&]*")
 DEFAULT_DEPLOYMENT = "default"
 _DEPLOYMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:+/-]{0,99}")

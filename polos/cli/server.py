@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from polos.errors import ConfigurationError
+from polos.redacting import redacted
 from polos.settings import Settings
 
 GRACE_SECONDS = 10  # for requests that are under way when the server is told to end
@@ -87,10 +89,18 @@ def _serve(settings: Settings, *, host: str, port: int, loglevel: str) -> int:
         server_header=False,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    logging.getLogger("uvicorn.access").addFilter(_without_tokens)
     server = Server(config)
     signal.signal(signal.SIGTERM, _leave)  # uvicorn raises it again when it has ended
     server.run()
     return 0 if server.started else 1
+
+
+def _without_tokens(record: logging.LogRecord) -> bool:
+    """Take what opens a question out of the addresses that are logged."""
+    args = record.args if isinstance(record.args, tuple) else ()
+    record.args = tuple(redacted(each) if isinstance(each, str) else each for each in args) or record.args
+    return True
 
 
 def _leave(*_: object) -> None:

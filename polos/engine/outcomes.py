@@ -11,6 +11,7 @@ from polos import serialization
 from polos.errors import PolosError
 from polos.journal.states import StepStatus
 from polos.journal.steps import Outcome
+from polos.redacting import redacted
 from polos.settings import Settings
 
 MAX_ERROR_CHARACTERS = 16_384
@@ -18,8 +19,8 @@ JITTER = 0.2  # of every back-off: spreads retries that failed together
 
 
 def error_text(error: BaseException | str) -> str:
-    """Return a message the journal can hold, whatever the error's text contains."""
-    text = error if isinstance(error, str) else _text_of(error)
+    """Return a message the journal can hold, whatever the error's text contains; passwords are left out."""
+    text = redacted(error if isinstance(error, str) else _text_of(error))
     clean = text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
     return clean if len(clean) <= MAX_ERROR_CHARACTERS else clean[:MAX_ERROR_CHARACTERS] + "… (cut)"
 

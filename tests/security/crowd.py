@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import nursery
 import redis
 from nursery import Process
+from services import sqlite_url
 
 from polos.client import PolosClient
 from polos.journal.database import Database
 from polos.journal.runs import READ_RUN, run_record
 from polos.routes import DEFAULT_ROUTE, RUN_TASK
 from polos.settings import Settings
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 
 
 def wait_until(condition: Callable[[], object], *, seconds: float = 30) -> None:
@@ -121,3 +129,31 @@ class Crowd:
         self.client.close()
         self.broker.close()
         self._journal.close()
+
+
+@contextmanager
+def crowd_in(folder: Path, valkey_url: str, **settings: str) -> Iterator[Crowd]:
+    """Run a worker that offers what `secured` defines, on SQLite, while the context lasts."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("POLOS_")}
+    environment = {
+        **kept,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}",
+        "POLOS_DATABASE_URL": sqlite_url(folder),
+        "POLOS_BROKER_URL": f"{valkey_url}/11",
+        "POLOS_REDIS_PREFIX": "security:",
+        "POLOS_PRELOAD_MODELS": "0",
+        "POLOS_MAX_RETRIES": "0",
+        "LEDGER": str(folder / "ledger"),
+        **settings,
+    }
+    command = [sys.executable, "-m", "polos.cli.main", "worker", "secured", "--loglevel", "info"]
+    with (folder / "log").open("w") as log:
+        worker = nursery.start(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    crowd = Crowd(folder, environment, worker)
+    try:
+        crowd.wait_for(" ready.")
+        yield crowd
+    finally:
+        crowd.close()
+        worker.kill()
+        worker.wait()

@@ -1,6 +1,7 @@
 """What the worker of these tests offers. Each thing that is done leaves a line in the ledger."""
 
 import asyncio
+import logging
 import os
 from pathlib import Path
 
@@ -29,3 +30,21 @@ async def asks(ctx: WorkflowContext, payload: dict[str, str]) -> str:
     answer = await ctx.step.suspend("question", data={"_form": {"title": "Well?"}})
     await ctx.step.run("note", note, f"answered {payload['name']}")
     return str(answer["data"])
+
+
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@workflow
+async def raises(ctx: WorkflowContext, payload: dict[str, str]) -> None:
+    text = payload["text"]
+    if payload["place"] == "logged":
+        try:
+            fail(text)
+        except ValueError:
+            logging.getLogger("the.program").exception("it failed with %s", text)
+    elif payload["place"] == "step":
+        await ctx.step.run("fails", fail, text, max_retries=0)
+    else:
+        fail(text)
