@@ -109,6 +109,7 @@ ALIASES: dict[str, dict[str, str]] = {
         "safe_serialize": "polos.serialization:safe_serialize",
         "deserialize": "polos.serialization:deserialize",
         "is_json_serializable": "polos.serialization:is_json_serializable",
+        "is_localhost_url": "polos.transport:is_loopback",
     },
 }
 

@@ -21,21 +21,21 @@ Answer = Rows | Exception
 Params = Mapping[str, Any]
 
 
+def _written(element: type, *, sqlite: str, postgresql: str) -> None:
+    """Have an element written as these texts, in which ``{}`` stands for its arguments."""
+    for dialect, text in (("sqlite", sqlite), ("postgresql", postgresql)):
+
+        def write(element: Any, compiler: SQLCompiler, text: str = text, **kw: Any) -> str:
+            return text.format(compiler.process(element.clauses, **kw))
+
+        compiles(element, dialect)(write)
+
+
 class now(FunctionElement[float]):  # noqa: N801 - reads as a SQL function
     """The database's clock, in seconds since the epoch with milliseconds."""
 
     type = Float()
     inherit_cache = True
-
-
-@compiles(now, "sqlite")
-def _sqlite_now(element: now, compiler: SQLCompiler, **_: Any) -> str:
-    return "((julianday('now') - 2440587.5) * 86400.0)"
-
-
-@compiles(now, "postgresql")
-def _postgresql_now(element: now, compiler: SQLCompiler, **_: Any) -> str:
-    return "CAST(extract(epoch from clock_timestamp()) AS double precision)"
 
 
 class latest(FunctionElement[float]):  # noqa: N801
@@ -45,33 +45,11 @@ class latest(FunctionElement[float]):  # noqa: N801
     inherit_cache = True
 
 
-@compiles(latest, "sqlite")
-def _sqlite_latest(element: latest, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"max({compiler.process(element.clauses, **kw)})"
-
-
-@compiles(latest, "postgresql")
-def _postgresql_latest(element: latest, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"greatest({compiler.process(element.clauses, **kw)})"
-
-
 class day_of(FunctionElement[str]):  # noqa: N801 - reads as a SQL function
     """The day of a time, in UTC: ``2025-03-01``."""
 
     type = Text()
     inherit_cache = True
-
-
-@compiles(day_of, "sqlite")
-def _sqlite_day_of(element: day_of, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"date({compiler.process(element.clauses, **kw)}, 'unixepoch')"
-
-
-@compiles(day_of, "postgresql")
-def _postgresql_day_of(element: day_of, compiler: SQLCompiler, **kw: Any) -> str:
-    return (
-        f"to_char(to_timestamp({compiler.process(element.clauses, **kw)}) AT TIME ZONE 'UTC', 'YYYY-MM-DD')"
-    )
 
 
 class texts_of(FunctionElement[str]):  # noqa: N801 - reads as a SQL function
@@ -81,36 +59,39 @@ class texts_of(FunctionElement[str]):  # noqa: N801 - reads as a SQL function
     inherit_cache = True
 
 
-@compiles(texts_of, "sqlite")
-def _sqlite_texts_of(element: texts_of, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"(SELECT value FROM json_each({compiler.process(element.clauses, **kw)}))"
-
-
-@compiles(texts_of, "postgresql")
-def _postgresql_texts_of(element: texts_of, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"(SELECT json_array_elements_text(CAST({compiler.process(element.clauses, **kw)} AS json)))"
-
-
 class texts_with_tokens(FunctionElement[Any]):  # noqa: N801 - reads as a SQL function
     """The rows (place from 0, item, tokens) of a JSON list of [text, number]; for `table_valued`."""
 
     inherit_cache = True
 
 
-@compiles(texts_with_tokens, "sqlite")
-def _sqlite_texts_with_tokens(element: texts_with_tokens, compiler: SQLCompiler, **kw: Any) -> str:
-    rows = f"json_each({compiler.process(element.clauses, **kw)})"
-    columns = "key AS place, json_extract(value, '$[0]') AS item, json_extract(value, '$[1]') AS tokens"
-    return f"(SELECT {columns} FROM {rows})"
-
-
-@compiles(texts_with_tokens, "postgresql")
-def _postgresql_texts_with_tokens(element: texts_with_tokens, compiler: SQLCompiler, **kw: Any) -> str:
-    rows = f"json_array_elements(CAST({compiler.process(element.clauses, **kw)} AS json))"
-    return (
+_written(
+    now,
+    sqlite="((julianday('now') - 2440587.5) * 86400.0)",
+    postgresql="CAST(extract(epoch from clock_timestamp()) AS double precision)",
+)
+_written(latest, sqlite="max({})", postgresql="greatest({})")
+_written(
+    day_of,
+    sqlite="date({}, 'unixepoch')",
+    postgresql="to_char(to_timestamp({}) AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+)
+_written(
+    texts_of,
+    sqlite="(SELECT value FROM json_each({}))",
+    postgresql="(SELECT json_array_elements_text(CAST({} AS json)))",
+)
+_written(
+    texts_with_tokens,
+    sqlite=(
+        "(SELECT key AS place, json_extract(value, '$[0]') AS item, json_extract(value, '$[1]') AS tokens"
+        " FROM json_each({}))"
+    ),
+    postgresql=(
         "(SELECT CAST(n - 1 AS integer) AS place, v ->> 0 AS item, CAST(v ->> 1 AS integer) AS tokens"
-        f" FROM {rows} WITH ORDINALITY AS given (v, n))"
-    )
+        " FROM json_array_elements(CAST({} AS json)) WITH ORDINALITY AS given (v, n))"
+    ),
+)
 
 
 def one_of(column: ColumnElement[Any], words: Iterable[str]) -> ColumnElement[bool]:

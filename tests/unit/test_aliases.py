@@ -82,3 +82,20 @@ def test_installing_again_changes_nothing():
 
 def test_finding_the_spec_of_an_alias_works():
     assert importlib.util.find_spec("polos.core.workflow").name == "polos.core.workflow"
+
+
+@pytest.mark.parametrize(
+    ("url", "is_local"),
+    [
+        ("http://localhost:8080", True),
+        ("http://127.0.0.9", True),
+        ("http://[::1]:8080/x", True),
+        ("https://polos.example", False),
+        ("http://localhost.example", False),
+        ("", False),
+    ],
+)
+def test_urls_of_this_machine_are_known(url: str, is_local: bool) -> None:
+    from polos.utils import is_localhost_url
+
+    assert is_localhost_url(url) is is_local
