@@ -138,6 +138,7 @@ class Connections:
     """The database, broker and Redis of one process. Close it to let embedded services end.
 
     Attributes:
+        direct_database: The database without a pooler in between, for what rests on a session.
         broker: Where doorbells go.
         redis: Where notices go; the broker itself unless POLOS_REDIS_URL names another.
         broker_outage: What everything that uses the broker reports to.
@@ -176,11 +177,22 @@ class Connections:
         self.database = Database(
             database_url, sqlite_sync=settings.sqlite_sync, codec=codec_of(settings.encryption_keys)
         )
+        self.direct_database = self._direct(settings)
         self.broker = broker or self._embedded(EmbeddedValkey(home.path), options)
         self.redis = redis or self.broker.own_redis()
         self.broker_outage = self.redis_outage = self.broker.outage()
         if redis is not None:
             self.redis_outage = _redis_outage(redis)
+
+    def _direct(self, settings: Settings) -> Database:
+        url = settings.database_direct_url
+        direct = Database(url, variable="POLOS_DATABASE_DIRECT_URL") if url else self.database
+        if direct.is_sqlite != self.database.is_sqlite:
+            raise ConfigurationError(
+                "POLOS_DATABASE_DIRECT_URL names another kind of database than POLOS_DATABASE_URL; it is the "
+                "way to the same PostgreSQL that goes around a connection pooler. Unset it"
+            )
+        return direct
 
     def _embedded(self, valkey: EmbeddedValkey, options: Mapping[str, Any] | None) -> Broker:
         valkey.acquire()

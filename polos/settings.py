@@ -88,6 +88,7 @@ class Settings:
 
     home: Path = _setting("POLOS_HOME", Path, Path(".polos"))
     database_url: str = _setting("POLOS_DATABASE_URL", str, "", is_secret=True)
+    database_direct_url: str = _setting("POLOS_DATABASE_DIRECT_URL", str, "", is_secret=True)  # no pooler
     broker_url: str = _setting("POLOS_BROKER_URL", str, "", is_secret=True)
     redis_url: str = _setting("POLOS_REDIS_URL", str, "", is_secret=True)
     redis_prefix: str = _setting("POLOS_REDIS_PREFIX", str, "polos:")

@@ -200,7 +200,7 @@ class Execution(StepBook):
         Raises:
             Fenced: The run is no longer ours.
         """
-        self.is_stale = False
+        self.is_stale, restarts = False, self.journal.restarts
         rows = await self.journal.read(READ_FENCE, run=self.run_id)
         attempt, seq, wakes, status, owner = rows[0] if rows else (0, 0, 0, "", None)
         if (attempt, status, owner) != (self.claim.attempt, RunStatus.RUNNING.value, self.worker_id):
@@ -208,6 +208,9 @@ class Execution(StepBook):
         found = await self.journal.read(
             READ_OUTCOMES_SINCE, run=self.run_id, after=self._complete_until, until=seq
         )
+        if restarts != self.journal.restarts:
+            self.look_again()  # what the first read saw may be lost
+            return
         for row in found:
             self.record(step_from(row))
         self.seen_wakes = max(self.seen_wakes, wakes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Mapping
 
 from polos.engine.tasks import DurableFuture
 from polos.errors import NonDeterminismError, StepExecutionError
@@ -48,6 +49,16 @@ class StepBook:
         else:
             heapq.heappush(self._undelivered, (step.seq, step.name))
             self._complete_until = max(self._complete_until, step.seq)
+
+    def agrees(self, *, seq: int, wakes: int, recorded: Mapping[str, int | None]) -> bool:
+        """Whether the journal still holds all that was seen there; `recorded`: seqs by the names of steps."""
+        return (
+            seq >= self._complete_until
+            and wakes >= self.seen_wakes
+            and all(
+                name in recorded and step.seq in {None, recorded[name]} for name, step in self._known.items()
+            )
+        )
 
     def _begins_here(self, name: str) -> bool:
         """Whether this process is to bring a step about: new, or one that only a coordinator goes on with."""

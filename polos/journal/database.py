@@ -13,7 +13,8 @@ from sqlalchemy.exc import ArgumentError
 
 from polos.encryption import PLAIN, Codec
 from polos.errors import ConfigurationError, JournalUnavailableError
-from polos.journal.postgres import PostgresConnection, conninfo
+from polos.journal.postgres import PostgresConnection
+from polos.journal.postgres_sessions import conninfo
 from polos.journal.sqlite import SqliteConnection
 from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.settings import hide_password
@@ -53,8 +54,16 @@ class Database:
 
     has_schema = False
 
-    def __init__(self, url: str, *, sqlite_sync: str = "normal", codec: Codec = PLAIN) -> None:
-        self.url = _parsed(url)
+    def __init__(
+        self,
+        url: str,
+        *,
+        sqlite_sync: str = "normal",
+        codec: Codec = PLAIN,
+        variable: str = "POLOS_DATABASE_URL",
+    ) -> None:
+        self.variable = variable
+        self.url = _parsed(url, variable)
         self.sqlite_sync = sqlite_sync
         self.codec = codec
 
@@ -85,8 +94,8 @@ class Database:
         """Where worker locks lie: one host, beside the SQLite file."""
         return self.path.with_suffix(".workers")
 
-    def connect(self) -> Connection:
-        """Open a blocking connection.
+    def connect(self, *, impatient: bool = False) -> Connection:
+        """Open a blocking connection; one that is `impatient` is given up sooner when nothing is heard.
 
         Raises:
             JournalUnavailableError: It cannot be reached; names the URL and the variable to check.
@@ -94,7 +103,8 @@ class Database:
         try:
             if self.is_sqlite:
                 return self.open_sqlite()
-            return PostgresConnection(self.conninfo, self.dialect, self.codec)
+            info = conninfo(self.url, impatient=impatient)
+            return PostgresConnection(info, self.dialect, self.codec)
         except JournalUnavailableError as error:
             raise self.unreachable(error) from error
 
@@ -107,34 +117,34 @@ class Database:
         if any(sign in str(error) for sign in _REFUSALS):
             return JournalUnavailableError(
                 f"The database {self} cannot be used as it is configured ({error}). Correct user, password, "
-                "name or TLS in POLOS_DATABASE_URL."
+                f"name or TLS in {self.variable}."
             )
         return JournalUnavailableError(
             f"The database {self} does not answer ({error}). "
-            "Check that it runs and that POLOS_DATABASE_URL is right."
+            f"Check that it runs and that {self.variable} is right."
         )
 
     def __str__(self) -> str:
         return hide_password(self.url.render_as_string(hide_password=False))
 
 
-def _parsed(text: str) -> URL:
+def _parsed(text: str, variable: str) -> URL:
     if text.startswith("postgres://"):
         text = text.replace("postgres://", "postgresql://", 1)
     try:
         url = make_url(text)
     except ArgumentError as error:
         raise ConfigurationError(
-            f"POLOS_DATABASE_URL={hide_password(text)!r} is not a database URL; write "
+            f"{variable}={hide_password(text)!r} is not a database URL; write "
             "'postgresql://user:password@host/name' or 'sqlite:////absolute/path.db'"
         ) from error
     if url.get_backend_name() not in {"sqlite", "postgresql"}:
         raise ConfigurationError(
-            f"POLOS_DATABASE_URL names {url.get_backend_name()!r}; the journal needs postgresql or sqlite"
+            f"{variable} names {url.get_backend_name()!r}; the journal needs postgresql or sqlite"
         )
     if url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}:
         raise ConfigurationError(
-            "POLOS_DATABASE_URL: an in-memory SQLite cannot be shared by processes; give it a file, "
+            f"{variable}: an in-memory SQLite cannot be shared by processes; give it a file, "
             "such as 'sqlite:////absolute/path.db'"
         )
     return url

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from sqlalchemy import Integer, Text, func, literal, select, update
+from sqlalchemy import Text, func, literal, select, update
 
 from polos.journal import schema
 from polos.journal.database import Connection, Database
@@ -15,7 +15,6 @@ from polos.journal.workers import READ_CLOCK, WORKERS, W
 
 _SQLITE_VERSION = Statement(select(func.sqlite_version(type_=Text)))
 _POSTGRES_VERSION = Statement(select(func.current_setting("server_version", type_=Text)))
-_BACKEND = Statement(select(func.pg_backend_pid(type_=Integer)))
 # Changes no row, and is refused by a database or a role that may not write.
 _TOUCH_NOTHING = Statement(update(WORKERS).where(W.id == literal("")).values(draining=W.draining))
 
@@ -28,7 +27,7 @@ class Answer:
         revision: Of its schema; None when it is empty.
         latency_seconds: Of one read.
         clock_ahead_seconds: How far its clock is ahead of this machine's.
-        pooled: Whether a pooler gives each transaction another connection, which would drop a worker's lock.
+        pooled: Whether a connection pooler stands in between, where no worker can hold a lock.
     """
 
     version: str
@@ -53,7 +52,7 @@ def ask(database: Database) -> Answer:
             revision=schema.current_version(database),
             latency_seconds=latency,
             clock_ahead_seconds=ahead,
-            pooled=False if database.is_sqlite else _is_pooled(database, connection),
+            pooled=isinstance(connection, PostgresConnection) and connection.is_pooled,
         )
     finally:
         connection.close()
@@ -79,21 +78,3 @@ def _clock(connection: Connection) -> tuple[float, float]:
     [[moment, _]] = connection.read(READ_CLOCK, {})
     took = time.monotonic() - sent
     return took, float(moment) - (began + took / 2)
-
-
-def _is_pooled(database: Database, connection: Connection) -> bool:
-    """Whether another transaction may take the server's process away that served us.
-
-    A pooler in between hands the one it has just got back to the next transaction, whoever asks: while that
-    goes on, we are given another one.
-    """
-    [[before]] = connection.read(_BACKEND, {})
-    other = database.connect()
-    try:
-        assert isinstance(other, PostgresConnection)
-        with other.driver.transaction():
-            other.read(_BACKEND, {})
-            [[after]] = connection.read(_BACKEND, {})
-    finally:
-        other.close()
-    return bool(before != after)

@@ -42,7 +42,7 @@ class MemoryDatabase(Database):
         self.driver.deserialize(content or _empty_journal())
         self.driver.create_function("julianday", 1, lambda _: clock() / DAY_SECONDS + EPOCH_DAYS)
 
-    def connect(self) -> MemoryConnection:
+    def connect(self, *, impatient: bool = False) -> MemoryConnection:
         """Return a connection like those to a file."""
         return MemoryConnection(self)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,13 @@ from polos.journal.postgres import PostgresConnection
 from polos.journal.statements import Rows
 from polos.journal.workers import SeenWorker, lock_key
 
+logger = logging.getLogger("polos.worker")
+
+NO_LOCK = 0  # the key of workers that hold none: their death is told by their silence only
+POOLED = (
+    "The database is behind a connection pooler: that this worker is dead could be told by its silence only. "
+    "For sooner, let POLOS_DATABASE_DIRECT_URL name the server itself; each worker has one connection there."
+)
 LOCK_SPACE = 0x706F6C  # first key of the advisory locks: a number space of our own
 
 
@@ -28,6 +36,9 @@ class Liveness(Protocol):
 
     def hold(self, worker_id: str, connection: Connection) -> bool:
         """Take the lock, on `connection` where the database keeps it; False while a lost session has it."""
+
+    def lock_key(self, worker_id: str) -> int:
+        """Return what this worker enters as the key of its lock: NO_LOCK if it can hold none."""
 
     def free(self, workers: Sequence[SeenWorker], connection: Connection) -> set[str]:
         """Return the ids of those whose lock is free."""
@@ -64,6 +75,10 @@ class FileLiveness:
         self._held = os.open(self._folder / worker_id, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
+
+    def lock_key(self, worker_id: str) -> int:
+        """Return the key that goes with the id: files can always be locked."""
+        return lock_key(worker_id)
 
     def free(self, workers: Sequence[SeenWorker], connection: Connection) -> set[str]:
         """Return the ids of those whose file nobody locks."""
@@ -104,12 +119,25 @@ class FileLiveness:
 
 
 class PostgresLiveness:
-    """A session advisory lock on the connection that beats."""
+    """A session advisory lock on the connection that beats; none behind a pooler, where sessions move."""
+
+    def __init__(self) -> None:
+        self._can_hold = True
 
     def hold(self, worker_id: str, connection: Connection) -> bool:
-        """Take the lock on this connection; harmless when it holds it already."""
+        """Take the lock on this connection; harmless when it holds it already, or can hold none."""
+        assert isinstance(connection, PostgresConnection)
+        if connection.is_pooled:
+            if self._can_hold:
+                logger.warning(POOLED)
+            self._can_hold = False
+            return True
         key = (LOCK_SPACE, lock_key(worker_id))
         return bool(self._query(connection, "SELECT pg_try_advisory_lock(%s, %s)", key)[0][0])
+
+    def lock_key(self, worker_id: str) -> int:
+        """Return the key that goes with the id, or NO_LOCK behind a pooler."""
+        return lock_key(worker_id) if self._can_hold else NO_LOCK
 
     def free(self, workers: Sequence[SeenWorker], connection: Connection) -> set[str]:
         """Return the ids of those whose lock no session holds. Locks are read, never tried."""
@@ -123,7 +151,11 @@ class PostgresLiveness:
                 (LOCK_SPACE,),
             )
         }
-        return {worker.id for worker in workers if worker.lock_key % 2**32 not in held}
+        return {
+            worker.id
+            for worker in workers
+            if worker.lock_key != NO_LOCK and worker.lock_key % 2**32 not in held
+        }
 
     def server_up_seconds(self, connection: Connection) -> float:
         """Return how long ago the server started."""

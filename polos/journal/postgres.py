@@ -7,19 +7,13 @@ from typing import Any
 
 import psycopg
 from psycopg import errors as sql_errors
-from sqlalchemy import URL, Dialect
+from sqlalchemy import Dialect
 
 from polos.encryption import PLAIN, Codec
 from polos.errors import JournalUnavailableError
+from polos.journal.postgres_sessions import Session, begin, begin_async
 from polos.journal.statements import Answer, Params, Rows, Statement, Unit, certain, opened_answers
 
-CONNECT_TIMEOUT_SECONDS = 5
-_KEEPALIVE: dict[str, Any] = {
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 2,
-    "tcp_user_timeout": 9000,  # milliseconds: a silent network cut is noticed within the silence limit
-}
 LOCK_RUNS = "SELECT 1 FROM run WHERE id = ANY(%s) ORDER BY root_id, depth, id FOR NO KEY UPDATE"
 LOCK_TOPICS = (
     "SELECT 1 FROM topic WHERE (project, name) IN (SELECT * FROM unnest(%s::text[], %s::text[])) "
@@ -41,11 +35,6 @@ Command = tuple[str, Any]
 
 class TransientConflictError(Exception):
     """A deadlock or serialisation failure: nobody's fault, run the same again."""
-
-
-def conninfo(url: URL) -> str:
-    """Return libpq's connection string for a SQLAlchemy URL of any PostgreSQL driver."""
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 def commands(
@@ -88,18 +77,32 @@ def translated(error: psycopg.Error) -> Exception:
     return error
 
 
+class ServerRestartedError(JournalUnavailableError):
+    """The server is not the one, or has crashed and come back: it may have lost what it had answered."""
+
+
 class PostgresConnection:
-    """One blocking connection."""
+    """One blocking connection.
+
+    Attributes:
+        is_pooled: Whether a pooler stands between us and the server: our session may be others' as well.
+    """
 
     def __init__(self, info: str, dialect: Dialect, codec: Codec = PLAIN) -> None:
         self._dialect = dialect
         self._codec = codec
         try:
-            self.driver = psycopg.connect(
-                info, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS, **_KEEPALIVE
-            )
+            self.driver = psycopg.connect(info, autocommit=True)
+            self.is_pooled = self._begin().is_pooled
         except psycopg.Error as error:
             raise JournalUnavailableError(str(error).strip()) from error
+
+    def _begin(self) -> Session:
+        try:
+            return begin(self.driver)
+        except BaseException:
+            self.driver.close()
+            raise
 
     def read(self, statement: Statement, params: Params) -> Rows:
         """Return the rows of one SELECT."""
@@ -142,13 +145,17 @@ class PostgresConnection:
 
 
 class AsyncPostgresConnection:
-    """One connection on an event loop; opens and reopens itself. Not for two tasks at once."""
+    """One connection on an event loop; opens and reopens itself. Not for two tasks at once.
+
+    The first use after the server has restarted raises `ServerRestartedError`; the next one goes on.
+    """
 
     def __init__(self, info: str, dialect: Dialect, codec: Codec = PLAIN) -> None:
         self._info = info
         self._dialect = dialect
         self._codec = codec
         self._driver: psycopg.AsyncConnection[Any] | None = None
+        self._server = ""
 
     async def read(self, statement: Statement, params: Params) -> Rows:
         """Return the rows of one SELECT."""
@@ -178,9 +185,16 @@ class AsyncPostgresConnection:
 
     async def _open(self) -> psycopg.AsyncConnection[Any]:
         if self._driver is None or self._driver.closed:
-            self._driver = await psycopg.AsyncConnection.connect(
-                self._info, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS, **_KEEPALIVE
-            )
+            driver = await psycopg.AsyncConnection.connect(self._info, autocommit=True)
+            try:
+                session = await begin_async(driver)
+            except BaseException:
+                await driver.close()
+                raise
+            self._driver = driver
+            before, self._server = self._server, session.server
+            if before and session.server != before:
+                raise ServerRestartedError(f"the server was started again at {session.server}")
         return self._driver
 
     @staticmethod

@@ -206,7 +206,7 @@ def connection(database: Database) -> Iterator[Connection]:
 def _engine(database: Database) -> Engine:
     if not database.is_sqlite:
         url = database.url.set(drivername="postgresql+psycopg")
-        return create_engine(url, connect_args={"connect_timeout": 5})
+        return create_engine(url, connect_args={"connect_timeout": 5, "prepare_threshold": None})
     try:
         database.path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

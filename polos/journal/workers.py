@@ -74,11 +74,18 @@ _OFFER = Statement(
 
 
 def register_worker(
-    worker: WorkerRow, offers: Iterable[Offer], *, details: Mapping[Offer, str] = NO_DETAILS
+    worker: WorkerRow,
+    offers: Iterable[Offer],
+    *,
+    details: Mapping[Offer, str] = NO_DETAILS,
+    lock_key: int | None = None,
 ) -> Unit:
-    """Enter a worker and what it offers, with JSON `details`. Call it after the worker holds its lock."""
+    """Enter a worker and what it offers, with JSON `details`. Call it after the worker holds its lock.
+
+    `lock_key`: of its lock, where that is not the one that goes with its id.
+    """
     values: dict[str, Any] = {spec.name: getattr(worker, spec.name) for spec in fields(worker)}
-    values["lock_key"] = worker.lock_key
+    values["lock_key"] = worker.lock_key if lock_key is None else lock_key
     first_seen = Part(_FIRST_SEEN, {"project": worker.project, "deployment": worker.deployment}, guard=False)
     return Unit(
         (Part(_REGISTER, values), first_seen, *_offers(worker.id, offers, details)), (), order=(worker.id,)

@@ -11,13 +11,18 @@ import logging
 import queue
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Protocol
 
 from polos.errors import JournalUnavailableError
 from polos.faultpoints import faultpoint
 from polos.journal.database import Database
-from polos.journal.postgres import AsyncPostgresConnection, TransientConflictError
+from polos.journal.postgres import (
+    AsyncPostgresConnection,
+    ServerRestartedError,
+    TransientConflictError,
+)
 from polos.journal.sqlite import SqliteConnection
 from polos.journal.statements import Answer, Params, Rows, Statement, Unit
 
@@ -28,6 +33,11 @@ MAX_WAITING_UNITS = 20_000  # more wait at the door: back-pressure while the dat
 MAX_INLINE_UNITS = 8  # SQLite: a batch this small is committed on the loop itself, if its turn comes at once
 CLOSE_LOOKS_SECONDS = 0.005  # between looks whether everything is committed
 RECONNECT_SECONDS = (0.05, 2.0)  # first and longest pause between attempts to reach the database
+FindLost = Callable[[], Awaitable[AbstractSet[str]]]  # ids of runs, after a restart of the database
+
+
+async def _nothing() -> AbstractSet[str]:
+    return frozenset()
 
 
 class Backend(Protocol):
@@ -150,6 +160,9 @@ class Writer:
         self._idle.set()
         self._task = asyncio.get_running_loop().create_task(self._run(), name="polos-writer")
         self._committing = False
+        self._restarted = False
+        self.restarts = 0  # of the server, as far as we noticed; one may be counted twice
+        self.find_lost: FindLost = _nothing
         self.batches = 0  # commits so far, for benchmarks
         self.units = 0
 
@@ -181,9 +194,17 @@ class Writer:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
+    def server_restarted(self) -> None:
+        """Look soon whether the database has lost what it had answered; nothing is written before."""
+        self.restarts += 1
+        self._restarted = True
+        self._arrived.set()
+
     async def _run(self) -> None:
         while True:
             await self._arrived.wait()
+            if self._restarted:
+                await self._lost_runs()
             self._committing = True
             batch = self._next_batch()
             answers = await self._answers([unit for unit, _ in batch])
@@ -202,7 +223,7 @@ class Writer:
 
     async def _answers(self, units: Sequence[Unit]) -> list[Answer]:
         try:
-            return await self._certain(units)
+            return await self._certain(units) if units else []
         except Exception as error:  # noqa: BLE001 - each caller gets its own
             if len(units) == 1:
                 return [error]
@@ -211,10 +232,9 @@ class Writer:
             )
             return [answer for unit in units for answer in await self._answers([unit])]
 
-    async def _certain(self, units: Sequence[Unit]) -> list[Answer]:
+    async def _certain(self, units: Sequence[Unit], *, repeated: bool = False) -> list[Answer]:
         """Commit until the outcome is known: a lost connection may have lost only the answer."""
         pause, longest = RECONNECT_SECONDS
-        repeated = False
         while True:
             try:
                 self.batches += 1
@@ -225,11 +245,31 @@ class Writer:
                 return await self._checked(units, answers) if repeated else answers
             except TransientConflictError:
                 continue
+            except ServerRestartedError:
+                self.restarts += 1
+                return await self._after_restart(units, repeated=repeated)
             except JournalUnavailableError as error:
                 repeated = True
                 logger.warning("The database is away (%s); %d writes wait", error, len(units))
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))
                 pause = min(pause * 2, longest)
+
+    async def _after_restart(self, units: Sequence[Unit], *, repeated: bool) -> list[Answer]:
+        """Commit units of runs that the database knows as we do; the others are refused, as by a fence."""
+        lost = await self._lost_runs()
+        kept = [unit for unit in units if lost.isdisjoint(unit.locks)]
+        answers = iter(await self._certain(kept, repeated=repeated) if kept else [])
+        return [next(answers) if lost.isdisjoint(unit.locks) else [] for unit in units]
+
+    async def _lost_runs(self) -> AbstractSet[str]:
+        """Return the runs of which the database has lost something; what waits for them is refused."""
+        self._restarted = False
+        lost = await self.find_lost()
+        refused = [future for unit, future in self._waiting if not lost.isdisjoint(unit.locks)]
+        self._waiting = [(unit, future) for unit, future in self._waiting if lost.isdisjoint(unit.locks)]
+        for future in refused:
+            _answer(future, [])
+        return lost
 
     async def _checked(self, units: Sequence[Unit], answers: list[Answer]) -> list[Answer]:
         return [
@@ -261,6 +301,11 @@ class Journal:
         """Return a journal for the running loop."""
         return cls(SqliteBackend(database) if database.is_sqlite else PostgresBackend(database))
 
+    @property
+    def restarts(self) -> int:
+        """What has changed when what was read before may have been lost by the server."""
+        return self.writer.restarts
+
     async def do(self, unit: Unit) -> Rows:
         """Commit `unit`; return its answer, empty when its fence or claim was refused."""
         return await self.writer.do(unit)
@@ -271,6 +316,8 @@ class Journal:
         while True:
             try:
                 return await self._backend.read(statement, params)
+            except ServerRestartedError:
+                self.writer.server_restarted()
             except JournalUnavailableError as error:
                 logger.warning("The database is away (%s); a read waits", error)
                 await asyncio.sleep(pause)

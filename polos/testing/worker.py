@@ -25,6 +25,7 @@ from polos.engine.tasks import (
 from polos.journal.allowances import JournalAllowances
 from polos.journal.database import Connection
 from polos.journal.in_memory import MemoryDatabase
+from polos.journal.liveness import NO_LOCK
 from polos.journal.upcoming import READ_UPCOMING
 from polos.journal.workers import READ_CLOCK, SeenWorker, beat
 from polos.journal.writer import Journal
@@ -314,6 +315,10 @@ class NobodyDies:
     def hold(self, worker_id: str, connection: Connection) -> bool:
         """Return that the lock is held."""
         return True
+
+    def lock_key(self, worker_id: str) -> int:
+        """Return that it has no key."""
+        return NO_LOCK
 
     def free(self, workers: Sequence[SeenWorker], connection: Connection) -> set[str]:
         """Return that none is free."""

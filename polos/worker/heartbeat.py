@@ -77,7 +77,7 @@ class Heartbeat:
     def connect(self) -> Connection:
         """Return the connection that beats, holding this worker's lock."""
         if self._connection is None:
-            self._connection = self._database.connect()
+            self._connection = self._database.connect(impatient=True)
             self._has_lock = False
         if not self._has_lock:  # a session that was lost with its connection may still have it
             self._has_lock = self._liveness.hold(self.worker_id, self._connection)

@@ -48,11 +48,11 @@ class Registration:
     concurrency: int
     served: Collection[str]
 
-    def enter(self, worker_id: str, journal: Journal) -> None:
+    def enter(self, worker_id: str, journal: Journal, *, lock_key: int | None = None) -> None:
         """Enter the worker, which holds its lock already: a sweeper that sees the row finds the lock held."""
         offered = self.offers()
-        row = self._row(worker_id)
-        journal.commit([register_worker(row, offered, details=described(offered, self.routes))])
+        row, details = self._row(worker_id), described(offered, self.routes)
+        journal.commit([register_worker(row, offered, details=details, lock_key=lock_key)])
         self._declare(journal, offered)
         journal.commit([self._waited_for(worker_id)])
         if not offered:

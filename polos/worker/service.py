@@ -15,9 +15,7 @@ from polos.agents.rate_limits import PAUSES_CHANNEL, RateLimits
 from polos.clock import SYSTEM_CLOCK
 from polos.connections import Connections
 from polos.dispatch import DispatchThread, Sender
-from polos.engine.execution import Execution
 from polos.engine.runtime import Runtime, worker_channel
-from polos.engine.signals import Fenced
 from polos.engine.tasks import install_task_factory, start_apart
 from polos.journal import schema
 from polos.journal.allowances import JournalAllowances
@@ -43,6 +41,7 @@ from polos.worker.doorman import Doorman
 from polos.worker.drain import drain
 from polos.worker.heartbeat import LOOK_AGAIN_SECONDS, Heartbeat
 from polos.worker.loop_watch import LoopWatch
+from polos.worker.losses import drop, find_lost
 from polos.worker.preloading import preload_in_background
 from polos.worker.registration import Registration
 from polos.worker.sweeper import Sweeper
@@ -79,7 +78,7 @@ class WorkerService:
         self._liveness = liveness_for(connections.database)
         self._dispatcher = DispatchThread(Sender(app), connections.broker_outage.report)
         self._heartbeat = Heartbeat(
-            connections.database,
+            connections.direct_database,
             self._liveness,
             beat_seconds=settings.beat_seconds,
             silence_limit_seconds=settings.silence_limit_seconds,
@@ -213,6 +212,7 @@ class WorkerService:
             look_in=self._sweeper.look_in,
             rate_limits=self._rate_limits,
         )
+        journal.writer.find_lost = partial(find_lost, self.runtime)
         self._bus.listen(PAUSES_CHANNEL, self._rate_limits.told)
         self._bus.listen(worker_channel(self.runtime.worker_id), self._nudged)
         self._audit = Audit(self.runtime)
@@ -244,7 +244,8 @@ class WorkerService:
         await models.close()
 
     def _register(self) -> None:
-        self._registration.enter(self._heartbeat.worker_id, self._heartbeat.connect())
+        worker_id, connection = self._heartbeat.worker_id, self._heartbeat.connect()
+        self._registration.enter(worker_id, connection, lock_key=self._liveness.lock_key(worker_id))
 
     # -- what others tell it
 
@@ -294,12 +295,7 @@ class WorkerService:
         for call in list(runtime.turns.values()):
             if call is not None:
                 call.cancel()
-        await asyncio.gather(*(_dropped(execution) for execution in list(runtime.executions.values())))
-
-
-async def _dropped(execution: Execution) -> None:
-    await execution.put_away(Fenced(execution.run_id), patience_seconds=0.2)
-    execution.news.set()
+        await asyncio.gather(*(drop(execution) for execution in list(runtime.executions.values())))
 
 
 def _new_worker_id() -> str:

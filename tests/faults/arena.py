@@ -181,11 +181,19 @@ class Arena:
 
     async def start(self, program: str) -> str:
         """Have a run accepted, however often that takes; return its id."""
-        number = next(self._numbers)
-        order = f"Order {number}"
+        return await self._start(Wanted(program, next(self._numbers)))
+
+    async def start_again(self, run: str) -> str:
+        """Have a run accepted again of which the journal knows nothing any more; return its new id."""
+        lost = self.accepted.pop(run)
+        assert isinstance(lost, Wanted)
+        return await self._start(lost)
+
+    async def _start(self, wanted: Wanted) -> str:
+        program, number = wanted.program, wanted.number
         is_agent = program in AGENTS
-        payload = {"input": order, "streaming": False} if is_agent else {"number": number}
-        return await self.accept(program, payload, f"{program}-{number}", Wanted(program, number))
+        payload = {"input": f"Order {number}", "streaming": False} if is_agent else {"number": number}
+        return await self.accept(program, payload, f"{program}-{number}", wanted)
 
     async def accept(self, workflow: str, payload: Any, key: str, promise: Promise) -> str:
         """Have a run with a `Promise` accepted, however often that takes; return its id."""
@@ -358,6 +366,7 @@ async def open_arena(
             "FAULT_SLEEP": str(max(plan.seconds, 0.3)),
             "POLOS_WAIT_THRESHOLD_SECONDS": str(WAIT_THRESHOLD_SECONDS),
             "PYTHONPATH": PATHS,
+            **site.environment,
             **settings,
         }
         arena = Arena(

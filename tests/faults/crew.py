@@ -13,6 +13,8 @@ from pathlib import Path
 from ledger import WORKER
 from processes import Worker
 
+FORGOTTEN = "forgotten"
+
 
 @dataclass(frozen=True)
 class Strike:
@@ -86,7 +88,8 @@ class Crew:
 
     @property
     def struck(self) -> set[str]:
-        return {strike.worker for strike in self.strikes if strike.kind != "term"}
+        """Names of workers that were kept from beating for good or for a time."""
+        return {strike.worker for strike in self.strikes if strike.kind not in {"term", FORGOTTEN}}
 
     def kill(self, worker: Worker) -> None:
         """Kill a worker's whole process group with SIGKILL."""
@@ -127,6 +130,11 @@ class Crew:
     def killed_itself(self, worker: str, at: float) -> None:
         """Take note of a worker that what it executed has killed, or one of its processes."""
         self.strikes.append(Strike(worker, "poison", at))
+
+    def forgotten(self) -> None:
+        """Take note that what any of them has recorded of late may be lost."""
+        for worker in self.living:
+            self._note(worker, FORGOTTEN)
 
     def froze_itself(self, worker: Worker, at: float) -> None:
         """Take note of a worker that its own fault point has stopped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import shutil
 import signal
@@ -60,10 +61,13 @@ class Daemon:
 
     def kill(self) -> None:
         """Kill it and all it has forked with SIGKILL, all at once as far as that goes."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.send_signal(signal.SIGSTOP)  # it forks no more
         self.signal(signal.SIGSTOP)  # none sees another one die
-        self.signal(signal.SIGKILL)
-        if self._process is not None:
-            self._process.wait()
+        gone = self.signal(signal.SIGKILL)
+        self._process.wait()
+        psutil.wait_procs(gone)  # who starts it again would find them holding its memory
 
     def freeze(self) -> None:
         self.signal(signal.SIGSTOP)
@@ -71,14 +75,15 @@ class Daemon:
     def thaw(self) -> None:
         self.signal(signal.SIGCONT)
 
-    def signal(self, number: int) -> None:
-        """Send a signal to each of its processes."""
-        if self._process is None or self._process.poll() is not None:
-            return
+    def signal(self, number: int) -> list[psutil.Process]:
+        """Send a signal to each of its processes, and return those it has forked."""
+        assert self._process is not None
         parent = psutil.Process(self._process.pid)
-        for process in [parent, *parent.children(recursive=True)]:
+        children = parent.children(recursive=True)
+        for process in [parent, *children]:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
+        return children
 
 
 # -- Valkey
@@ -110,7 +115,13 @@ def free_port() -> int:
 
 
 class PostgresDaemon(Daemon):
-    """A PostgreSQL that listens on TCP, with the journal's schema in its database ``postgres``."""
+    """A PostgreSQL that listens on TCP, with the journal's schema in its database ``postgres``.
+
+    Attributes:
+        user: Of the system, whose processes it consists of.
+    """
+
+    user = ""
 
     @property
     def url(self) -> str:
@@ -120,6 +131,11 @@ class PostgresDaemon(Daemon):
         with suppress(psycopg.OperationalError), psycopg.connect(self.url, connect_timeout=2):
             return True
         return False
+
+    def checkpoint(self) -> None:
+        """Write everything down."""
+        with psycopg.connect(self.url, autocommit=True) as admin:
+            admin.execute("CHECKPOINT")
 
 
 @contextmanager
@@ -149,10 +165,12 @@ def postgres_daemon(
         options = [part for key, value in given.items() for part in ("-c", f"{key}={value}")]
         program = [str(files.bin_path / "postgres"), "-D", str(files.pgdata), *options]
         server = PostgresDaemon([*_as_user(files.system_user), *program], folder, host, port)
+        server.user = files.system_user or getpass.getuser()
         os.chmod(folder, 0o755)
         try:
             server.start()
             schema.prepare(Database(server.url))
+            server.checkpoint()
             yield server
         finally:
             server.kill()

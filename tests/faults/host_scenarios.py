@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from arena import BOOT_SECONDS, PATIENCE_SECONDS, Arena
 from crew import name_of
@@ -21,6 +22,14 @@ SHORT_CUT, LONG_CUT = 0.5, 1.8  # in silence limits
 LATENCY_SECONDS, JITTER_SECONDS = 0.05, 0.02
 SLOW_BYTES_PER_SECOND = 256_000 / 8
 HEALS_SECONDS = 30.0  # until a worker executes again, on a loaded machine
+
+
+class Server(Protocol):
+    """What can be replaced."""
+
+    def kill(self) -> None: ...
+
+    def start(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -150,7 +159,7 @@ async def vanishing_servers(arena: Arena) -> None:
     plan = arena.plan
     await arena.hire(plan.workers)
     ends = time.monotonic() + plan.seconds
-    servers = [("broker", arena.broker), ("database", arena.site.server)]
+    servers: list[tuple[str, Server]] = [("broker", arena.broker), ("database", arena.site.server)]
     recoveries: list[float] = []
     async with arena.load(MIXED):
         while time.monotonic() < ends:
@@ -162,15 +171,14 @@ async def vanishing_servers(arena: Arena) -> None:
     _note_recoveries(arena, recoveries)
 
 
-async def _vanishes(arena: Arena, name: str, server: object) -> float:
+async def _vanishes(arena: Arena, name: str, server: Server) -> float:
     """Let a server die in the dark and return; return how long it took until all workers worked again."""
     arena.faults += 1
     arena.disconnect()
     hosts = _hosts(arena)
     for worker in arena.crew.living:
         _apply(hosts, worker, Cut((name,)), lost=True)
-    await asyncio.to_thread(server.kill)  # type: ignore[attr-defined]
-    await asyncio.to_thread(server.start)  # type: ignore[attr-defined]
+    await asyncio.to_thread(_replace, server)
     for worker in arena.crew.living:
         _apply(hosts, worker, Cut((name,)), lost=False)
     back_at = time.time()
@@ -178,6 +186,12 @@ async def _vanishes(arena: Arena, name: str, server: object) -> float:
     if max(took) > HEALS_SECONDS:
         arena.miss("healed", f"a worker worked {max(took):.1f} s after another {name} was there")
     return max(took)
+
+
+def _replace(server: Server) -> None:
+    """Kill it and start another; in one go, for whoever reads the journal meanwhile holds the loop."""
+    server.kill()
+    server.start()
 
 
 async def _worked(arena: Arena, worker: Worker, moment: float, name: str) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from crew import Strike
+from crew import FORGOTTEN, Strike
 from ledger import Entry
 from orders import Span, disorder, names_in
 from promises import Promise
@@ -197,16 +197,20 @@ def _executed_once(evidence: Evidence, root: str, wanted: Promise) -> Iterator[M
 
 
 def _in_order(evidence: Evidence, root: str, wanted: Promise) -> Iterator[Miss]:
-    """O4: what follows a step begins after every execution of that step has begun and one has ended."""
+    """O4: what follows a step begins after every execution of that step has begun and one has ended.
+
+    A database that forgot the step has forgotten what followed it: that is executed again, too.
+    """
     for problem in disorder(wanted.order, _spans(evidence, root)):
         yield Miss("O4", root, problem)
 
 
 def _spans(evidence: Evidence, root: str) -> dict[str, Span]:
+    forgets = any(strike.kind == FORGOTTEN for strike in evidence.strikes)
     spans: dict[str, Span] = {}
     for name, entries in _starts(evidence, root).items():
         ends = (entry.at for entry in evidence.entries[root] if (entry.name, entry.phase) == (name, "end"))
-        spans[name] = Span(entries[0].at, max(next(ends, 0.0), entries[-1].at))
+        spans[name] = Span(entries[-1 if forgets else 0].at, max(next(ends, 0.0), entries[-1].at))
     return spans
 
 

@@ -15,11 +15,14 @@ from broker_kinds import BROKERS, REDIS
 from fuzz.model import scripted_model
 from fuzz.scenario import random_programs
 from host_scenarios import latency, partitions, slow_links, vanishing_servers
+from lag_scenarios import lagging_commits
 from long_turns import GRACE_SECONDS, SHORT_GRACE_SECONDS, deployments, hasty_deployments, outage
 from network import why_not
 from oracles import Shape
 from poison import SETTINGS as POISONED
 from poison import bystanders
+from pooler import why_no_pooler
+from pooler_scenarios import pooled
 from scenarios import (
     DRAIN_SECONDS,
     blocked_loop,
@@ -31,7 +34,16 @@ from scenarios import (
     rolling_restart,
     zombies,
 )
-from sites import Ground, MakeSite, new_database, own_database, own_postgres, several_hosts
+from sites import (
+    Ground,
+    MakeSite,
+    behind_pooler,
+    lagging_postgres,
+    new_database,
+    own_database,
+    own_postgres,
+    several_hosts,
+)
 from week_model import paced_model
 from week_program import CHAINS
 
@@ -103,6 +115,32 @@ SCENARIOS = {
             NO_POISON,
             databases=("postgresql",),
             site=own_postgres,
+        ),
+        *(
+            Scenario(
+                f"pooler-{name}",
+                pooled,
+                Plan(2, 100_000, 20.0, at_once=8),
+                Plan(3, 100_000, 300.0),
+                NO_POISON,
+                databases=("postgresql",),
+                site=behind_pooler(mode, direct=name == "direct"),
+                needs=why_no_pooler,
+            )
+            for name, mode in (
+                ("session", "session"),
+                ("transaction", "transaction"),
+                ("direct", "transaction"),
+            )
+        ),
+        Scenario(
+            "f10 lagging commits",
+            lagging_commits,
+            Plan(2, 100_000, 10.0, at_once=8),
+            Plan(3, 100_000, 300.0),
+            NO_POISON,
+            databases=("postgresql",),
+            site=lagging_postgres,
         ),
         Scenario("hosts-cut", partitions, Plan(3, 100_000, 60.0), Plan(3, 100_000, 600.0), **HOSTS),
         Scenario("hosts-vanish", vanishing_servers, Plan(2, 100_000, 30.0), Plan(3, 100_000, 300.0), **HOSTS),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 from daemons import HERE, postgres_daemon
 from network import Host, Network, network
 from outages import restartable_postgres
+from pooler import Pooler, pooler
 from services import sqlite_url
 
 
@@ -37,11 +38,15 @@ class Site:
     Attributes:
         server: The PostgreSQL of this scenario alone, where it has one.
         hosts: Where everything has a host of its own.
+        pooler: What stands in front of that PostgreSQL.
+        environment: Further settings.
     """
 
     database_url: str
     server: Any = None
     hosts: Hosts | None = None
+    pooler: Pooler | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def address(self) -> str:
@@ -96,3 +101,29 @@ def several_hosts(ground: Ground) -> Iterator[Site]:
         place = Hosts(hosts, hosts.add_host(), hosts.add_host())
         with postgres_daemon(place.database) as server:
             yield Site(server.url, server, place)
+
+
+def behind_pooler(mode: str, *, direct: bool = False) -> MakeSite:
+    """A PostgreSQL behind a pooler; `direct`: workers know the way around it."""
+
+    @contextmanager
+    def make(ground: Ground) -> Iterator[Site]:
+        with postgres_daemon() as server, pooler(ground.folder / "pooler", server, mode) as between:
+            environment = {"POLOS_DATABASE_DIRECT_URL": server.url} if direct else {}
+            yield Site(between.url, server, pooler=between, environment=environment)
+
+    return make
+
+
+@contextmanager
+def lagging_postgres(ground: Ground) -> Iterator[Site]:
+    """A PostgreSQL that answers a commit long before it writes it down, and loses it in a crash."""
+    lag = {
+        "synchronous_commit": "off",
+        "wal_writer_delay": "10s",
+        "wal_writer_flush_after": "1GB",
+        "wal_buffers": "64MB",
+        "bgwriter_lru_maxpages": 0,
+    }
+    with postgres_daemon(settings=lag) as server:
+        yield Site(server.url, server)

@@ -53,12 +53,12 @@ def check_database(settings: Settings) -> Iterator[Finding]:
     yield ok("database", f"{answer.version} answers in {_milliseconds(answer.latency_seconds)}")
     yield from _check_schema(database, answer.revision)
     yield from _check_clock(answer.clock_ahead_seconds)
-    if answer.pooled:
+    if answer.pooled and not settings.database_direct_url:
         yield note(
             "database",
-            "a pooler gives each transaction another connection, so the death of a worker is told by its "
-            f"silence only, after {settings.silence_limit_seconds:g} seconds",
-            "let POLOS_DATABASE_URL of the workers name the server itself, or pool by session",
+            "a connection pooler is in between, so the death of a worker is told by its silence only, after "
+            f"{settings.silence_limit_seconds:g} seconds",
+            "let POLOS_DATABASE_DIRECT_URL of the workers name the server itself",
         )
 
 
