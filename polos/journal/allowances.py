@@ -7,12 +7,12 @@ import random
 from collections.abc import Callable
 from typing import TypeVar
 
-from sqlalchemy import Integer, bindparam, func, select, update
+from sqlalchemy import Float, Integer, bindparam, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from polos.allowances import Allowance, Answer, Question, answer, corrected, paused
+from polos.allowances import KEPT_SECONDS, Allowance, Answer, Question, answer, corrected, paused
 from polos.journal.runs import R
-from polos.journal.statements import Part, Row, Statement, Unit, now
+from polos.journal.statements import Part, Row, Statement, Unit, latest, now
 from polos.journal.states import StepStatus
 from polos.journal.steps import STEPS, S
 from polos.journal.tables import StoredAllowance
@@ -22,6 +22,7 @@ T = TypeVar("T")
 P = bindparam
 ALLOWANCES = StoredAllowance.__table__  # type: ignore[attr-defined]
 A = ALLOWANCES.c
+MAX_FORGOTTEN = 200  # in one batch
 LONGEST_PAUSE_SECONDS = 0.02  # before another look, when somebody was faster
 _FIELDS = ("gate", "tail", "lag", "paused")
 _key = (A.project == P("project"), A.name == P("name"))
@@ -45,6 +46,13 @@ READ_ALLOWANCES = Statement(
     select(now(), A.name, *(A[name] for name in _FIELDS)).where(A.project == P("project")).order_by(A.name)
 )
 
+_last_moment = latest(A.gate, latest(A.tail + A.lag, A.paused))
+_old = select(A.project, A.name).where(_last_moment < now() - P("kept", type_=Float)).limit(P("limit"))
+_FORGET_OLD = Statement(
+    delete(ALLOWANCES)
+    .where(tuple_(A.project, A.name).in_(_old), _last_moment < now() - P("kept", type_=Float))
+    .returning(A.name)
+)
 COUNT_WAITING_TURNS = Statement(
     select(func.count())
     .select_from(STEPS)
@@ -62,6 +70,11 @@ def change_allowance(project: str, name: str, state: Allowance, *, seen: int | N
     params = {"project": project, "name": name, **{field: getattr(state, field) for field in _FIELDS}}
     part = Part(_CREATE, params) if seen is None else Part(_CHANGE, {**params, "seen": seen})
     return Unit((part,), (), order=("", name))
+
+
+def forget_old_allowances(*, kept_seconds: float = KEPT_SECONDS, limit: int = MAX_FORGOTTEN) -> Unit:
+    """Remove allowances that nobody has waited for so long, as Redis does; answers a row for each."""
+    return Unit((Part(_FORGET_OLD, {"kept": kept_seconds, "limit": limit}),), ())
 
 
 class JournalAllowances:

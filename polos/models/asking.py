@@ -186,7 +186,7 @@ async def _ask(attempt: Attempt, path: Path) -> tuple[ModelAnswer, Body]:
         if not refuses_schema(error_response(error, attempt.call)):
             raise
     answer = await _ask_provider(_by_prompt(attempt), path)  # a refused request costs nothing
-    attempt.pool.refused_schemas.add(key)
+    attempt.pool.refused_schemas[key] = True
     return answer
 
 
@@ -214,7 +214,7 @@ async def _ask_openai(attempt: Attempt, path: Path) -> tuple[ModelAnswer, Body]:
     except Exception as error:
         if not _lacks_responses(error, attempt.call):
             raise
-    attempt.pool.chat_only_base_urls.add(base_url)
+    attempt.pool.chat_only_base_urls[base_url] = True
     return await path.ask_chat(attempt)
 
 

@@ -15,10 +15,20 @@ from typing import Any
 
 import httpx
 
+from polos.models.recent import Recent
 from polos.models.streams.reading import Refused, Streamed, send_streamed
 
 Body = dict[str, Any]
 BeforeSend = Callable[[], Awaitable[None]]
+
+
+# Of keys, base URLs and schemas that a process may meet by thousands: one for each customer. Clients share
+# their connections, so that none is closed with the one that is forgotten.
+KEPT = 256
+
+
+def _recent() -> Recent[Any, Any]:
+    return Recent(KEPT)
 
 
 @dataclass
@@ -44,7 +54,7 @@ class ObservedClient(httpx.AsyncClient):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._refused: Refused = {}
+        self._refused: Refused = _recent()
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
         """Send `request`; a streamed answer is passed on as it comes, and returned whole."""
@@ -88,10 +98,10 @@ class Connections:
     """The HTTP connections of one event loop, kept open between calls, and what was learned about servers."""
 
     http: ObservedClient
-    sdk_clients: dict[Any, Any] = field(default_factory=dict)
+    sdk_clients: Recent[Any, Any] = field(default_factory=_recent)
     """Clients of libraries that send with `http`, by what they were built for."""
-    chat_only_base_urls: set[str | None] = field(default_factory=set)
-    refused_schemas: set[tuple[str | None, str, str]] = field(default_factory=set)
+    chat_only_base_urls: Recent[str | None, bool] = field(default_factory=_recent)
+    refused_schemas: Recent[tuple[str | None, str, str], bool] = field(default_factory=_recent)
     """Base URL, model and output schema that is asked for in the prompt instead."""
     closer: AsyncIterator[None] | None = None
 

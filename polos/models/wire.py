@@ -56,10 +56,9 @@ _TAKE_AN_SDK_CLIENT = frozenset(
 def sdk_client(pool: Connections, provider: str, endpoint: Endpoint) -> openai.AsyncOpenAI:
     """Return the OpenAI client LiteLLM uses for this provider."""
     key = (provider, endpoint)
-    if key not in pool.sdk_clients:
-        build = _azure_client if provider == "azure" else _openai_client
-        pool.sdk_clients[key] = build(endpoint, pool.http)
-    return pool.sdk_clients[key]  # type: ignore[no-any-return] # it was built here
+    build = _azure_client if provider == "azure" else _openai_client
+    found: openai.AsyncOpenAI = pool.sdk_clients.get_or_make(key, lambda: build(endpoint, pool.http))
+    return found
 
 
 def litellm_client(pool: Connections, model: str, endpoint: Endpoint) -> openai.AsyncOpenAI | Handler | None:

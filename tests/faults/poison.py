@@ -28,10 +28,12 @@ ENDED = {"failed", "completed", "cancelled"}
 DEATHS = 3  # POLOS_MAX_CRASHES
 CGROUPS = Path("/sys/fs/cgroup/memory")
 MEMORY_BYTES = 1 << 30
+OVER_SECONDS = 1800.0  # those under suspicion go on a few at a time
 CLI = "import sys; from polos.cli.main import app; sys.argv[0] = 'polos'; app()"
 SETTINGS = {
     "POLOS_IMPORTS": "week_program,poison_program",
     "POLOS_WAIT_THRESHOLD_SECONDS": "600",  # bystanders wait in memory
+    "POLOS_DOORBELLS_PER_ROUTE": "1000",
     "POLOS_RING_AGAIN_SECONDS": "1",
     "POLOS_RING_AGAIN_MAX_SECONDS": "4",
 }
@@ -45,9 +47,7 @@ async def bystanders(arena: Arena) -> None:
     with _memory_limit(arena) as limit:
         await _hire(arena, limit)
         await arena.start_many(BYSTANDERS, arena.plan.runs)
-        await arena.until(
-            lambda: _owned(arena) >= arena.plan.runs // 2, PATIENCE_SECONDS, "they do not begin"
-        )
+        await arena.until(lambda: _owned(arena) >= arena.plan.runs // 2, OVER_SECONDS, "they do not begin")
         how = ("segfault", "kill", "oom" if limit else "kill", "segfault")
         poisons = {
             name: await _poisoned(arena, name, death) for name, death in zip(POISONS, how, strict=True)
@@ -57,7 +57,7 @@ async def bystanders(arena: Arena) -> None:
         while not _have_ended(arena, [*arena.accepted, *poisons.values()]):
             await _replace(arena, limit)
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
-            assert time.monotonic() - began < arena.plan.seconds + PATIENCE_SECONDS, "runs go on"
+            assert time.monotonic() - began < OVER_SECONDS, "runs go on"
         arena.notes["all over after"] = f"{time.monotonic() - began:.0f} s"
         _were_judged(arena, poisons)
         await _cured(arena, cure, poisons)

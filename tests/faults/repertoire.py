@@ -168,7 +168,7 @@ SCENARIOS = {
             "f20 poison and bystanders",
             bystanders,
             Plan(1, 60, 60.0, slots=100, pace_seconds=0.5),
-            Plan(1, 999, 900.0, slots=1100, pace_seconds=2.0),
+            Plan(1, 999, 120.0, slots=1100, pace_seconds=5.0),
             POISONED,
         ),
         Scenario(

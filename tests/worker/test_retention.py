@@ -14,8 +14,10 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from polos import event_data
+from polos.allowances import KEPT_SECONDS, Allowance
 from polos.cli.main import app
 from polos.dispatch import Doorbell
+from polos.journal.allowances import READ_ALLOWANCES, change_allowance
 from polos.journal.creating import create_run
 from polos.journal.database import Database
 from polos.journal.events import NewEvent, publish, publish_in_tree
@@ -24,6 +26,7 @@ from polos.journal.memory import NewMessage, SessionKey
 from polos.journal.runs import NewRun
 from polos.journal.standing_approvals import AllowedCall, allow
 from polos.journal.statements import Part, Statement, Unit
+from polos.journal.workers import READ_CLOCK
 from polos.settings import Settings
 from polos.worker.duties.desk import Desk, Duty
 from polos.worker.duties.retention import RemoveOldRuns
@@ -225,9 +228,10 @@ def test_approvals_that_stand_no_longer_are_removed(journal: Journal) -> None:
         journal.sql(
             f"UPDATE standing_approval SET created_at = created_at - {days * DAY} WHERE id = :id", id=call.id
         )
-    journal.remove(retention_days=0.0, standing_approval_days=0.0)
+    duty = RemoveOldRuns()
+    journal.remove(duty, retention_days=0.0, standing_approval_days=0.0)
     assert len(journal.read("SELECT id FROM standing_approval")) == 2
-    journal.remove(retention_days=0.0)
+    journal.remove(duty, retention_days=0.0)
     assert journal.read("SELECT session_id FROM standing_approval") == [("session-1.0",)]
 
 
@@ -278,3 +282,18 @@ def test_more_sessions_than_a_batch_go_batch_by_batch(journal: Journal) -> None:
         remembered(journal, f"session {number}", 31)
     journal.remove(RemoveOldSessions(), session_retention_days=30.0)
     assert memories(journal) == {"session": set(), "session_message": set(), "session_summary": set()}
+
+
+def test_allowances_that_nobody_waits_for_are_forgotten_as_redis_does(journal: Journal) -> None:
+    """One for each key of each customer, else, for ever."""
+    [(moment, _)] = journal.connection.read(READ_CLOCK, {})
+    for name, state in {
+        "old": Allowance(gate=moment - KEPT_SECONDS - 5, tail=moment - 5000, lag=1.0),
+        "paused": Allowance(gate=moment - 5000, tail=moment - 5000, paused=moment + 5),
+        "waited-for": Allowance(gate=moment - 5000, tail=moment - 5000, lag=5100.0),
+        "used": Allowance(gate=moment, tail=moment - 5000),
+    }.items():
+        journal.do(change_allowance("p", name, state, seen=None))
+    journal.remove(retention_days=0.0)
+    kept = [row[1] for row in journal.connection.read(READ_ALLOWANCES, {"project": "p"})]
+    assert kept == ["paused", "used", "waited-for"]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
+from polos.models.recent import Recent
 from polos.models.request import Item
 from polos.models.streams.anthropic import AnthropicAssembler
 from polos.models.streams.assembler import Assembler, Sink, StreamError
@@ -25,7 +26,7 @@ from polos.models.streams.ollama import OllamaAssembler
 from polos.models.streams.responses import ResponsesAssembler
 
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
-Refused = MutableMapping[tuple[str, str], frozenset[str]]
+Refused = Recent[tuple[str, str], frozenset[str]]
 
 _DONE = b"[DONE]"
 _LINGER_SECONDS = 0.1

@@ -6,6 +6,7 @@ import uuid
 from typing import Protocol
 
 from polos import event_data
+from polos.journal.allowances import MAX_FORGOTTEN, forget_old_allowances
 from polos.journal.leases import take_lease
 from polos.journal.retention import MAX_EVENTS, MAX_TREES, READ_OLD_TREES, remove_old_events, remove_tree
 from polos.journal.standing_approvals import MAX_REMOVED, remove_old
@@ -29,7 +30,7 @@ class Journal(Protocol):
 
 
 class RemoveOldRuns:
-    """Removes what is old in small batches: trees of runs, events, approvals. One sweeper at a time does."""
+    """Removes what is old in small batches: runs, events, approvals, allowances. One sweeper at a time."""
 
     every_seconds = EVERY_SECONDS
 
@@ -40,14 +41,18 @@ class RemoveOldRuns:
         """Remove one batch; say when to come again if there is more."""
         days = days_kept(desk.settings)
         standing = desk.settings.standing_approval_days
-        if not (any(days.values()) or standing) or not desk.do(
-            take_lease("retention", self._me, seconds=LEASE_SECONDS)
-        ):
+        if not desk.do(take_lease("retention", self._me, seconds=LEASE_SECONDS)):
             return None
         trees = remove_trees(desk, days)
         events = len(desk.do(remove_old_events(days["events"]))) if days["events"] else 0
         approvals = len(desk.do(remove_old(standing))) if standing else 0
-        is_more = trees == MAX_TREES or events == MAX_EVENTS or approvals == MAX_REMOVED
+        allowances = len(desk.do(forget_old_allowances()))
+        is_more = (
+            trees == MAX_TREES
+            or events == MAX_EVENTS
+            or approvals == MAX_REMOVED
+            or allowances == MAX_FORGOTTEN
+        )
         return AGAIN_SECONDS if is_more else None
 
 
