@@ -288,9 +288,10 @@ def _justified(
 def _is_struck(evidence: Evidence, worker: str, at: float, until: float, *, or_dismissed: bool) -> bool:
     """Whether a worker was struck meanwhile; one that ends counts no failures of steps any more."""
     strikes = evidence.strikes_of.get(worker, ())
-    harmless = frozenset() if or_dismissed else {"term"}
+    if or_dismissed and any(strike.kind == "term" and strike.at <= until for strike in strikes):
+        return True
     return any(
-        at - ARRIVES_LATE_SECONDS <= strike.at <= until for strike in strikes if strike.kind not in harmless
+        strike.kind != "term" and at - ARRIVES_LATE_SECONDS <= strike.at <= until for strike in strikes
     )
 
 

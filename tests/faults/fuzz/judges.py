@@ -28,7 +28,7 @@ def judged(evidence: Evidence, streams: Streams) -> list[Miss]:
     for root in others:
         misses += _at_most_once(evidence, root)
     for root, events in streams.items():
-        if any(run["finished_at"] is None for run in evidence.tree(root)):
+        if root not in roots or any(run["finished_at"] is None for run in evidence.tree(root)):
             continue  # which is a miss already
         misses += _told(evidence, root, events, is_whole=root in others)
     return misses

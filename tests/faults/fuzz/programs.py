@@ -8,9 +8,9 @@ Paths are the keys of steps and the names of side effects; those of a child go o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Path = str
 FOREVER = 1000  # failures: more than any number of retries
@@ -25,13 +25,23 @@ class Node(BaseModel):
 
 
 class Step(Node):
-    """A side effect that fails so many times first; `delay`: seconds before the first retry."""
+    """A side effect that fails so many times first; `delay`: seconds before the first retry.
+
+    It fails no more often than it is tried again, else for ever: a try that is lost with its worker counts
+    as a failure of the effect, but not of the step.
+    """
 
     kind: Literal["step"] = "step"
     sync: bool = False
     fails: int = Field(0, ge=0)
     retries: int = Field(2, ge=0)
     delay: float = 0.02
+
+    @model_validator(mode="after")
+    def _fails_for_a_while_or_for_ever(self) -> Self:
+        if self.retries < self.fails != FOREVER:
+            raise ValueError(f"a step of {self.retries} retries fails that often at most, or {FOREVER} times")
+        return self
 
 
 class Once(Node):

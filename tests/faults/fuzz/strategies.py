@@ -39,11 +39,10 @@ DEPTH = 3  # of parts inside of parts
 
 steps = st.builds(Step, sync=st.booleans())
 failing = st.builds(
-    Step,
-    sync=st.booleans(),
-    fails=st.sampled_from([1, 2, FOREVER]),
-    retries=st.sampled_from([1, 2]),
-    delay=st.sampled_from([0.02, 0.3]),
+    lambda fails, sync, delay: Step(sync=sync, fails=fails[0], retries=fails[1], delay=delay),
+    st.sampled_from([(1, 1), (1, 2), (2, 2), (FOREVER, 1), (FOREVER, 2)]),
+    st.booleans(),
+    st.sampled_from([0.02, 0.3]),
 )
 timers = st.builds(Timer, seconds=st.sampled_from([0.02, 0.1, 0.4, 0.9]))
 asks = st.builds(Ask, answered=st.sampled_from(["late", "early", "twice", "never"]))
