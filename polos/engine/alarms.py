@@ -12,18 +12,21 @@ class Alarms:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._handles: dict[str, tuple[float, Later]] = {}  # when, by the clock
+        self._handles: dict[str, tuple[float, Later, Callable[[], None]]] = {}  # when, by the clock
 
     def set(self, name: str, seconds: float, ring: Callable[[], None]) -> None:
         """Call `ring` in so many seconds."""
         self.cancel(name)
         seconds = max(seconds, 0.0)
-        going_off = self._clock.call_later(seconds, self._go_off, name, ring)
-        self._handles[name] = (self._clock.monotonic() + seconds, going_off)
+        going_off = self._clock.call_later(seconds, self.go_off, name)
+        self._handles[name] = (self._clock.monotonic() + seconds, going_off, ring)
 
-    def _go_off(self, name: str, ring: Callable[[], None]) -> None:
-        self._handles.pop(name, None)
-        ring()
+    def go_off(self, name: str) -> None:
+        """Ring the alarm of a step now, if there is one."""
+        if (found := self._handles.pop(name, None)) is not None:
+            _, going_off, ring = found
+            going_off.cancel()
+            ring()
 
     def seconds_until(self, name: str) -> float | None:
         """Return in how many seconds the alarm of a step goes off, None when there is none."""

@@ -26,6 +26,7 @@ from polos.journal.runs import READ_FENCE, Claim
 from polos.journal.statements import Row, Unit
 from polos.journal.states import RunStatus, StepStatus
 from polos.journal.steps import READ_OUTCOMES_SINCE, READ_STEPS, StepRow, step_from
+from polos.journal.waits import READ_REMAINING
 from polos.journal.writer import Journal
 from polos.step_names import shown
 
@@ -216,6 +217,17 @@ class Execution(StepBook):
         self.seen_wakes = max(self.seen_wakes, wakes)
         self._complete_until = max(self._complete_until, seq)
         self._ahead = {known for known in self._ahead if known > self._complete_until}
+        if self._pausing:
+            await self._end_pauses()
+
+    async def _end_pauses(self) -> None:
+        """Let those tries begin whose time has come by the database's clock, though not by ours.
+
+        A sweeper has said so, once: parked now, the run would wait for ever.
+        """
+        rows = await self.journal.read(READ_REMAINING, run=self.run_id)
+        for name in self._pausing - {row[0] for row in rows}:
+            self.alarms.go_off(name)
 
     async def deliver_next(self) -> bool:
         """Hand the next outcome to the code; False when there is nothing to hand over now."""

@@ -215,6 +215,7 @@ class _Tries:
 
         self._execution.alarms.set(self._name, seconds, ring)
         self._execution.pausing(self._name)
+        self._execution.look_again()  # its time may have come before we knew of it
         try:
             await due
         finally:

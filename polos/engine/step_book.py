@@ -28,6 +28,7 @@ class StepBook:
         ] = {}  # rows without delivered outcome, and all recorded ones on replay
         self._asked: dict[str, DurableFuture] = {}
         self._under_way: set[str] = set()  # names of rows without an outcome
+        self._pausing: set[str] = set()  # names of steps executed here that wait for their next try
         self._cut_off: set[str] = set()  # names of rows that the end of the run closed, which is taken back
         self._unasked: set[str] = set()  # recorded names the code has not asked for yet
         self._undelivered: list[tuple[int, str]] = []
@@ -112,11 +113,13 @@ class StepBook:
     def pausing(self, name: str) -> None:
         """Take note that a step which is executed here waits for its next try."""
         self._under_way.add(name)
+        self._pausing.add(name)
         self.news.set()
 
     def goes_on(self, name: str) -> None:
         """Take note that the wait is over."""
         self._under_way.discard(name)
+        self._pausing.discard(name)
 
     def under_way(self, step: StepRow) -> None:
         """Take note of a step that was scheduled and has no outcome yet."""

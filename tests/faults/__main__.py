@@ -15,8 +15,9 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "models")]
 
 from arena import HEADINGS, Plan, Report  # noqa: E402 - the folders of tests are no packages
 from broker_kinds import BROKERS, RABBITMQ, REDIS, why_no_rabbitmq  # noqa: E402
-from fuzz.command import programs_in, replay, waves  # noqa: E402
+from fuzz.command import replay, waves  # noqa: E402
 from fuzz.mix import KINDS  # noqa: E402
+from fuzz.scenario import programs_in  # noqa: E402
 from repertoire import DATABASES, SCENARIOS, Scenario, Setting, sized  # noqa: E402
 from services import postgres  # noqa: E402
 

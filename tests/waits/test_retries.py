@@ -8,11 +8,15 @@ from collections import Counter
 from typing import Any
 
 from engine.fleet import Fleet, until
+from sqlalchemy import bindparam, select, update
 
 from polos import StepExecutionError, WorkflowContext, workflow
-from polos.journal.steps import READ_STEPS, step_from
+from polos.journal.statements import Part, Statement, Unit
+from polos.journal.steps import READ_STEPS, STEPS, S, step_from
 
 calls: Counter[str] = Counter()
+_OVER = Statement(update(STEPS).where(S.run_id == bindparam("run")).values(ring_at=1.0))
+_PAUSES = Statement(select(S.ring_at).where(S.run_id == bindparam("run")))
 
 
 def step_of(fleet: Fleet, run_id: str, name: str) -> Any:
@@ -52,6 +56,37 @@ async def test_a_step_fails_when_its_tries_are_used_up_over_several_attempts(fle
     run = await fleet.until_ended(run_id)
     assert run["error"] == "Step execution failed after 2 retries: failure 3"
     assert calls[f"{run_id}:charge"] == 3
+
+
+gates: dict[str, asyncio.Event] = {}
+
+
+@workflow(id="retries-late")
+async def late(ctx: WorkflowContext, seconds: Any) -> str:
+    """Pauses for long beside code that keeps the run from being parked."""
+
+    async def charge() -> str:
+        calls[ctx.execution_id] += 1
+        if calls[ctx.execution_id] == 1:
+            raise ValueError("not yet")
+        return "charged"
+
+    charging = ctx.step.run("charge", charge, base_delay=seconds, max_delay=seconds)
+    charged, _ = await asyncio.gather(charging, gates[ctx.execution_id].wait())
+    return str(charged)
+
+
+async def test_a_pause_that_is_over_by_the_databases_clock_is_over(fleet: Fleet) -> None:
+    """A sweeper sees it first, and once: the run is not parked behind that, to wait for ever."""
+    run_id = fleet.create("retries-late", "600")
+    gates[run_id] = asyncio.Event()
+    fleet.sweep()
+    await until(lambda: step_of(fleet, run_id, "charge") is not None)
+    fleet.do(Unit((Part(_OVER, {"run": run_id}),), ()))
+    await until(lambda: fleet.read(_PAUSES, run=run_id) == [(None,)] or fleet.sweep())
+    gates[run_id].set()
+    run = await fleet.until_ended(run_id)
+    assert json.loads(run["output"]) == "charged"
 
 
 @workflow(id="retries-once")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from arena import Arena, Plan, Report
 from repertoire import SCENARIOS, Setting
@@ -15,7 +14,6 @@ from fuzz.scenario import run_programs
 from fuzz.shrinking import shrunk, weight
 
 WAVE_RUNS = 500  # on one database, broker and set of workers; the next ones get new ones
-PROGRAMS = Path(__file__).parents[1] / "programs"  # those that once missed
 REPLAYED_COPIES = 40
 SHRINKING_ROUNDS = 12
 
@@ -70,13 +68,3 @@ async def shrink(setting: Setting, database: str, plan: Plan, program: Program, 
     file = report.dump / "smallest.json"
     file.write_text(small.model_dump_json(indent=2) + "\n")
     print(f"the smallest program that was seen to miss is {file}; play it with --program", flush=True)
-
-
-def programs_in(file: Path) -> list[Program]:
-    """Read programs from a file, or from all files of a folder.
-
-    Raises:
-        ValueError: One of them holds no program.
-    """
-    files = sorted(file.glob("*.json")) if file.is_dir() else [file]
-    return [Program.model_validate_json(each.read_text()) for each in files]

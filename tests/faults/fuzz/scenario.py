@@ -8,6 +8,7 @@ import os
 import random
 import time
 from collections import Counter
+from pathlib import Path
 
 from arena import PATIENCE_SECONDS, Arena
 
@@ -20,14 +21,26 @@ from fuzz.recovery import recovery_notes
 from fuzz.reference import reference_of
 from fuzz.strategies import draw_programs
 
+KEPT = Path(__file__).parents[1] / "programs"
 CANCELLED_SHARE, FOLLOWED_EVERY = 0.08, 5
 CANCELLED_WITHIN_SECONDS = 6.0
 
 
 async def random_programs(arena: Arena) -> None:
-    """Run programs that the seed draws, `copies` times each."""
-    distinct = max(arena.plan.runs // arena.plan.copies, 1)
-    await run_programs(arena, draw_programs(distinct, arena.plan.seed))
+    """Run programs that the seed draws, `copies` times each, and those that have once missed something."""
+    kept = programs_in(KEPT)
+    distinct = max(arena.plan.runs // arena.plan.copies - len(kept), 1)
+    await run_programs(arena, [*kept, *draw_programs(distinct, arena.plan.seed)])
+
+
+def programs_in(place: Path) -> list[Program]:
+    """Read programs from a file, or from all files of a folder.
+
+    Raises:
+        ValueError: One of them holds no program.
+    """
+    files = sorted(place.glob("*.json")) if place.is_dir() else [place]
+    return [Program.model_validate_json(file.read_text()) for file in files]
 
 
 async def run_programs(arena: Arena, programs: list[Program]) -> None:
