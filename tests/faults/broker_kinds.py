@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Protocol
 
+import kombu
 import redis
 from brokers.broker_servers import RabbitMQ, rabbitmq_program
 from daemons import HERE, Daemon, valkey_daemon
@@ -75,6 +77,21 @@ class RabbitBroker:
         }
         self.kill, self.start = server.kill, server.start
         self.freeze, self.thaw = server.freeze, server.thaw
+
+    def limit_deliveries(self, most: int, given_up: str) -> None:
+        """Have queues move what was delivered more often than that to the queue `given_up`."""
+        with kombu.Connection(self.environment["POLOS_BROKER_URL"]) as connection:
+            kombu.Queue(given_up, durable=True, queue_arguments={"x-queue-type": "quorum"})(
+                connection.channel()
+            ).declare()
+        policy = {"delivery-limit": most, "dead-letter-exchange": "", "dead-letter-routing-key": given_up}
+        queues = ("--apply-to", "queues", "limit", "^polos", json.dumps(policy))
+        self.server.control("set_policy", "-p", VHOST, *queues)
+
+    def count(self, queue: str) -> int:
+        """Return how many messages wait in a queue."""
+        told = self.server.control("list_queues", "-q", "--no-table-headers", "-p", VHOST, "name", "messages")
+        return {name: int(number) for name, number in (line.split("\t") for line in told.splitlines())}[queue]
 
     def forget(self) -> int:
         """Purge every queue: what somebody has taken and not acknowledged stays."""

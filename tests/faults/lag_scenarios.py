@@ -14,7 +14,9 @@ from polos.journal.runs import R
 from polos.journal.statements import Statement
 
 NOTICED_SECONDS = 5.0  # in which everybody finds out; the audits look each second
+NOTE_AGAIN_SECONDS = 0.25
 LOST_SECONDS = 2.0  # of commits, at most
+_noting: set[asyncio.Task[None]] = set()
 _SEQS = Statement(select(R.id, R.seq))
 
 
@@ -28,7 +30,6 @@ async def lagging_commits(arena: Arena) -> None:
     async with arena.load(MIXED):
         while time.monotonic() < ends:
             await asyncio.sleep(chance.uniform(0.5, 1.0) * min(plan.seconds / 4, 5.0))
-            arena.crew.forgotten()  # who had not noticed yet that it went on from what was lost
             await asyncio.to_thread(arena.site.server.checkpoint)
             await asyncio.sleep(chance.uniform(0.1, LOST_SECONDS))
             before = _seqs(arena)
@@ -38,8 +39,6 @@ async def lagging_commits(arena: Arena) -> None:
             lost_outcomes += sum(max(seq - after.get(run, 0), 0) for run, seq in before.items())
             started_again += await _start_again(arena)
     await _start_again(arena)
-    await asyncio.sleep(NOTICED_SECONDS)
-    arena.crew.forgotten()
     await arena.all_ended()
     await arena.nobody_else_is_listed(arena.crew.living)
     arena.notes["runs lost"] = f"{lost_runs}, of them accepted {started_again}"
@@ -57,12 +56,22 @@ async def _crash(arena: Arena) -> None:
     arena.disconnect()
     await asyncio.to_thread(_crash_and_recover, arena)
     arena.faults += 1
+    noting = asyncio.create_task(_until_everybody_noticed(arena))
+    _noting.add(noting)
+    noting.add_done_callback(_noting.discard)
 
 
 def _crash_and_recover(arena: Arena) -> None:
     arena.site.server.kill()
     arena.crew.forgotten()
     arena.site.server.start()
+
+
+async def _until_everybody_noticed(arena: Arena) -> None:
+    """Take note of work that is begun from what was lost, and given up once that is found out."""
+    for _ in range(int(NOTICED_SECONDS / NOTE_AGAIN_SECONDS)):
+        await asyncio.sleep(NOTE_AGAIN_SECONDS)
+        arena.crew.forgotten()
 
 
 async def _start_again(arena: Arena) -> int:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from arena import Arena, ModelOf, Plan, Report, open_arena
-from broker_kinds import BROKERS, REDIS
+from broker_kinds import BROKERS, RABBITMQ, REDIS
+from broker_scenarios import broker_away, broker_frozen, delivery_limit
 from fuzz.model import scripted_model
 from fuzz.scenario import random_programs
 from host_scenarios import latency, partitions, slow_links, vanishing_servers
@@ -141,6 +142,18 @@ SCENARIOS = {
             NO_POISON,
             databases=("postgresql",),
             site=lagging_postgres,
+        ),
+        Scenario("f7 broker away", broker_away, Plan(2, 100_000, 12.0, at_once=8), Plan(3, 100_000, 60.0)),
+        Scenario(
+            "f8 broker frozen", broker_frozen, Plan(2, 100_000, 12.0, at_once=8), Plan(3, 100_000, 90.0)
+        ),
+        Scenario(
+            "f33 delivery limit",
+            delivery_limit,
+            Plan(2, 100_000, 15.0, at_once=8, slots=2),
+            Plan(3, 100_000, 120.0, at_once=30, slots=2),
+            NO_POISON,
+            brokers=(RABBITMQ,),
         ),
         Scenario("hosts-cut", partitions, Plan(3, 100_000, 60.0), Plan(3, 100_000, 600.0), **HOSTS),
         Scenario("hosts-vanish", vanishing_servers, Plan(2, 100_000, 30.0), Plan(3, 100_000, 300.0), **HOSTS),
