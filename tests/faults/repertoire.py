@@ -150,7 +150,7 @@ SCENARIOS = {
         Scenario(
             "f33 delivery limit",
             delivery_limit,
-            Plan(2, 100_000, 15.0, at_once=8, slots=2),
+            Plan(2, 100_000, 15.0, at_once=30, slots=2),
             Plan(3, 100_000, 120.0, at_once=30, slots=2),
             NO_POISON,
             brokers=(RABBITMQ,),
