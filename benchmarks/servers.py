@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -85,6 +86,7 @@ class Site:
             "POLOS_HOME": str(self.folder / "home"),
             "POLOS_EMBEDDED_WORKER": "0",
             "POLOS_AGENT_MAX_STEPS": "1000",
+            "POLOS_ENCRYPTION_KEYS": os.environ.get("POLOS_ENCRYPTION_KEYS", ""),
         }
 
 
