@@ -238,7 +238,7 @@ class Arena:
     async def all_ended(self, seconds: float = PATIENCE_SECONDS) -> bool:
         """Return once every run has ended; False when that takes too long, which the oracles report."""
         try:
-            await self.until(lambda: not self.unended and not self.read(_UNENDED), seconds, "runs go on")
+            await self.until(lambda: self.unended <= 0 and not self.read(_UNENDED), seconds, "runs go on")
         except TimeoutError:
             return False
         return True
@@ -312,13 +312,13 @@ class Arena:
 
     # -- the journal, also while it is away now and then
 
-    def read(self, statement: Statement) -> Rows:
+    def read(self, statement: Statement, **params: object) -> Rows:
         deadline = time.monotonic() + BOOT_SECONDS
         while True:
             try:
                 if self._journal is None:
                     self._journal = self.database.connect()
-                return self._journal.read(statement, {})
+                return self._journal.read(statement, params)
             except JournalUnavailableError:
                 self.disconnect()
                 if time.monotonic() > deadline:

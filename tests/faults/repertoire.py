@@ -45,6 +45,10 @@ from sites import (
     own_postgres,
     several_hosts,
 )
+from soak import SETTINGS as SOAKED
+from soak import soak
+from storms import SETTINGS as CANCELLED
+from storms import cancel_storm
 from week_model import paced_model
 from week_program import CHAINS
 
@@ -184,6 +188,14 @@ SCENARIOS = {
             Plan(1, 999, 120.0, slots=1100, pace_seconds=5.0),
             POISONED,
         ),
+        Scenario(
+            "f25 cancel storm",
+            cancel_storm,
+            Plan(2, 40, 5.0, slots=16),
+            Plan(3, 600, 120.0, slots=16),
+            CANCELLED,
+        ),
+        Scenario("f37 soak", soak, Plan(1, 0, 60.0, at_once=4), Plan(2, 0, 600.0, at_once=4), SOAKED),
         Scenario(
             "outage of long turns",
             outage,
