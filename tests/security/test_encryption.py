@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis.asyncio
 from cli.written import Written, without_settings
 from sealed import raw_rows, unsealed
 from typer.testing import CliRunner
@@ -22,6 +24,7 @@ from polos.journal.key_check import check_key
 from polos.journal.rotation import counts, rotate
 from polos.journal.runs import READ_RUN, Claim, run_record
 from polos.journal.states import RunStatus
+from polos.streaming.bus import Append, Bus
 
 K1, K2 = new_key("k1"), new_key("k2")
 SECRET = '{"input":"the customer is ill"}'
@@ -249,6 +252,41 @@ def test_an_export_can_be_read_without_the_key(database: Database, written: Writ
     assert found.rows["run"][0]["input"] == SECRET
     with pytest.raises(EncryptionError, match="'k1'"):
         export(database, roots=[run_id], polos="x")
+
+
+# -- Redis, which has text in the streams of runs
+
+
+async def test_entries_of_streams_are_encrypted_on_redis(valkey_url: str) -> None:
+    raw = redis.asyncio.Redis.from_url(f"{valkey_url}/15", decode_responses=True)
+    bus = Bus(f"{valkey_url}/15", prefix="sealed:", codec=codec_of(K1))
+    blind = Bus(f"{valkey_url}/15", prefix="sealed:")
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    overheard: list[str] = []
+    subscribed = asyncio.Event()
+    try:
+        async with (
+            raw.pubsub() as tap,
+            bus.listening("tree:x", heard.put_nowait, on_subscribed=subscribed.set),
+        ):
+            await tap.subscribe("sealed:tree:x")
+            await subscribed.wait()
+            bus.append(Append("tree:x", SECRET, True, 100, 60.0, lambda kept: None))
+            entry_id, text = (await asyncio.wait_for(heard.get(), 20)).split("\n")
+            assert text == SECRET
+            while not overheard:
+                message = await tap.get_message(ignore_subscribe_messages=True, timeout=1)
+                overheard += [message["data"]] if message else []
+        kept = await raw.xrange("sealed:tree:x")
+        assert kept
+        assert not any("ill" in each for each in (str(kept), *overheard))
+        assert await bus.read_stream("tree:x") == [(entry_id, SECRET)]
+        with pytest.raises(EncryptionError, match="'k1'"):
+            await blind.read_stream("tree:x")
+    finally:
+        await bus.close()
+        await blind.close()
+        await raw.aclose()
 
 
 # -- the command
