@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from broker_kinds import REDIS, Broker, open_broker
-from crew import Crew, name_of
+from crew import FORGOTTEN, Crew, name_of
 from dumps import dump
 from ledger import Ledger
 from oracles import Evidence, Miss, Shape, check
@@ -293,7 +293,9 @@ class Arena:
         report.succeeded = sum(
             run["status"] == self.accepted[root].ends_as(run) for root, run in roots.items()
         )
-        report.faults = sum(strike.kind != "term" for strike in self.crew.strikes) + self.faults
+        report.faults = (
+            sum(strike.kind not in {"term", FORGOTTEN} for strike in self.crew.strikes) + self.faults
+        )
         report.calls_repeated = evidence.calls_repeated
         report.notes, report.misses = self.notes, self.misses
         if self.misses:
