@@ -50,6 +50,7 @@ from polos import Agent, BatchWorkflowInput, StepExecutionError, WorkflowContext
 PACE_SECONDS = float(os.environ.get("FAULT_PACE", "0.03"))  # of an average side effect
 MODEL_URL = os.environ.get("FAULT_MODEL_URL", "")
 BLOCK_SECONDS = 12.0  # of a loop that is blocked: longer than the silence limit
+BLOCKS = "blocks"  # stands in the ledger in place of a run, where a loop is blocked
 LANES, LIMIT = 8, 2  # of the queue of limited children: lanes, and how many at once in each
 
 
@@ -86,6 +87,7 @@ def _block_if_chosen() -> None:
         wish.rename(wish.with_name(f"blocked-{os.getpid()}-{time.time_ns()}"))
     except FileNotFoundError:
         return
+    ledger().write(BLOCKS, "", "start")
     time.sleep(BLOCK_SECONDS)
 
 

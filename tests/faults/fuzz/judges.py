@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ledger import Entry
 from oracles import Evidence, Miss, check
 
+from fuzz.interpreter import BLOCK_SECONDS, BLOCKS
 from fuzz.promises import INTERRUPTED, ProgramRun, script_of
 from polos.events import StreamEvent
 
@@ -51,8 +53,17 @@ def _cancelled_well(evidence: Evidence, root: str) -> Iterator[Miss]:
     [cancelled_at] = [run["finished_at"] for run in tree if run["id"] == root]
     starts = [entry for entry in evidence.entries[root] if entry.phase == "start"]
     for entry in starts:
-        if entry.at > cancelled_at + CANCEL_SECONDS:
+        if entry.at > cancelled_at + CANCEL_SECONDS and not _was_blocked(evidence, entry, cancelled_at):
             yield Miss("F25", root, f"{entry.name} began {entry.at - cancelled_at:.1f} s after the cancel")
+
+
+def _was_blocked(evidence: Evidence, begun: Entry, since: float) -> bool:
+    """Whether the loop of its worker was blocked meanwhile: nobody hears of a cancel then."""
+    blocks = (entry for entry in evidence.entries[BLOCKS] if entry.pid == begun.pid)
+    return any(
+        since - BLOCK_SECONDS <= block.at <= begun.at <= block.at + BLOCK_SECONDS + CANCEL_SECONDS
+        for block in blocks
+    )
 
 
 def _at_most_once(evidence: Evidence, root: str) -> Iterator[Miss]:
@@ -89,14 +100,18 @@ def _told(evidence: Evidence, root: str, events: list[StreamEvent], *, is_whole:
     yield from _starts_and_ends(evidence, root, events)
     promise: ProgramRun = evidence.accepted[root]  # type: ignore[assignment]
     told = Counter(event.data.get("path") for event in events if event.event_type == "progress")
-    if told != Counter(promise.reference.told):
+    wanted = Counter(promise.reference.told)
+    if told - wanted or (wanted - told and not promise.reference.fails):  # what it spawned may outlive it
         yield Miss("O6", root, f"progress was told {told}, of all events {said}")
     texts = _texts(events)
+    [end] = [run["finished_at"] for run in evidence.tree(root) if run["id"] == root]
     for run in evidence.tree(root):
+        if run["finished_at"] > end:
+            continue
         if run["kind"] == "agent" and (path := script_of(run).path) in promise.reference.texts:
-            text, wanted = texts.get(run["id"], ""), promise.reference.texts[path]
-            if text != wanted:
-                yield Miss("O6", root, f"{path} said {text!r} to its reader, {wanted!r} in the end")
+            text, answer = texts.get(run["id"], ""), promise.reference.texts[path]
+            if text != answer:
+                yield Miss("O6", root, f"{path} said {text!r} to its reader, {answer!r} in the end")
 
 
 def _starts_and_ends(evidence: Evidence, root: str, events: list[StreamEvent]) -> Iterator[Miss]:
