@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Text, bindparam, delete, insert, literal, or_, select, update
+from sqlalchemy import Text, bindparam, delete, exists, insert, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.statements import Part, Row, Statement, Unit, now
@@ -132,10 +132,30 @@ def start_draining(worker_id: str) -> Unit:
 
 
 def remove_worker(worker_id: str) -> Unit:
-    """Forget a worker that ended or is dead; its runs must have been put back before."""
+    """Forget a worker that has ended; its runs must have been put back before."""
     params = {"worker": worker_id}
     return Unit(
         (Part(_GONE, params, guard=False), Part(_OFFERS_GONE, params, guard=False)), (), order=(worker_id,)
+    )
+
+
+_CONDEMN = Statement(delete(WORKERS).where(W.id == P("worker"), W.beat_at <= P("beat_at")).returning(W.id))
+_OFFERS_OF_NOBODY = Statement(
+    delete(DEFINITIONS).where(
+        D.worker_id == P("worker"), ~exists().where(W.id == P("worker", type_=W.id.type))
+    )
+)
+
+
+def condemn(worker_id: str, *, beat_at: float) -> Unit:
+    """Declare a worker dead that was last seen to beat then; answers (id,), or nothing when it beat since.
+
+    Before anything it owns is touched: from here on none of its beats is acknowledged, and what is left of
+    its own is found by `READ_LOST_OWNERS`, whoever dies now.
+    """
+    params = {"worker": worker_id, "beat_at": beat_at}
+    return Unit(
+        (Part(_CONDEMN, params), Part(_OFFERS_OF_NOBODY, params, guard=False)), (), order=(worker_id,)
     )
 
 

@@ -20,7 +20,7 @@ from polos.journal.recovery import (
     ring_children,
     ring_soon,
 )
-from polos.journal.workers import READ_CLOCK, READ_WORKERS, SeenWorker, remove_worker, seen_from
+from polos.journal.workers import READ_CLOCK, READ_WORKERS, SeenWorker, condemn, seen_from
 from polos.routes import Routes
 from polos.settings import Settings
 from polos.worker.duties.desk import Admit, Desk, Duty, Nudge, no_admit, no_nudge
@@ -166,7 +166,9 @@ class Sweeper:
         return self._coroner.dead(workers, free, now=now, server_up_seconds=up)
 
     def bury(self, worker: SeenWorker) -> None:
-        """Put back what a dead worker owned and forget it."""
+        """Forget a dead worker, and put back what it owned, unless it was heard of since it was judged."""
+        if not self._desk.do(condemn(worker.id, beat_at=worker.beat_at)):
+            return
         logger.warning(
             "Worker %s (%s) is dead: silent for %.1f s", worker.hostname, worker.id, worker.silent_seconds
         )
@@ -174,7 +176,6 @@ class Sweeper:
         self._put_back(worker.id)
         for route in worker.routes.split(","):
             self._desk.do(ring_soon(route))
-        self._desk.do(remove_worker(worker.id))
         self._liveness.forget(worker.id)
 
     def _put_back(self, owner: str) -> None:

@@ -54,6 +54,7 @@ def flaky(database: Database) -> Flaky:
 def service(flaky: Flaky, loop: asyncio.AbstractEventLoop) -> Iterator[WorkerService]:
     connections: Any = SimpleNamespace(
         database=flaky,
+        direct_database=flaky,
         redis=SETTINGS.broker_url,
         broker_outage=Outage("%s", ""),
         redis_outage=Outage("%s", ""),

@@ -1,5 +1,6 @@
 """What a sweep does to real rows, on SQLite and PostgreSQL."""
 
+import time
 import uuid
 
 import pytest
@@ -15,7 +16,7 @@ from polos.journal.runs import READ_RUN, NewRun, claim_run, run_record
 from polos.journal.states import RunStatus
 from polos.journal.steps import READ_STEP_DETAILS, STEP_DETAILS, schedule_turn
 from polos.journal.turns import claim_turn
-from polos.journal.workers import READ_WORKERS, WorkerRow, register_worker
+from polos.journal.workers import READ_WORKERS, WorkerRow, beat, condemn, register_worker, seen_from
 from polos.settings import Settings
 from polos.worker.sweeper import Sweeper
 
@@ -81,8 +82,6 @@ class Scene:
 
     def bury(self, worker: str) -> None:
         [seen] = [row for row in self.connection.read(READ_WORKERS, {}) if row[0] == worker]
-        from polos.journal.workers import seen_from
-
         self.sweeper.bury(seen_from(seen))
 
 
@@ -114,6 +113,30 @@ def test_what_a_buried_worker_owned_is_due_at_once(scene):
     scene.sweeper.sweep()
     assert [bell.run_id for bell in scene.bells.rung] == [run_id]
     assert scene.connection.read(READ_WORKERS, {}) == []
+
+
+def test_a_worker_that_was_heard_of_since_it_was_judged_is_not_buried(scene):
+    """It may have begun something: it knows of the beat that was acknowledged, not of the verdict."""
+    worker = scene.worker()
+    run_id = scene.run()
+    scene.claim(run_id, worker)
+    [judged] = [seen_from(row) for row in scene.connection.read(READ_WORKERS, {})]
+    time.sleep(0.01)  # the next beat is a later one
+    assert scene.do(beat(worker))
+    scene.sweeper.bury(judged)
+    assert scene.record(run_id)["owner"] == worker
+    assert scene.do(beat(worker)), "it goes on under its id"
+
+
+def test_what_a_sweeper_left_that_died_behind_its_verdict_is_put_back(scene):
+    worker = scene.worker()
+    run_id = scene.run()
+    scene.claim(run_id, worker)
+    [judged] = [seen_from(row) for row in scene.connection.read(READ_WORKERS, {})]
+    assert scene.do(condemn(worker, beat_at=judged.beat_at))
+    assert not scene.do(beat(worker)), "it is told at its next beat"
+    scene.sweeper.sweep()
+    assert scene.record(run_id)["owner"] is None
 
 
 def test_a_turn_of_a_buried_worker_is_scheduled_again_with_the_same_run_owner(scene):
