@@ -27,11 +27,11 @@ class Flaky(Database):
 
     refusals = 0
 
-    def connect(self) -> Connection:
+    def connect(self, *, impatient: bool = False) -> Connection:
         if self.refusals > 0 and threading.current_thread().name != "polos-sweeper":
             self.refusals -= 1
             raise JournalUnavailableError("not now")
-        return super().connect()
+        return super().connect(impatient=impatient)
 
 
 @pytest.fixture

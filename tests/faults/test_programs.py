@@ -111,6 +111,13 @@ def test_what_is_spawned_in_a_branch_is_beside_the_other_branches() -> None:
     assert order[1][0] == Series(["1.0.0.0", Series()])
 
 
+def test_what_a_failed_run_has_spawned_is_beside_what_follows() -> None:
+    failing = Child(nodes=(Spawn(nodes=(Step(),)), Fail()))
+    order = reference_of(program(failing, Step())).order
+    assert isinstance(order, Beside)
+    assert order[1] == Series(["0.0.0", Series()])
+
+
 # -- made smaller
 
 

@@ -73,7 +73,9 @@ class Reference:
 def reference_of(program: Program) -> Reference:
     """Return what a program must come to."""
     found = Reference()
-    found.output, found.order, found.fails = _Reading(found).whole(program.nodes, "")
+    reading = _Reading(found)
+    found.output, order, found.fails = reading.whole(program.nodes, "")
+    found.order = Beside([order, *reading.loose]) if reading.loose else order
     if found.fails:
         found.output = None
         found.statuses[""] = FAILED
@@ -89,14 +91,16 @@ class _Reading:
 
     def __init__(self, found: Reference) -> None:
         self._found = found
+        self.loose: list[Order] = []
 
     def whole(self, nodes: Nodes, path: Path) -> tuple[list[Any], Order, bool]:
         """Return the values of a run, the order of its effects, and whether it fails."""
         values, orders, spawned = [], [], {}
         for place, node in enumerate(nodes):
             here = below(path, place)
-            if isinstance(node, Fail):
-                return [], _order(orders, spawned), True
+            if isinstance(node, Fail):  # what it has spawned goes on, beside all that follows
+                self.loose += [order for _, _, order in spawned.values()]
+                return [], _order(orders, {}), True
             value, order = self.one(node, here)
             values.append(value)
             orders.append(order)
