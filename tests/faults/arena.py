@@ -16,9 +16,9 @@ from crew import FORGOTTEN, Crew, name_of
 from dumps import dump
 from ledger import Ledger
 from oracles import Evidence, Miss, Shape, check
+from places import Site
 from processes import PATHS, Worker
 from promises import Promise, Wanted
-from sites import Site
 from sqlalchemy import func, select
 from week_model import paced_model
 from week_program import AGENTS, WAIT_THRESHOLD_SECONDS

@@ -13,9 +13,9 @@ from typing import Protocol
 from arena import BOOT_SECONDS, PATIENCE_SECONDS, Arena
 from crew import name_of
 from network import Host
+from places import Hosts
 from processes import Worker
 from scenarios import only_the_struck_are_dead
-from sites import Hosts
 from week_program import MIXED
 
 SHORT_CUT, LONG_CUT = 0.5, 1.8  # in silence limits

@@ -20,6 +20,16 @@ from lag_scenarios import lagging_commits
 from long_turns import GRACE_SECONDS, SHORT_GRACE_SECONDS, deployments, hasty_deployments, outage
 from network import why_not
 from oracles import Shape
+from places import (
+    Ground,
+    MakeSite,
+    behind_pooler,
+    lagging_postgres,
+    new_database,
+    own_database,
+    own_postgres,
+    several_hosts,
+)
 from poison import SETTINGS as POISONED
 from poison import bystanders
 from pooler import why_no_pooler
@@ -34,16 +44,6 @@ from scenarios import (
     pauses_across_downtime,
     rolling_restart,
     zombies,
-)
-from sites import (
-    Ground,
-    MakeSite,
-    behind_pooler,
-    lagging_postgres,
-    new_database,
-    own_database,
-    own_postgres,
-    several_hosts,
 )
 from soak import SETTINGS as SOAKED
 from soak import soak

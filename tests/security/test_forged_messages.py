@@ -48,7 +48,15 @@ def test_arguments_that_are_no_turn_are_thrown_away(crowd: Crowd, args: list[Any
 
 
 @pytest.mark.parametrize(
-    "run_id", [str(uuid.uuid4()), "' OR 1=1 --", "%", "../../etc/passwd", "{0.__class__}", "é\n\r\x1b[2J"]
+    "run_id",
+    [
+        "858589d4-65f3-47a0-9d0b-ad3d43436366",
+        "' OR 1=1 --",
+        "%",
+        "../../etc/passwd",
+        "{0.__class__}",
+        "é\n\r\x1b[2J",
+    ],
 )
 def test_an_id_of_no_run_finds_none(crowd: Crowd, run_id: str) -> None:
     assert crowd.became(crowd.forge([run_id])) == UNKNOWN
