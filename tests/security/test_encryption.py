@@ -26,7 +26,8 @@ from polos.journal.runs import READ_RUN, Claim, run_record
 from polos.journal.states import RunStatus
 from polos.streaming.bus import Append, Bus
 
-K1, K2 = new_key("k1"), new_key("k2")
+# Always the same, for they are in the ids of tests, which have to be those of every process.
+K1, K2 = f"k1:{base64.b64encode(b'1' * 32).decode()}", f"k2:{base64.b64encode(b'2' * 32).decode()}"
 SECRET = '{"input":"the customer is ill"}'
 
 
