@@ -49,11 +49,14 @@ LOOK_AGAIN_SECONDS = 0.5  # while code is in a real await during a replay: nothi
 
 async def coordinate(runtime: Runtime, run_id: str, slot: Slot) -> str:
     """Own a run until it ends, parks or is lost; return what became of it. Safe to call twice."""
+    worker_id = runtime.worker_id  # should it be declared dead, the worker goes on under another one
     claim = await _claim(runtime, run_id, slot)
     if claim is None:
         return "held elsewhere"
+    if runtime.worker_id != worker_id:
+        return "taken over"  # claimed for a worker that is no more: a sweeper puts it back
     claim = _with_kind(runtime, claim)
-    execution = Execution(claim, runtime.journal, worker_id=runtime.worker_id, clock=runtime.clock)
+    execution = Execution(claim, runtime.journal, worker_id=worker_id, clock=runtime.clock)
     runtime.executions[run_id] = execution
     try:
         return await _run_or_fail(runtime, execution, slot)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from fleet import Fleet, until
 
 from polos import Agent, WorkflowContext, workflow
 from polos.agents.turn import execute_turn
+from polos.engine import coordinator
 from polos.engine.runtime import NoSlot
 from polos.journal.steps import READ_STEPS
 from polos.models.request import ModelAnswer, ModelRequest
@@ -99,3 +101,27 @@ async def test_a_turn_whose_worker_was_declared_dead_meanwhile_calls_no_model(
     assert await execute_turn(worker.runtime, run_id, "$turn:1", NoSlot()) == "taken over"
     assert len(asked) == asked_before + 1
     assert not calls
+
+
+async def test_a_run_claimed_for_a_worker_that_is_no_more_is_not_executed(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was declared dead while the claim was under way; what it began would be begun again elsewhere."""
+    did: list[str] = []
+
+    @workflow(id="starting-lost")
+    async def lost(ctx: WorkflowContext) -> None:
+        await ctx.step.run("charge", did.append, "charge")
+
+    worker = fleet.hire()
+    claim = coordinator.claimed
+
+    async def claimed(*wanted: Any) -> Any:
+        rows = await claim(*wanted)
+        worker.runtime.worker_id = "reborn"
+        return rows
+
+    monkeypatch.setattr(coordinator, "claimed", claimed)
+    run_id = fleet.create("starting-lost")
+    assert await coordinator.coordinate(worker.runtime, run_id, NoSlot()) == "taken over"
+    assert not did
