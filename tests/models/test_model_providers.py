@@ -16,7 +16,7 @@ def test_a_provider_name_is_case_insensitive(name: str) -> None:
 
 
 def test_an_unknown_provider_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"'openia'.*anthropic, azure, .*openai"):
+    with pytest.raises(ValueError, match=r"'openia'.*anthropic, .*azure, .*openai"):
         check_provider("openia")
 
 
