@@ -93,9 +93,8 @@ async def _execute(runtime: Runtime, claim: TurnClaim, worker_id: str) -> str:
         asked = await _asked(runtime, claim, run["project"])
         now = runtime.clock.time()
         call = prepare_call(claim, agent, asked, run, runtime.settings, now=now)
-        await runtime.models.ready(
-            call.request
-        )  # before `may_start`, which says what is true for a moment only
+        # Before `may_start`, which says what is true for a moment only.
+        await runtime.models.ready(call.request)
         check_price(call.budgets, call.request, runtime.models)
     except EncryptionError as error:  # another worker may have the key
         logger.error("Turn %s of run %s goes back to the queue: %s", claim.name, claim.run_id, error)

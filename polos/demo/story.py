@@ -155,8 +155,7 @@ class Teller:
         for number, turn in enumerate(scene.turns, 1):
             worker = self._stage.worker_of(self._pids.get(turn["owner"]))
             if number > self._asked_turns and worker is not None:
-                loading = ", once it has loaded LiteLLM" if number == 1 else ""
-                self.say(f"turn {number}: {_name(worker)} asks the model{loading}", "cyan")
+                self.say(f"turn {number}: {_name(worker)} asks the model", "cyan")
                 self._asked_turns = number
             if number > self._answered_turns and turn["status"] == "completed":
                 calls = len(scene.answers[number - 1]["tool_calls"])

@@ -86,6 +86,17 @@ def test_a_timer_that_two_clocks_end_ends_once(scene: Scene, together: Together)
     assert scene.steps(run.id)["nap"].status == "completed"
 
 
+def test_what_somebody_else_records_for_a_run_ends_its_suspicion(scene: Scene) -> None:
+    """Its worker died while it was executed; then it came to a wait, and beyond: that was no cause of it."""
+    run = scene.running("a")
+    scene.lose("a")
+    run = scene.claimed(run.id, "b")
+    scene.do(setting(run))
+    assert scene.run(run.id)["crashes"] == 1
+    assert scene.do(ending(run))
+    assert scene.run(run.id)["crashes"] == 0
+
+
 def test_a_run_is_not_parked_over_a_timer_that_ends(scene: Scene, together: Together) -> None:
     run = scene.running("a")
     scene.do(setting(run))
