@@ -5,12 +5,12 @@ What tests want printed at the end reaches it from every process of pytest-xdist
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from reports import REPORTS
+from reports import REPORTS, escaped
 from services import Postgres, emptied, postgres, sqlite_url, valkey
 
 from polos import registry
@@ -30,6 +30,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
     node.config.stash[REPORTS].update(getattr(node, "workeroutput", {}).get("reports", {}))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Escape what UTF-8 cannot hold: it would end the process of pytest-xdist, and nobody would read why."""
+    return escaped((yield))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

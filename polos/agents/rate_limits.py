@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -63,7 +64,7 @@ class RateLimits:
         self._clock = clock
         self._held_until: dict[str, float] = {}  # by the monotonic clock: what this process knows of gates
         self._paused_until: dict[str, float] = {}
-        self._away_until = 0.0
+        self._away_until = -math.inf
         self._was_away = False
 
     async def ask(self, request: ModelRequest, ticket: float | None) -> Permit:

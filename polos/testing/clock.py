@@ -34,7 +34,8 @@ class MovableClock:
     """
 
     def __init__(self, start: datetime | None = None) -> None:
-        self._ahead = 0.0 if start is None else _seconds(start) - time.time()
+        self._began_ahead = 0.0 if start is None else _seconds(start) - time.time()
+        self._moved = 0.0
         self._timers: set[_Timer] = set()
         self._keeper: Timekeeper | None = None
 
@@ -97,11 +98,11 @@ class MovableClock:
 
     def time(self) -> float:
         """Return the seconds since the epoch."""
-        return time.time() + self._ahead
+        return time.time() + self._began_ahead + self._moved
 
     def monotonic(self) -> float:
         """Return seconds that never go back, since some moment."""
-        return time.monotonic() + self._ahead
+        return time.monotonic() + self._moved  # never negative, wherever it began
 
     def call_later(self, seconds: float, callback: Callable[..., object], *args: Any) -> Later:
         """Call `callback` on the running loop in so many seconds."""
@@ -125,7 +126,7 @@ class MovableClock:
 
     def move(self, seconds: float) -> None:
         """Be ahead by so many seconds more. What is due is done soon, on its loop."""
-        self._ahead += seconds
+        self._moved += seconds
         for timer in tuple(self._timers):
             timer.wind()
 

@@ -189,7 +189,7 @@ class Sweeper:
         self._wanted_after = self._settings.sweep_seconds
         now = self._monotonic()
         for duty in self._duties:
-            if (pause := self._next_look.get(duty, 0.0) - now) > 0:
+            if (pause := self._next_look.get(duty, -math.inf) - now) > 0:
                 self._wanted_after = min(self._wanted_after, max(pause, SHORTEST_PAUSE_SECONDS))
                 continue
             self._next_look[duty] = now + duty.every_seconds

@@ -34,6 +34,8 @@ from poison import SETTINGS as POISONED
 from poison import bystanders
 from pooler import why_no_pooler
 from pooler_scenarios import pooled
+from rates import SETTINGS as LIMITED
+from rates import shared_rate
 from scenarios import (
     DRAIN_SECONDS,
     blocked_loop,
@@ -193,6 +195,14 @@ SCENARIOS = {
             Plan(1, 60, 60.0, slots=100, pace_seconds=0.5),
             Plan(1, 999, 120.0, slots=1100, pace_seconds=5.0),
             POISONED,
+        ),
+        Scenario(
+            "f24 shared rate",
+            shared_rate,
+            Plan(8, 100, 0.0),
+            Plan(8, 1000, 0.0),
+            LIMITED,
+            brokers=(REDIS,),
         ),
         Scenario(
             "f25 cancel storm",

@@ -63,6 +63,20 @@ async def test_a_moment_is_reached_and_not_before(client: PolosClient, clock: Mo
     assert record["completed_at"].startswith("2030-01-01T12:00")
 
 
+async def test_a_clock_may_begin_long_before_this_machine_did() -> None:
+    clock = MovableClock(datetime(1990, 1, 1, tzinfo=UTC))
+    assert clock.monotonic() > 0
+    async with runtime(clock=clock) as client:
+        run = await soon.invoke(client, delay_seconds=60)
+        await clock.advance(minutes=5)
+        assert await status(client, run.id) == "completed"
+
+
+@workflow(id="moved-soon")
+async def soon(ctx: WorkflowContext) -> int:
+    return await ctx.step.now("now")
+
+
 @workflow(id="moved-ask")
 async def ask(ctx: WorkflowContext) -> object:
     return await ctx.step.suspend("approve", data={"what": "it"}, timeout=3600)
