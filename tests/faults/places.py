@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from daemons import HERE, postgres_daemon
+from holdback import Holdback
 from network import Host, Network, network
 from outages import restartable_postgres
 from pooler import Pooler, pooler
@@ -39,6 +40,7 @@ class Site:
         server: The PostgreSQL of this scenario alone, where it has one.
         hosts: Where everything has a host of its own.
         pooler: What stands in front of that PostgreSQL.
+        holdback: What stands in front of the broker.
         environment: Further settings.
     """
 
@@ -46,6 +48,7 @@ class Site:
     server: Any = None
     hosts: Hosts | None = None
     pooler: Pooler | None = None
+    holdback: Holdback | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -17,6 +17,7 @@ from fuzz.model import scripted_model
 from fuzz.scenario import random_programs
 from host_scenarios import latency, partitions, slow_links, vanishing_servers
 from lag_scenarios import lagging_commits
+from late_messages import behind_holdback, late_messages
 from long_turns import GRACE_SECONDS, SHORT_GRACE_SECONDS, deployments, hasty_deployments, outage
 from network import why_not
 from oracles import Shape
@@ -171,6 +172,14 @@ SCENARIOS = {
             Plan(2, 20, 1.5),
             Plan(3, 2000, 60.0),
             brokers=(REDIS,),  # the echo knows no other
+        ),
+        Scenario(
+            "f13 late messages",
+            late_messages,
+            Plan(2, 20, 4.0),
+            Plan(3, 500, 30.0),
+            brokers=(REDIS,),
+            site=behind_holdback,
         ),
         Scenario("f12 zombies", zombies, Plan(1, 0, 0.0), Plan(1, 0, 0.0)),
         Scenario("f14 blocked loop", blocked_loop, Plan(2, 8, 12.0), Plan(2, 40, 60.0)),

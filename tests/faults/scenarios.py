@@ -183,12 +183,18 @@ async def every_message_thrice(arena: Arena) -> None:
         await arena.all_ended()
         await arena.until(lambda: not echo.waiting, plan.seconds + BOOT_SECONDS, "copies are left")
         arena.faults += echo.copied
+    attempts = claimed_once(arena)
+    await _all_copies_are_refused(arena, claimed_again=sum(each - 1 for each in attempts))
+
+
+def claimed_once(arena: Arena) -> list[int]:
+    """See that each run and turn was claimed once, and once more at most for each wake; return how often."""
     claims = [(row[0], row[1], row[2]) for row in arena.read(_CLAIMS)]
     claims += [(f"{row[0]} {row[1]}", row[2], 0) for row in arena.read(_TURN_CLAIMS)]
     for what, attempts, wakes in claims:
         if not 1 <= attempts <= 1 + wakes:  # what was parked is claimed again once it is woken
             arena.miss("claims", f"{what} was claimed {attempts} times and woken {wakes} times")
-    await _all_copies_are_refused(arena, claimed_again=sum(attempts - 1 for _, attempts, _ in claims))
+    return [attempts for _, attempts, _ in claims]
 
 
 async def _all_copies_are_refused(arena: Arena, *, claimed_again: int) -> None:
