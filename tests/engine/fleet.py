@@ -29,7 +29,7 @@ from polos.worker.duties.waits import EndWaits
 from polos.worker.slots import Slot, Slots
 
 T = TypeVar("T")
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 TERMINAL = {"completed", "failed", "cancelled", "blocked"}
 SETTINGS = Settings(ring_again_seconds=0.0, ring_again_max_seconds=0.0)
 

@@ -14,7 +14,7 @@ from polos.journal.postgres import PostgresConnection, commands
 from polos.journal.sqlite import SqliteConnection
 from polos.journal.statements import Rows, Statement, Unit
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 class Hand(Protocol):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from polos.journal.queues import Limits, smallest_limits
 from polos.queues import check_start
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 def until_admitted(counter: Counter, number: int) -> list[tuple[float, str]]:

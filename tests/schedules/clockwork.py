@@ -30,7 +30,7 @@ from polos.worker.duties.schedules import FireSchedules
 from polos.worker.sweeper import Sweeper
 
 P = bindparam
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 _MOVE = Statement(update(SCHEDULES).where(S.id == P("id")).values(next_at=P("next_at")).returning(S.id))
 _RUNS = Statement(select(*RUNS.c).where(R.schedule_id == P("schedule")).order_by(R.created_at, R.input))
 

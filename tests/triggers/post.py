@@ -27,7 +27,7 @@ from polos.worker.duties.triggers import FireTriggers
 from polos.worker.sweeper import Sweeper
 
 P = bindparam
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 _RUNS = Statement(select(*RUNS.c).where(R.name == P("name")))
 _AGE = Statement(
     update(EVENTS)

@@ -41,7 +41,8 @@ class EndWaits:
             if _are_enough(desk):
                 return False
             rows = desk.do(take_due())
-            self._end(desk, [due_from(row) for row in rows])
+            waits = [due_from(row) for row in rows]
+            self._end(desk, sorted(waits, key=lambda wait: wait.due_at))  # taken in no order
             if len(rows) < MAX_DUE:
                 return True
         return False
