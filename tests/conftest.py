@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reports import REPORTS, escaped
+from reports import REPORTS, Culprit, escaped
 from services import Postgres, emptied, postgres, sqlite_url, valkey
 
 from polos import registry
@@ -20,6 +20,7 @@ from polos.registry import get_all_workflows, get_workflow
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[REPORTS] = {}
+    config.pluginmanager.register(Culprit())
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
