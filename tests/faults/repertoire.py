@@ -13,6 +13,7 @@ from typing import Any
 from arena import Arena, ModelOf, Plan, Report, open_arena
 from broker_kinds import BROKERS, RABBITMQ, REDIS
 from broker_scenarios import broker_away, broker_frozen, delivery_limit
+from contention import contention
 from disks import why_no_disk
 from fuzz.model import scripted_model
 from fuzz.scenario import random_programs
@@ -221,6 +222,14 @@ SCENARIOS = {
             Plan(2, 40, 5.0, slots=16),
             Plan(3, 600, 120.0, slots=16),
             CANCELLED,
+        ),
+        Scenario(
+            "f29 contention",
+            contention,
+            Plan(4, 100_000, 30.0, at_once=8),
+            Plan(8, 100_000, 600.0),
+            NO_POISON,
+            databases=("sqlite",),
         ),
         Scenario(
             "f30 scarcity",

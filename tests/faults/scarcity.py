@@ -8,13 +8,14 @@ import random
 import re
 import sqlite3
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
-from arena import BOOT_SECONDS, PATIENCE_SECONDS, Arena
+from arena import BOOT_SECONDS, LOOK_AGAIN_SECONDS, PATIENCE_SECONDS, Arena
 from daemons import PostgresDaemon, postgres_daemon
 from disks import SmallDisk, small_disk
 from places import Ground, Site
@@ -28,7 +29,8 @@ SQLITE_MEGABYTES, POSTGRES_MEGABYTES = 48, 256
 POSTGRES_SETTINGS = {"min_wal_size": "32MB", "max_wal_size": "64MB", "checkpoint_timeout": "30s"}
 REST_SECONDS = 3.0  # between shortages
 LENGTHS = (0.4, 1.6)  # of a shortage, in silence limits
-WHY = re.compile(r"(database|beat).*(disk|[Nn]o space|full|read-?only)")
+WHY = re.compile(r"(database|beat).*(disk|[Nn]o space|full|read-?only|closed the connection|refused)")
+SEGMENTS = 30  # of PostgreSQL's log: more than it keeps for use again
 Change = Callable[[], None]
 
 
@@ -69,18 +71,30 @@ async def scarcity(arena: Arena) -> None:
 
 async def _shortage(arena: Arena, begin: Change, end: Change, seconds: float) -> float:
     """Have one for so long, from when it is noticed; return how long it takes until work goes on."""
-    said = _reasons(arena)
-    await asyncio.to_thread(begin)
+    noticed = threading.Event()
+    enduring = asyncio.create_task(asyncio.to_thread(_endured, arena, begin, end, seconds, noticed))
     arena.faults += 1
-    try:
-        await arena.until(lambda: _reasons(arena) > said, PATIENCE_SECONDS, "nobody notices the shortage")
-        await _client_is_told_why(arena)
-        await asyncio.sleep(seconds)  # a shortage has a length
-    finally:
-        await asyncio.to_thread(end)
-    over_at = time.time()
+    await arena.until(lambda: noticed.is_set() or enduring.done(), 2 * PATIENCE_SECONDS, "nobody notices")
+    await _client_is_told_why(arena)
+    over_at = await enduring
     await arena.until(lambda: _begun_since(arena, over_at), PATIENCE_SECONDS, "no work after the shortage")
     return time.time() - over_at
+
+
+def _endured(arena: Arena, begin: Change, end: Change, seconds: float, noticed: threading.Event) -> float:
+    """Return when it was over. Not on the loop, which stands still while the database is down."""
+    said, deadline = _reasons(arena), time.monotonic() + PATIENCE_SECONDS
+    begin()
+    try:
+        while _reasons(arena) == said:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no worker notices the shortage in {PATIENCE_SECONDS:g} s")
+            time.sleep(LOOK_AGAIN_SECONDS)
+        noticed.set()
+        time.sleep(seconds)  # a shortage has a length
+    finally:
+        end()
+    return time.time()
 
 
 def _reasons(arena: Arena) -> int:
@@ -127,8 +141,18 @@ def _shortages(arena: Arena) -> list[tuple[Change, Change]]:
         return [(disk.fill, disk.clear), (lambda: disk.forbid(*files), disk.allow)]
     return [
         (disk.fill, lambda: _room_again(disk, server)),
+        (lambda: _no_room_for_the_log(disk, server), lambda: _room_again(disk, server)),
         (lambda: _read_only(server, "on"), lambda: _read_only(server, "off")),
     ]
+
+
+def _no_room_for_the_log(disk: SmallDisk, server: PostgresDaemon) -> None:
+    """Fill the disk and the log, without which the server cannot go on: it crashes, and may stay down."""
+    disk.fill()
+    with suppress(psycopg.OperationalError), psycopg.connect(server.url, autocommit=True) as admin:
+        for _ in range(SEGMENTS):
+            admin.execute("SELECT pg_logical_emit_message(false, 'full', 'full')")
+            admin.execute("SELECT pg_switch_wal()")
 
 
 def _room_again(disk: SmallDisk, server: PostgresDaemon) -> None:

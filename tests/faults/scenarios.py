@@ -55,10 +55,10 @@ async def kill_loop(arena: Arena) -> None:
             await arena.hire()
     await arena.all_ended()
     await arena.nobody_else_is_listed(arena.crew.living)
-    _note_longest_standstill(arena)
+    note_longest_standstill(arena)
 
 
-def _note_longest_standstill(arena: Arena) -> None:
+def note_longest_standstill(arena: Arena) -> None:
     """Take note of the longest time in which no side effect was begun."""
     times = sorted(entry.at for entry in arena.evidence().ledger)
     gaps = [after - before for before, after in pairwise(times)]
