@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test faults bench lint audit format clean
+.PHONY: help demo test faults bench plots lint audit format clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ faults: $(VENV)/installed-test ## Run the long fault tests; ARGS="f2 --seconds 3
 
 bench: $(VENV)/installed-test ## Measure polos beside its floors; ARGS="w1 --database sqlite" runs some.
 	@$(BIN)/python -m benchmarks $(or $(ARGS),all --quick)
+
+plots: $(VENV)/installed-test ## Draw what `make bench ARGS="all --out figures.jsonl"` measured.
+	@$(BIN)/python -m benchmarks.plots $(or $(ARGS),figures.jsonl)
 
 lint: $(VENV)/installed-dev ## Check format, style, types and layers.
 	@$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""`python -m benchmarks all`, or some of w1 to w13: JSON lines on stdout, a table on stderr."""
+"""`python -m benchmarks all`, or some of w1 to w16: JSON lines on stdout, a table on stderr."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import ledger
+from benchmarks import ledger, origin
 from benchmarks.measuring import Bench
 from benchmarks.model_server import model_server
 from benchmarks.report import print_tables
@@ -34,6 +34,9 @@ from benchmarks.workloads import (
     w11_children,
     w12_sleepers,
     w13_queues,
+    w14_storage,
+    w15_scale,
+    w16_replay,
 )
 
 MODULES: tuple[Any, ...] = (
@@ -50,6 +53,9 @@ MODULES: tuple[Any, ...] = (
     w11_children,
     w12_sleepers,
     w13_queues,
+    w14_storage,
+    w15_scale,
+    w16_replay,
 )
 WORKLOADS = {module.NAME: module for module in MODULES}
 DATABASES = ("sqlite", "postgres")
@@ -85,14 +91,17 @@ def main() -> None:
     counted = ledger.install()
     console = Console(stderr=True, width=None if sys.stderr.isatty() else LOG_WIDTH)
     lines: list[dict[str, Any]] = []
+    commit = origin.commit()
     with servers(postgres="postgres" in databases, folder=arguments.folder) as running, model_server() as url:
+        versions = origin.versions(valkey_url=running.valkey_url, postgres_url=running.postgres_url)
         for name in wanted:
             for database in databases:
                 with _said(console, f"{name} on {database}"):
                     bench = _bench(running, database, arguments, model_url=url, counted=counted)
                     results = asyncio.run(WORKLOADS[name].run(bench))
+                of_origin = {"machine": origin.machine(), "versions": versions, "commit": commit}
                 for result in results:
-                    lines.append(result.line())
+                    lines.append({**result.line(), **of_origin})
                     _put_out(lines[-1], arguments.out)
     print_tables(lines, console)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from benchmarks.counts import Meter, difference, per_unit, redis_commands, statements
@@ -71,7 +69,7 @@ class Bench:
         """Run polos workers, and connect a client and the counters."""
         url = self.model_url if models else ""
         async with polos_workers(self.site, workers, model_url=url) as fleet, self.client() as client:
-            yield client, Meter(fleet, self.ledger, self.site.broker_url)
+            yield client, Meter(fleet, self.ledger, self.site)
 
     @asynccontextmanager
     async def client(self, *, deployment_id: str | None = None) -> AsyncIterator[PolosClient]:
@@ -97,6 +95,7 @@ class Result:
     counts: Counter[str] = field(default_factory=Counter)
     peak_memory_mb: float = 0.0
     notes: dict[str, float] = field(default_factory=dict)
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # figures along an axis
 
     def line(self) -> dict[str, Any]:
         """Return the result as JSON data."""
@@ -108,7 +107,6 @@ class Result:
             "unit": self.unit,
             "units": self.units,
             "repeats": len(self.polos),
-            "machine": _machine(),
             "figures": {name: self._figure(name) for name in self.polos[0]},
             "per_unit": per_unit(self.counts, self.units * len(self.polos)) if self.counts else {},
             "totals": {
@@ -119,12 +117,17 @@ class Result:
             },
             "peak_memory_mb": round(self.peak_memory_mb, 1),
             "notes": self.notes,
+            "curves": {name: [[x, _short(y)] for x, y in points] for name, points in self.curves.items()},
         }
 
     def _figure(self, name: str) -> dict[str, Any]:
         ours = [figures[name] for figures in self.polos]
         goal = self.goals.get(name)
-        floors = {floor: [figures[name] for figures in found] for floor, found in self.floors.items()}
+        floors = {
+            floor: [figures[name] for figures in found]
+            for floor, found in self.floors.items()
+            if name in found[0]  # a floor need not have all that polos is measured by
+        }
         return {
             "goal": goal.of(self.database) if goal else None,
             "less_is_better": bool(goal and goal.less),
@@ -148,18 +151,25 @@ async def measure(
     *,
     counted: bool = True,
 ) -> None:
-    """Measure in turns: each floor, then polos, so that both see the same noise.
+    """Measure in turns: the floors and polos, then polos and the floors, so that all see the same noise.
 
     Args:
         counted: False where workers die with their counts.
     """
-    for _ in range(bench.repeats):
-        for name, floor in floors.items():
-            result.floors.setdefault(name, []).append(await floor())
-        before = meter.read()
+
+    async def polos() -> None:
+        before = meter.read() if counted else None
         result.polos.append(await ours())
-        if counted:
+        if before is not None:
             result.counts.update(difference(meter.read(), before))
+
+    async def of_floor(name: str) -> None:
+        result.floors.setdefault(name, []).append(await floors[name]())
+
+    turns: list[Callable[[], Awaitable[None]]] = [*(partial(of_floor, name) for name in floors), polos]
+    for repeat in range(bench.repeats):
+        for turn in reversed(turns) if repeat % 2 else turns:
+            await turn()
     result.peak_memory_mb = meter.fleet.peak_memory_mb()
 
 
@@ -173,15 +183,6 @@ def _share(ours: Sequence[float], floor: Sequence[float], *, less: bool) -> dict
     """Return how much of the floor's speed polos has, repeat by repeat: 1 is as fast as the floor."""
     pairs = zip(ours, floor, strict=True)
     return Spread(tuple((other / mine if less else mine / other) for mine, other in pairs)).summary()
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),  # of the last minute: ours and that of others
-        "python": platform.python_version(),
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
 
 
 def _short(value: float) -> float:

@@ -47,6 +47,20 @@ async def many_steps(ctx: WorkflowContext, input: Steps) -> float:
     return time.perf_counter() - began
 
 
+async def refuse() -> None:
+    raise ValueError("This step always fails")
+
+
+@workflow(id="refused_steps")
+async def refused_steps(ctx: WorkflowContext, input: SlowSteps) -> None:
+    """Fail after `count` steps, so that a retry replays them; log the times before and after them."""
+    log_begin(input.log, 0)
+    for number in range(input.count):
+        await ctx.step.run(f"step{number}", nothing)
+    log_begin(input.log, input.count)
+    await ctx.step.run("refused", refuse, max_retries=0)
+
+
 @workflow(id=ONE_STEP)
 async def one_step(ctx: WorkflowContext, word: str) -> dict[str, str]:
     found: dict[str, str] = await ctx.step.run("step", nothing)
@@ -112,7 +126,9 @@ def script_of(agent: Agent) -> str:
 
 tool_agent = agent_of("tool_agent", "script-3-5-0")
 slow_agent = agent_of("slow_agent", "script-1-1-2000")
+long_calls_agent = agent_of("long_calls_agent", "script-1-1-20000")
 long_agent = agent_of("long_agent", "script-99-1-0")
+longer_agent = agent_of("longer_agent", "script-199-1-0")
 steady_speaker = agent_of("steady_speaker", "stream-60-50")
 fast_speaker = agent_of("fast_speaker", "stream-500-0")
 short_long_agent = agent_of("short_long_agent", "script-39-1-0")

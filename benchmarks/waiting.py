@@ -56,8 +56,11 @@ async def until(url: str, query: str, wanted: int) -> None:
 
 
 def journal_bytes(url: str) -> int:
-    """Return how large a journal is, indexes included."""
-    size = "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+    """Return how much room the rows of a journal take, indexes included; free pages of SQLite are not."""
+    size = (
+        "SELECT (page_count - freelist_count) * page_size"
+        " FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()"
+    )
     if not url.startswith("sqlite"):
         size = "SELECT pg_database_size(current_database())"
     with connection(url) as driver:

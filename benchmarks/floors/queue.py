@@ -42,23 +42,30 @@ class FloorClient:
         began = time.perf_counter()
         run = str(uuid.uuid4())
         self._notices.subscribe(CHANNEL.format(run))
-        self._send([run])
+        self._journal.commit(create(run))
+        self.ring([run])
         while self._journal.output_of(run) is None:
             self._notices.get_message(ignore_subscribe_messages=False, timeout=NOTICE_SECONDS)
         took = time.perf_counter() - began
         self._notices.unsubscribe(CHANNEL.format(run))  # type: ignore[no-untyped-call]
         return took
 
-    def _enqueue(self, count: int, batch: int) -> None:
+    def create(self, count: int, *, batch: int) -> list[str]:
+        """Commit `count` runs whose messages come later."""
         runs = [str(uuid.uuid4()) for _ in range(count)]
         for start in range(0, count, batch):
-            self._send(runs[start : start + batch])
+            self._journal.commit(*(create(run) for run in runs[start : start + batch]))
+        return runs
 
-    def _send(self, runs: list[str]) -> None:
-        self._journal.commit(*(create(run) for run in runs))
+    def ring(self, runs: list[str]) -> None:
+        """Send the messages of runs."""
         with self._app.producer_or_acquire() as producer:
             for run in runs:
                 self._app.send_task(TASK, [run], producer=producer, ignore_result=True, retry=False)
+
+    def _enqueue(self, count: int, batch: int) -> None:
+        for start in range(0, count, batch):
+            self.ring(self.create(min(batch, count - start), batch=batch))
 
 
 @contextmanager

@@ -11,9 +11,11 @@ from typing import Any
 
 import redis
 
+from benchmarks.floors.queue import FloorClient, floor_client
 from benchmarks.measuring import Bench, Figures, Goal, Result, measure, percentile
 from benchmarks.programs import ONE_STEP
 from benchmarks.waiting import completed, connection, until_completed
+from benchmarks.workers import floor_workers
 from polos.client import PolosClient
 from polos.transport import RunRequest
 
@@ -26,6 +28,7 @@ BACKLOG = {
     "deferred_per_second": Goal(None, None),
     "broker_kb": Goal(1024, 1024, less=True),
 }
+WORKERS = 2
 LIMIT = 20
 BATCH = 500
 DRAIN_SECONDS = 3.0
@@ -37,13 +40,20 @@ FORGET = (
 
 async def run(bench: Bench) -> list[Result]:
     """Measure both with two workers."""
-    return [await _limited(bench), await _backlog(bench)]
+    async with floor_workers(bench.site, WORKERS):
+        with floor_client(bench.site) as plain:
+            await plain.run_many(10, batch=10)
+            return [await _limited(bench, plain), await _backlog(bench, plain)]
 
 
-async def _limited(bench: Bench) -> Result:
+async def _limited(bench: Bench, plain: FloorClient) -> Result:
     runs = bench.size(1000, 200)
     result = Result(NAME, "limited", bench.site.database, bench.quick, "run", runs, LIMITED)
-    async with bench.polos(workers=2) as (client, meter):
+    async with bench.polos(workers=WORKERS) as (client, meter):
+
+        async def floor() -> Figures:
+            _, seconds = await plain.run_many(runs, batch=BATCH)
+            return {"admitted_per_second": runs / seconds}
 
         async def ours() -> Figures:
             before = completed(bench.site.journal_url)
@@ -52,29 +62,48 @@ async def _limited(bench: Bench) -> Result:
             await until_completed(bench.site.journal_url, before + runs)
             return {"admitted_per_second": runs / (time.perf_counter() - began)}
 
-        await measure(bench, result, meter, ours, {})
+        await measure(bench, result, meter, ours, {"celery + raw commits, no limit": floor})
     return result
 
 
-async def _backlog(bench: Bench) -> Result:
+async def _backlog(bench: Bench, plain: FloorClient) -> Result:
     runs = bench.size(100_000, 2_000)
     url = bench.site.journal_url
     result = Result(NAME, "backlog", bench.site.database, bench.quick, "run", runs, BACKLOG)
     async with bench.client() as client:
         used = _broker_bytes(bench)
-        began = time.perf_counter()
         with _forgotten(url):
-            await _start(client, runs, "a")
-            enqueued = runs / (time.perf_counter() - began)
+            share = runs // bench.repeats
+            enqueued = [share / await _start(client, share, "a") for _ in range(bench.repeats)]
             grown = (_broker_bytes(bench) - used) / 1024
-            async with bench.polos(workers=2) as (client, meter):
+            async with bench.polos(workers=WORKERS) as (client, meter):
 
                 async def ours() -> Figures:
                     found = await _come_behind(client, url)
-                    return {**found, "deferred_per_second": enqueued, "broker_kb": grown}
+                    deferred = enqueued[len(result.polos)]
+                    return {**found, "deferred_per_second": deferred, "broker_kb": grown}
 
-                await measure(bench, result, meter, ours, {})
+                async def floor() -> Figures:
+                    return await _without_backlog(plain)
+
+                # Not counted: how many runs of the backlog are served meanwhile is noise.
+                floors = {"celery + raw commits, no backlog": floor}
+                await measure(bench, result, meter, ours, floors, counted=False)
     return result
+
+
+async def _without_backlog(plain: FloorClient) -> Figures:
+    """Return what is to be had when nobody is in front."""
+    began = time.perf_counter()
+    await asyncio.to_thread(plain.create, BATCH, batch=BATCH)
+    deferred = BATCH / (time.perf_counter() - began)
+    _, last = await plain.run_many(10, batch=1)
+    _, seconds = await plain.run_many(BATCH, batch=BATCH)
+    return {
+        "last_of_ten_started_ms": 1000 * last,
+        "drained_per_second": BATCH / seconds,
+        "deferred_per_second": deferred,
+    }
 
 
 async def _come_behind(client: PolosClient, url: str) -> Figures:
@@ -93,11 +122,14 @@ async def _one(client: PolosClient, key: str) -> Any:
     return await client.invoke(ONE_STEP, "b", concurrency_key=key)
 
 
-async def _start(client: PolosClient, runs: int, key: str, **options: Any) -> None:
+async def _start(client: PolosClient, runs: int, key: str, **options: Any) -> float:
+    """Start runs; return how many seconds it took."""
+    began = time.perf_counter()
     for start in range(0, runs, BATCH):
         batch = range(start, min(start + BATCH, runs))
         request = RunRequest(workflow_id=ONE_STEP, payload="a", concurrency_key=key or None, **options)
         await client.start_runs([request for _ in batch])
+    return time.perf_counter() - began
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 import uuid
 from dataclasses import dataclass
@@ -11,13 +13,17 @@ from pathlib import Path
 from benchmarks.counts import Meter
 from benchmarks.measuring import Bench, Figures, Goal, Result, measure
 from benchmarks.programs import SlowSteps, slow_steps
+from benchmarks.servers import Site
 from benchmarks.waiting import LOOK_AGAIN_SECONDS, PATIENCE_SECONDS
+from benchmarks.workers import REPOSITORY
 from polos import PolosClient
 
 NAME = "w6"
 TITLE = "kill -9 of the owner until the run's next step elsewhere"
 GOALS = {"seconds": Goal(3.0, 3.0, less=True), "repeated_steps": Goal(1, 1, less=True)}
 WORKERS = 2
+STEP_SECONDS = 0.2
+FLOOR = "a process that waits for the lock"
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,14 @@ async def run(bench: Bench) -> list[Result]:
     steps = bench.size(20, 10)
     result = Result(NAME, "", bench.site.database, bench.quick, "step", steps, GOALS)
     async with bench.polos(workers=WORKERS) as (client, meter):
-        await measure(bench, result, meter, lambda: _strike(bench, client, meter, steps), {}, counted=False)
+
+        async def ours() -> Figures:
+            return await _strike(bench, client, meter, steps)
+
+        async def floor() -> Figures:
+            return await _take_over(bench.site, steps)
+
+        await measure(bench, result, meter, ours, {FLOOR: floor}, counted=False)
     return [result]
 
 
@@ -42,13 +55,45 @@ async def _strike(bench: Bench, client: PolosClient, meter: Meter, steps: int) -
     await meter.fleet.add(WORKERS - len(meter.fleet.workers))
     log = bench.site.folder / f"{uuid.uuid4().hex}.log"
     log.touch()
-    ended = asyncio.create_task(slow_steps.run(client, SlowSteps(count=steps, seconds=0.2, log=str(log))))
+    ended = asyncio.create_task(
+        slow_steps.run(client, SlowSteps(count=steps, seconds=STEP_SECONDS, log=str(log)))
+    )
     before = await _until_begun(log, steps // 2)
-    await asyncio.sleep(0.1)  # in the middle of a step
+    await asyncio.sleep(STEP_SECONDS / 2)  # in the middle of a step
     owner = before[-1].pid
     killed_at = time.monotonic()
     meter.fleet.kill(owner)
     assert await ended == steps
+    return _figures(log, owner, killed_at, steps)
+
+
+async def _take_over(site: Site, steps: int) -> Figures:
+    """Kill one of two processes of the floor, the one that has the lock."""
+    run = uuid.uuid4().hex
+    log = site.folder / f"{run}.log"
+    log.touch()
+    processes = [_waiter(site, run, log, steps) for _ in range(WORKERS)]
+    try:
+        before = await _until_begun(log, steps // 2)
+        await asyncio.sleep(STEP_SECONDS / 2)
+        [owner] = [process for process in processes if process.pid == before[-1].pid]
+        killed_at = time.monotonic()
+        owner.kill()
+        [successor] = [process for process in processes if process is not owner]
+        assert await asyncio.to_thread(successor.wait, PATIENCE_SECONDS) == 0
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    return _figures(log, owner.pid, killed_at, steps)
+
+
+def _waiter(site: Site, run: str, log: Path, steps: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "benchmarks.floors.takeover", site.floor_url, run, str(log)]
+    return subprocess.Popen([*command, str(steps), str(STEP_SECONDS)], cwd=REPOSITORY)
+
+
+def _figures(log: Path, owner: int, killed_at: float, steps: int) -> Figures:
     after = [step for step in _begun(log) if step.pid != owner]
     return {"seconds": after[0].at - killed_at, "repeated_steps": len(_begun(log)) - steps}
 

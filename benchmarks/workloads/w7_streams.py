@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Awaitable, Sequence
 
 import httpx
 
@@ -54,9 +55,9 @@ async def run(bench: Bench) -> list[Result]:
     return results
 
 
-async def _figures(spoken: list[object], *, is_speed: bool) -> Figures:
+async def _figures(spoken: Sequence[Awaitable[list[float]]], *, is_speed: bool) -> Figures:
     began = time.perf_counter()
-    late = [seconds for each in await asyncio.gather(*spoken) for seconds in each]  # type: ignore[call-overload]
+    late = [seconds for each in await asyncio.gather(*spoken) for seconds in each]
     if is_speed:
         return {"words_per_s": len(late) / (time.perf_counter() - began)}
     return {f"p{percent}_ms": 1000 * percentile(late, percent) for percent in (50, 99)}

@@ -18,6 +18,9 @@ FIELDS = {"workload", "variant", "database", "quick", "unit", "units", "repeats"
     "totals",
     "peak_memory_mb",
     "notes",
+    "curves",
+    "versions",
+    "commit",
 }
 
 
