@@ -95,7 +95,8 @@ class Result:
     counts: Counter[str] = field(default_factory=Counter)
     peak_memory_mb: float = 0.0
     notes: dict[str, float] = field(default_factory=dict)
-    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # figures along an axis
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # figures along the axis
+    axis: str = ""
 
     def line(self) -> dict[str, Any]:
         """Return the result as JSON data."""
@@ -118,6 +119,7 @@ class Result:
             "peak_memory_mb": round(self.peak_memory_mb, 1),
             "notes": self.notes,
             "curves": {name: [[x, _short(y)] for x, y in points] for name, points in self.curves.items()},
+            "axis": self.axis,
         }
 
     def _figure(self, name: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ PROCESSORS = {
     "postgres_cpu_ms": "PostgreSQL",
     "valkey_cpu_ms": "Valkey",
 }
+CURVE_ROWS = 10
 ROW_INCHES = 0.28
 FIXED_INCHES = 1.4  # of a plot: title and axis
 WIDTH_INCHES = 9.0
@@ -74,10 +75,13 @@ def processors(lines: Lines) -> list[tuple[str, dict[str, float]]]:
     ]
 
 
-def curves(lines: Lines) -> dict[str, dict[str, list[list[float]]]]:
-    """Return all curves, by a name for their plot and a label."""
+def curves(lines: Lines) -> dict[str, tuple[str, dict[str, list[list[float]]]]]:
+    """Return all curves by a name for their plot: what the axis counts, and points by label."""
     return {
-        "-".join(f"{line['workload']} {line['variant']} {line['database']}".replace(",", "").split()): found
+        "-".join(f"{line['workload']} {line['variant']} {line['database']}".replace(",", "").split()): (
+            line["axis"],
+            found,
+        )
         for line in lines
         if (found := line["curves"])
     }
@@ -97,53 +101,53 @@ def draw(lines: Lines, folder: Path) -> list[Path]:
 def _draw_shares(lines: Lines, folder: Path) -> Iterator[Path]:
     if not (bars := shares(lines)):
         return
-    figure, axes = _plot(len(bars))
+    figure, axes = _plot("share of the floor's speed: medians, least and most; 1 is as fast", len(bars))
     medians = [bar.median for bar in bars]
-    errors = [
-        [bar.median - bar.least for bar in bars],
-        [bar.most - bar.median for bar in bars],
-    ]
+    errors = [[bar.median - bar.least for bar in bars], [bar.most - bar.median for bar in bars]]
     axes.barh([bar.label for bar in bars], medians, xerr=errors, color="#4c72b0", ecolor="#333333")
     axes.axvline(1, color="#999999", linewidth=1)
     axes.set_xscale("log")
-    axes.invert_yaxis()
-    axes.set_title("share of the floor's speed: medians, least and most; 1 is as fast")
+    _from_the_top(axes)
     yield _saved(figure, folder / "shares.svg")
 
 
 def _draw_processors(lines: Lines, folder: Path) -> Iterator[Path]:
-    if not (rows := processors(lines)):
+    if not (rows := [(label, costs) for label, costs in processors(lines) if sum(costs.values())]):
         return
-    figure, axes = _plot(len(rows))
-    labels = [label for label, _ in rows]
+    figure, axes = _plot("whose processor time a unit of work costs", len(rows))
+    labels = [f"{label}, {sum(costs.values()):.3g} ms" for label, costs in rows]
     begins = [0.0] * len(rows)
     for part in PROCESSORS.values():
-        widths = [costs[part] for _, costs in rows]
+        widths = [costs[part] / sum(costs.values()) for _, costs in rows]
         axes.barh(labels, widths, left=begins, label=part)
         begins = [begin + width for begin, width in zip(begins, widths, strict=True)]
-    axes.set_xscale("symlog", linthresh=1)
-    axes.invert_yaxis()
-    axes.legend()
-    axes.set_title("CPU ms of a unit of work")
+    _from_the_top(axes)
+    figure.legend(loc="outside lower right", ncols=len(PROCESSORS))
     yield _saved(figure, folder / "cpu.svg")
 
 
 def _draw_curves(lines: Lines, folder: Path) -> Iterator[Path]:
-    for name, found in curves(lines).items():
-        figure, axes = _plot(10)
+    for name, (axis, found) in curves(lines).items():
+        figure, axes = _plot(name.replace("-", " "), CURVE_ROWS)
         for label, points in found.items():
             axes.plot([x for x, _ in points], [y for _, y in points], marker="o", label=label)
         axes.set_ylim(bottom=0)
+        axes.set_xlabel(axis)
         axes.legend()
-        axes.set_title(name)
         yield _saved(figure, folder / f"{name}.svg")
 
 
-def _plot(rows: int) -> tuple[Any, Any]:
+def _plot(title: str, rows: int) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_INCHES, FIXED_INCHES + rows * ROW_INCHES), layout="constrained")
+    figure.suptitle(title)
     return figure, figure.subplots()
+
+
+def _from_the_top(axes: Any) -> None:
+    axes.margins(y=0.01)
+    axes.invert_yaxis()
 
 
 def _saved(figure: Any, path: Path) -> Path:

@@ -44,6 +44,7 @@ async def run(bench: Bench) -> list[Result]:
                 agents.append(await _agents(bench, client, meter, workers))
                 runs[-1].notes = {name: number - idle[name] for name, number in _connections(bench).items()}
     for results, figure in ((runs, RUNS), (agents, AGENTS)):
+        results[-1].axis = "worker processes"
         results[-1].curves = _curves(results, figure)
     return [*runs, *agents]
 

@@ -36,6 +36,7 @@ async def run(bench: Bench) -> list[Result]:
         results = [await _measured(bench, client, meter, count) for count in (steps // 10, steps)]
     curve = [(float(result.units), _median(result.polos)) for result in results]
     floor = [(float(result.units), _median(result.floors[FLOOR])) for result in results]
+    results[-1].axis = "recorded steps"
     results[-1].curves = {"seconds, polos": curve, f"seconds, {FLOOR}": floor}
     return results
 

@@ -53,6 +53,7 @@ async def _measured(bench: Bench, client: PolosClient, meter: Meter, agent: Agen
     await measure(bench, result, meter, ours, {FLOOR: floor})
     runs = turns * len(result.polos)  # the agent and its tool calls
     result.notes = residency(result.counts, runs=runs)
+    result.axis = "turn"
     result.curves = {f"ms of a turn, {name}": _curve(repeats) for name, repeats in gaps.items()}
     return result
 

@@ -18,6 +18,7 @@ def line(*, speed: float = 5.0, variant: str = "2 workers") -> dict[str, Any]:
     result.polos = [{"speed": speed}]
     result.floors = {"raw": [{"speed": 10.0}]}
     result.counts.update({"cpu_seconds": 2, "engine.transactions": 1})
+    result.axis = "workers"
     result.curves = {"speed, polos": [(1.0, 3.0), (2.0, speed)]}
     return result.line()
 
@@ -45,7 +46,7 @@ def test_processor_time_is_told_of_each_part() -> None:
 
 def test_curves_are_named_like_files() -> None:
     assert curves([line(variant="runs, 4 workers")]) == {
-        "w0-runs-4-workers-sqlite": {"speed, polos": [[1, 3], [2, 5]]}
+        "w0-runs-4-workers-sqlite": ("workers", {"speed, polos": [[1, 3], [2, 5]]})
     }
 
 

@@ -19,6 +19,7 @@ FIELDS = {"workload", "variant", "database", "quick", "unit", "units", "repeats"
     "peak_memory_mb",
     "notes",
     "curves",
+    "axis",
     "versions",
     "commit",
 }
