@@ -28,6 +28,7 @@ from polos import (
 
 PACE_SECONDS = float(os.environ.get("FAULT_PACE", "0.05"))  # of an average side effect
 MODEL_URL = os.environ.get("FAULT_MODEL_URL", "")
+CALLER = os.environ.get("FAULT_CALLER") or os.environ.get(WORKER, "nobody")  # in the address, tells who calls
 SLEEP_SECONDS = float(os.environ.get("FAULT_SLEEP", "0.3"))
 FLAKY_FAILURES = 2
 PAUSE_SECONDS = 0.4  # of a timer: beyond WAIT_THRESHOLD_SECONDS, so that the run is parked meanwhile
@@ -200,7 +201,7 @@ def _agent(name: str, tools: list[Any], **options: Any) -> Agent:
         provider="openai",
         model="the-model",
         tools=tools,
-        provider_base_url=f"{MODEL_URL}/{os.environ.get(WORKER, 'nobody')}/v1",  # tells who calls
+        provider_base_url=f"{MODEL_URL}/{CALLER}/v1",
         provider_llm_api="chat_completions",
         **options,
     )
