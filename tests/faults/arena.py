@@ -195,12 +195,12 @@ class Arena:
         payload = {"input": f"Order {number}", "streaming": False} if is_agent else {"number": number}
         return await self.accept(program, payload, f"{program}-{number}", wanted)
 
-    async def accept(self, workflow: str, payload: Any, key: str, promise: Promise) -> str:
+    async def accept(self, workflow: str, payload: Any, key: str, promise: Promise, **options: Any) -> str:
         """Have a run with a `Promise` accepted, however often that takes; return its id."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                handle = await self.client.invoke(workflow, payload, idempotency_key=key)
+                handle = await self.client.invoke(workflow, payload, idempotency_key=key, **options)
                 break
             except JournalUnavailableError:
                 assert time.monotonic() < deadline, "no run was accepted for too long"

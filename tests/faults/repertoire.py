@@ -37,6 +37,8 @@ from poison import SETTINGS as POISONED
 from poison import bystanders
 from pooler import why_no_pooler
 from pooler_scenarios import pooled
+from queue_scenarios import SETTINGS as QUEUED
+from queue_scenarios import fair_shares, killed_holders
 from rates import SETTINGS as LIMITED
 from rates import shared_rate
 from scarcity import on_small_disk, scarcity
@@ -207,6 +209,14 @@ SCENARIOS = {
             Plan(1, 60, 60.0, slots=100, pace_seconds=0.5),
             Plan(1, 999, 120.0, slots=1100, pace_seconds=5.0),
             POISONED,
+        ),
+        Scenario("f22 fair shares", fair_shares, Plan(2, 5000, 0.0), Plan(2, 100_000, 0.0), QUEUED),
+        Scenario(
+            "f23 killed holders",
+            killed_holders,
+            Plan(3, 0, 15.0, pace_seconds=0.3),
+            Plan(3, 0, 400.0, pace_seconds=0.3),
+            QUEUED,
         ),
         Scenario(
             "f24 shared rate",
