@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    CTE,
     Alias,
     ColumnElement,
     Float,
@@ -114,7 +115,7 @@ def _lanes(condition: Any, *names: str) -> Statement:
     def lane_of(table: Any) -> list[Any]:
         return [table.c[name] for name in names]
 
-    def following(table: Alias, *conditions: Any) -> Any:
+    def greatest(table: Alias, *conditions: Any) -> Any:
         return (
             select(table.c.id)
             .where(*condition(table), *_here(table), *conditions)
@@ -122,22 +123,35 @@ def _lanes(condition: Any, *names: str) -> Statement:
             .limit(literal(1))
         )
 
+    def below(last: Sequence[Any], lane: CTE) -> Any:
+        """Return the greatest run of the next lane: that with most in common with the last one.
+
+        Not by comparing rows: SQLite would walk through all runs of the last lane.
+        """
+        found = []
+        for length in reversed(range(len(names))):
+            table = RUNS.alias(f"lower_{length}")
+            columns = lane_of(table)
+            same = [column == value for column, value in zip(columns[:length], last[:length], strict=True)]
+            found.append(
+                greatest(table, *same, columns[length] < last[length]).correlate(lane).scalar_subquery()
+            )
+        return func.coalesce(*found)
+
     start = RUNS.alias("start")
     above = tuple_(*lane_of(start)) < tuple_(*(P(f"after_{name}", type_=R[name].type) for name in names))
     is_first = P("is_first", type_=Integer) == 1
     head, heads = RUNS.alias("head"), RUNS.alias("heads")
     lane = (
         select(*lane_of(head), literal(1).label("place"))
-        .where(head.c.id == following(start, or_(is_first, above)).scalar_subquery())
+        .where(head.c.id == greatest(start, or_(is_first, above)).scalar_subquery())
         .cte("lane", recursive=True)
     )
-    step = RUNS.alias("step")
     # Expressions, for SQLite searches its index for those only, not for columns with types of their own.
     last = [func.coalesce(column, 0 if column.name == "priority" else "") for column in lane_of(lane)]
-    below = tuple_(*lane_of(step)) < tuple_(*last)
     more = (
         select(*lane_of(heads), lane.c.place + 1)
-        .join_from(lane, heads, heads.c.id == following(step, below).correlate(lane).scalar_subquery())
+        .join_from(lane, heads, heads.c.id == below(last, lane))
         .where(lane.c.place < MAX_LANES)
     )
     walked = lane.union_all(more)
@@ -277,7 +291,9 @@ _RIPEN = Statement(
             select(_ripe.c.id)
             .where(
                 _ripe.c.ring_at <= _MOMENT,
-                *_here(_ripe),
+                # Expressions, or SQLite reads all runs of the project instead of the few with a `ring_at`.
+                func.coalesce(_ripe.c.project, "") == P("project"),
+                func.coalesce(_ripe.c.deployment, "") == P("deployment"),
                 one_of(_ripe.c.slot, [QueueSlot.DEFERRED, QueueSlot.WANTED]),
                 one_of(_ripe.c.status, [RunStatus.QUEUED]),
             )

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter as Tally
 
-from counter import Counter
+from counter import HERE, Counter
+from sqlalchemy import select
+
+from polos.journal.admission import DEFERRED_LANE, READ_DEFERRED_LANES, lanes_after
+from polos.journal.runs import R
+from polos.journal.statements import Statement
 
 
 def test_what_is_beyond_the_window_is_deferred(counter: Counter) -> None:
@@ -100,3 +106,24 @@ def test_children_are_rung_whatever_waits_outside(counter: Counter) -> None:
     runs = counter.start_many(counter.window + 5)
     parent = counter.claim(runs[0])
     assert counter.slots(counter.child(parent, "child")) == [None]
+
+
+def test_a_walk_from_lane_to_lane_misses_none(counter: Counter) -> None:
+    """From the beginning, and from any lane on."""
+    counter.start_many(counter.window)
+    lanes = list(itertools.product(("polos", "other"), (2, 5), ("flow", "child"), ("", "ann", "bob")))
+    for route, priority, queue, key in lanes * 2:
+        counter.start(queue, route=route, priority=priority, concurrency_key=key)
+    counter.start_many(counter.window, route="other", priority=9)  # they may go past the others
+    expected = sorted({*lanes, ("other", 9, "flow", "")} & _deferred(counter), reverse=True)
+    assert len(expected) > 20
+
+    for place in (None, *range(len(expected))):
+        last = None if place is None else expected[place]
+        rows = counter.read(READ_DEFERRED_LANES, **HERE, **lanes_after(DEFERRED_LANE, last))
+        assert [tuple(row) for row in rows] == expected[0 if place is None else place + 1 :]
+
+
+def _deferred(counter: Counter) -> set[tuple[object, ...]]:
+    runs = [counter.run(row[0]) for row in counter.read(Statement(select(R.id)))]
+    return {tuple(run[name] for name in DEFERRED_LANE) for run in runs if run["slot"] == "deferred"}
