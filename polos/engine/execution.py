@@ -23,7 +23,7 @@ from polos.errors import NonDeterminismError
 from polos.journal.batches import READ_CHILD_NAMES
 from polos.journal.memory import Remembered
 from polos.journal.runs import READ_FENCE, Claim
-from polos.journal.statements import Row, Unit
+from polos.journal.statements import Row, Rows, Statement, Unit
 from polos.journal.states import RunStatus, StepStatus
 from polos.journal.steps import READ_OUTCOMES_SINCE, READ_STEPS, StepRow, step_from
 from polos.journal.waits import READ_REMAINING
@@ -55,6 +55,7 @@ class Execution(StepBook):
         self.usage_limits = claim.usage_limits  # what the runs below it are limited to, JSON text
         self.patches: dict[str, bool] = {}  # what was decided in this pass
         self.remembered: Remembered | None = None  # what it leaves in the memory of its session, as of now
+        self._reads = 0  # by code that goes on as soon as it is answered
         self._new_steps: list[DurableFuture] = []  # steps that wait until all recorded outcomes are delivered
 
     @property
@@ -73,6 +74,14 @@ class Execution(StepBook):
             self._child_names = {str(row[0]): str(row[1]) for row in rows}
 
     # -- what steps call
+
+    async def read(self, statement: Statement, **params: object) -> Rows:
+        """Read for code that goes on at once. No outcome is delivered before: their order would be chance."""
+        self._reads += 1
+        try:
+            return await self.journal.read(statement, **params)
+        finally:
+            self._reads -= 1
 
     def check_open(self) -> None:
         """Raise when the run is being put away: nothing may be written or started any more."""
@@ -235,7 +244,7 @@ class Execution(StepBook):
             raise self._deviation
         if self.is_stale:
             await self.refresh()
-        await settled(self.tasks)
+        await settled(self.tasks, lambda: self._reads > 0)
         if not self._undelivered:
             return self._let_new_steps_start()
         seq, name = self._undelivered[0]

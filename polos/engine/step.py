@@ -385,7 +385,7 @@ class StepRunner:
         return [batch_result(request, row) for request, row in zip(requests, rows, strict=True)]
 
     async def _handles(self, step_key: str, children: dict[str, ChildRequest]) -> list[ExecutionHandle]:
-        rows = await self._runtime.journal.read(READ_CREATED, runs=json.dumps(list(children)))
+        rows = await self._execution.read(READ_CREATED, runs=json.dumps(list(children)))
         created = {row[0]: row[1] for row in rows}
         return [
             self._handle(step_key, child_id, request, created[child_id])

@@ -6,7 +6,7 @@ Only then may its coroutine be thrown away: code in a real await, such as a paym
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextvars import Context, ContextVar, copy_context
 from types import FrameType
 from typing import Any
@@ -82,13 +82,18 @@ def _waits_beside(task: Task) -> bool:
     return bool(places) and (places[-1][0] in _BETWEEN_TASKS or _WAIT_FOR in places)
 
 
-async def settled(tasks: set[Task]) -> None:
-    """Return when every task is done or suspended, and nothing is on its way to one."""
+async def settled(tasks: set[Task], goes_on: Callable[[], bool] = lambda: False) -> None:
+    """Return when every task is done or suspended, and nothing is on its way to one.
+
+    Args:
+        tasks: Of a run.
+        goes_on: Whether one of them awaits something of the engine, and then goes on by itself.
+    """
     turns = quiet = 0
-    while quiet < _QUIET_TURNS and not all(_is_stuck(task) for task in tasks):
+    while quiet < _QUIET_TURNS and (goes_on() or not all(_is_stuck(task) for task in tasks)):
         turns += 1
         await asyncio.sleep(0 if turns < _SETTLING_TURNS else _SETTLING_PAUSE_SECONDS)
-        quiet = quiet + 1 if all(is_suspended(task) for task in tasks) else 0
+        quiet = 0 if goes_on() or not all(is_suspended(task) for task in tasks) else quiet + 1
 
 
 def _is_stuck(task: Task) -> bool:

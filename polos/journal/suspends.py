@@ -188,10 +188,10 @@ _chosen = (
 )
 _chosen_id = _chosen.scalar_subquery()
 _tree_root = RUNS.alias("tree_root")
-_live_root = RUNS.alias("live_root")
+_live = RUNS.alias("live")  # the root, or what it has started and left behind
 _is_early = and_(
     _only.is_(None),
-    exists().where(_live_root.c.id == P("root"), one_of(_live_root.c.status, LIVE)),
+    exists().where(_live.c.root_id == P("root"), one_of(_live.c.status, LIVE)),
     ~_has_asked,
     ~exists().where(E.project == P("project"), E.topic == P("topic"), E.type == P("event_type"), _is_answer),
 )

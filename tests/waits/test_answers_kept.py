@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -84,6 +85,30 @@ async def test_an_ended_tree_keeps_nothing(fleet: Fleet) -> None:
     run_id = fleet.create("answers-asker", "[]")
     await fleet.until_ended(run_id)
     assert answer(fleet, run_id, "approve", {"ok": 1}) is None
+
+
+gates: dict[str, asyncio.Event] = {}
+
+
+@workflow(id="answers-late-asker")
+async def late_asker(ctx: WorkflowContext) -> Any:
+    await gates[ctx.root_execution_id].wait()
+    return (await ctx.step.suspend("approve", {}))["data"]
+
+
+@workflow(id="answers-leaver")
+async def leaver(ctx: WorkflowContext) -> str:
+    gates[ctx.execution_id] = asyncio.Event()
+    return (await ctx.step.invoke("left behind", late_asker)).id
+
+
+async def test_a_tree_keeps_an_answer_while_any_of_its_runs_may_ask(fleet: Fleet) -> None:
+    """Also when the root has ended: what it has started and left behind goes on."""
+    root = await fleet.until_ended(fleet.create("answers-leaver"))
+    assert answer(fleet, root["id"], "approve", {"ok": 1})
+    gates[root["id"]].set()
+    run = await fleet.until_ended(json.loads(root["output"]))
+    assert json.loads(run["output"]) == {"ok": 1}
 
 
 @workflow(id="answers-parent")

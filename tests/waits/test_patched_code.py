@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,6 +10,9 @@ import pytest
 from engine.fleet import Fleet, until
 
 from polos import WorkflowContext, workflow
+from polos.journal.batches import READ_CREATED
+from polos.journal.statements import Statement
+from polos.journal.steps import READ_STEPS, step_from
 
 code = {"patched": False, "child": "changed-child"}
 
@@ -53,6 +57,49 @@ async def test_a_run_that_went_on_without_the_patch_never_follows_it(fleet: Flee
     code["patched"] = True
     run = await fleet.until_ended(run_id)
     assert json.loads(run["output"]) == ["first", "good day", "good day"]
+
+
+@workflow(id="changed-leaf")
+async def leaf(ctx: WorkflowContext) -> None:
+    pass
+
+
+@workflow(id="changed-branches")
+async def branches(ctx: WorkflowContext) -> list[str]:
+    """One branch asks the journal between two steps, the other goes from step to step meanwhile."""
+    order: list[str] = []
+
+    async def start() -> None:
+        await ctx.step.invoke("start", leaf)
+        order.append("start")
+        await ctx.step.run("after start", lambda: None)
+
+    async def count() -> None:
+        for number in range(3):
+            await ctx.step.run(f"count {number}", lambda: None)
+            order.append(f"count {number}")
+
+    await asyncio.gather(start(), count())
+    return order
+
+
+async def test_no_outcome_overtakes_what_a_branch_asks_the_journal(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a branch would go on in another order when it is replayed, and patches would be misjudged."""
+    [worker] = fleet.workers
+    read = worker.backend.read
+
+    async def slowly(statement: Statement, params: Any) -> Any:
+        if statement is READ_CREATED:
+            await asyncio.sleep(0.2)
+        return await read(statement, params)
+
+    monkeypatch.setattr(worker.backend, "read", slowly)
+    run = await fleet.until_ended(fleet.create("changed-branches"))
+    seqs = {row[0]: step_from(row).seq for row in fleet.read(READ_STEPS, run=run["id"])}
+    order = json.loads(run["output"])
+    assert order == sorted(order, key=lambda name: seqs[name])
 
 
 @workflow(id="changed-child")
