@@ -43,7 +43,8 @@ def _all_about(
 ) -> Iterator[str]:
     ids = [run["id"] for run in evidence.tree(root)]
     yield from (str(miss) for miss in misses if miss.run == root)
-    yield f"program {evidence.accepted[root].program}"
+    promise = evidence.accepted.get(root)  # what is to be cancelled promised nothing
+    yield f"program {promise.program if promise else '-'}"
     for run in evidence.tree(root):
         yield f"run {_set(run)}"
         yield from (f"  step {_set(step)}" for step in evidence.steps_of.get(run["id"], []))

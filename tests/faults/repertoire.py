@@ -17,6 +17,8 @@ from contention import contention
 from disks import why_no_disk
 from fuzz.model import scripted_model
 from fuzz.scenario import random_programs
+from hold_scenario import SETTINGS as HELD
+from hold_scenario import cancelled_anywhere, held_model
 from host_scenarios import latency, partitions, slow_links, vanishing_servers
 from lag_scenarios import lagging_commits
 from late_messages import behind_holdback, late_messages
@@ -248,6 +250,14 @@ SCENARIOS = {
             Plan(3, 100_000, 300.0),
             site=on_small_disk,
             needs=why_no_disk,
+        ),
+        Scenario(
+            "f25-points cancelled anywhere",
+            cancelled_anywhere,
+            Plan(1, 1, 0.0, pace_seconds=0.01),
+            Plan(1, 0, 0.0, pace_seconds=0.01),
+            HELD,
+            model_of=held_model,
         ),
         Scenario("f37 soak", soak, Plan(1, 0, 60.0, at_once=4), Plan(2, 0, 600.0, at_once=4), SOAKED),
         Scenario(

@@ -8,7 +8,7 @@ from repertoire import SCENARIOS
 from week import Week
 
 WAIT_SECONDS = 480.0  # for a report: scenarios are played a few at a time
-SLOWEST_FIRST = ("f36", "f12", "f9", "f16", "f14", "f2", "f4", "f6", "f11")
+SLOWEST_FIRST = ("f36", "f12", "f9", "f16", "f14", "f2", "f4", "f6", "f25-points", "f11")
 # Minutes long even in short form: namespaces' workers start afresh, outages have lengths.
 BY_COMMAND_ONLY = {
     *("hosts-cut", "hosts-vanish", "hosts-latency", "hosts-slow"),
@@ -24,6 +24,7 @@ SHORT = {
     "f11": ("sqlite",),
     "f14": ("sqlite",),
     "f16": ("postgresql",),
+    "f25-points": ("postgresql",),
     "f36": ("sqlite",),
 }
 CASES = [
