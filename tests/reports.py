@@ -19,7 +19,9 @@ def escaped(value: Any) -> Any:
         return value.encode(errors="backslashreplace").decode()
     if isinstance(value, dict):
         return {escaped(key): escaped(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, tuple):  # what a skip says is one
+        return tuple(escaped(each) for each in value)
+    if isinstance(value, list):
         return [escaped(each) for each in value]
     return escaped(repr(value))
 
