@@ -144,18 +144,24 @@ def _cap(loop: Loop) -> float:
 
 async def _is_stopped(loop: Loop) -> bool:
     runtime, execution = loop.engine
+    for index, condition in enumerate(loop.speaker.stop_conditions):
+        name = internal(f"{len(loop.steps)}.stop_condition.{condition_name(condition)}.{index}")
+        if await run_inline(runtime, execution, name, "run", partial(_stops, loop, condition)):
+            return True
+    return False
+
+
+async def _stops(loop: Loop, condition: Any) -> bool:
+    """Ask a condition; the time since the run was created is by the clock that says when it was."""
+    runtime, execution = loop.engine
     context = StopConditionContext(
         steps=loop.steps,
         agent_id=loop.speaker.id,
         agent_run_id=loop.ctx.execution_id,
         usage=loop.usage,
-        elapsed_seconds=runtime.clock.time() - execution.claim.created_at,
+        elapsed_seconds=await runtime.journal.time() - execution.claim.created_at,
     )
-    for index, condition in enumerate(loop.speaker.stop_conditions):
-        name = internal(f"{len(loop.steps)}.stop_condition.{condition_name(condition)}.{index}")
-        if await run_inline(runtime, execution, name, "run", partial(evaluate, condition, context)):
-            return True
-    return False
+    return await evaluate(condition, context)
 
 
 # -- results

@@ -65,7 +65,7 @@ def prepare_call(
         asked: What the turn's row says.
         run: Its row, by column name.
         settings: Of this process.
-        now: What time it is.
+        now: What time it is, by the clock that says when the run was created.
 
     Raises:
         ConfigurationError: A handoff led to an agent that this process does not have.

@@ -28,7 +28,7 @@ from polos.engine.tasks import start_apart
 from polos.errors import EncryptionError, ModelError, ModelErrorKind
 from polos.faultpoints import faultpoint
 from polos.journal.memory import Watermark
-from polos.journal.runs import READ_RUN, run_record
+from polos.journal.runs import READ_RUN_AND_CLOCK, run_record
 from polos.journal.spending import Spent, count_late
 from polos.journal.states import StepStatus
 from polos.journal.steps import Outcome, StepRow
@@ -82,7 +82,8 @@ async def _claim(runtime: Runtime, run_id: str, name: str, slot: Slot) -> TurnCl
 
 
 async def _execute(runtime: Runtime, claim: TurnClaim, worker_id: str) -> str:
-    run = run_record((await runtime.journal.read(READ_RUN, run=claim.run_id))[0])
+    [(now, *columns)] = await runtime.journal.read(READ_RUN_AND_CLOCK, run=claim.run_id)
+    run = run_record(tuple(columns))
     if claim.crashes >= runtime.settings.max_crashes:
         message = f"worker_lost: {claim.crashes} workers died while they executed this turn"
         return await _complete(runtime, claim, failed(message), run, spent=_spent_before(claim, run))
@@ -91,7 +92,6 @@ async def _execute(runtime: Runtime, claim: TurnClaim, worker_id: str) -> str:
         return await _hand_back(runtime, claim)
     try:
         asked = await _asked(runtime, claim, run["project"])
-        now = runtime.clock.time()
         call = prepare_call(claim, agent, asked, run, runtime.settings, now=now)
         # Before `may_start`, which says what is true for a moment only.
         await runtime.models.ready(call.request)

@@ -145,14 +145,12 @@ class StepRunner:
             StepExecutionError: The moment was past when the step was first asked for.
             TypeError: It is no datetime.
         """
-        moment = seconds_since_epoch(timestamp)
-        is_past = moment <= self._runtime.clock.time()
         await wait_until_due(
             self._runtime,
             self._execution,
             _checked(step_key),
-            at=moment,
-            problem=f"wait_until: {timestamp.isoformat()} is in the past" if is_past else None,
+            at=seconds_since_epoch(timestamp),
+            past=f"wait_until: {timestamp.isoformat()} is in the past",
         )
 
     async def wait_for_event(

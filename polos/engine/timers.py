@@ -28,6 +28,7 @@ async def wait_until_due(
     seconds: float = 0.0,
     at: float | None = None,
     problem: str | None = None,
+    past: str | None = None,
 ) -> None:
     """Return in `seconds`, or `at` a moment; a replay returns at once, or waits for the rest.
 
@@ -38,6 +39,7 @@ async def wait_until_due(
         seconds: From now, by the database's clock.
         at: Instead, seconds since the epoch.
         problem: Why there is nothing to wait for, recorded when the step is new.
+        past: The same of a moment that is past by the database's clock; that of a worker may be wrong.
 
     Raises:
         StepExecutionError: There was nothing to wait for, now or on record.
@@ -45,8 +47,9 @@ async def wait_until_due(
     claim = execution.claim
 
     async def begin(position: int) -> None:
-        if problem is not None:
-            await record_failure(runtime, execution, name, "timer", problem, position=position)
+        is_past = at is not None and at <= await runtime.journal.time()
+        if (reason := past if is_past else problem) is not None:
+            await record_failure(runtime, execution, name, "timer", reason, position=position)
             return
         unit = set_timer(claim.id, claim.attempt, name, position=position, seconds=seconds, at=at)
         seq, due_at, remaining = await execution.answer(unit)

@@ -386,6 +386,7 @@ def is_live(run_id: ColumnElement[Any]) -> ColumnElement[bool]:
 
 
 READ_RUN = Statement(select(*RUN_COLUMNS).where(R.id == P("run")))
+READ_RUN_AND_CLOCK = Statement(select(now(), *RUN_COLUMNS).where(R.id == P("run")))
 READ_RUN_BY_KEY = Statement(
     select(*RUN_COLUMNS).where(R.project == P("project"), R.idempotency_key == P("idempotency_key"))
 )

@@ -25,6 +25,7 @@ from polos.journal.postgres import (
 )
 from polos.journal.sqlite import SqliteConnection
 from polos.journal.statements import Answer, Params, Rows, Statement, Unit
+from polos.journal.workers import READ_CLOCK
 
 logger = logging.getLogger("polos.journal")
 
@@ -322,6 +323,11 @@ class Journal:
                 logger.warning("The database is away (%s); a read waits", error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, longest)
+
+    async def time(self) -> float:
+        """Return what time it is by the database's clock, in seconds since the epoch."""
+        [(now, _)] = await self.read(READ_CLOCK)
+        return float(now)
 
     async def close(self) -> None:
         """Commit what is waiting, then give up the connections."""

@@ -250,6 +250,22 @@ async def test_a_deadline_counts_all_the_time_since_the_run_was_created() -> Non
     assert "deadline_seconds=1800" in record["error"]
 
 
+class Ahead(MovableClock):
+    """The clock of a worker that is an hour ahead of its database."""
+
+    def time(self) -> float:
+        return super().time() + 3600
+
+
+async def test_deadlines_go_by_the_clock_of_the_database() -> None:
+    fleet = runtime(model=looks(1))
+    fleet._memory.worker._clock = Ahead()
+    async with fleet as client:
+        agent = agent_with(UsageLimits(deadline_seconds=1800), stop_conditions=[deadline(seconds=1800)])
+        result = await agent.run(client, "Go on.")
+    assert result.total_steps == 2
+
+
 async def test_a_model_call_gets_no_more_time_than_the_deadline_leaves() -> None:
     model = ScriptedModel([said()])
     async with runtime(model=model) as client:

@@ -12,6 +12,7 @@ import pytest
 from engine.fleet import Fleet, until
 
 from polos import StepExecutionError, WorkflowContext, workflow
+from polos.clock import SystemClock
 from polos.journal.steps import READ_STEPS, step_from
 
 
@@ -167,3 +168,18 @@ async def test_many_sleeping_runs_hold_nothing_of_a_worker(fleet: Fleet) -> None
     fleet.sweep()
     await until(lambda: all(fleet.record(run_id)["status"] == "waiting" for run_id in runs))
     await until(lambda: not fleet.workers[0].runtime.executions and not fleet.workers[0].tasks)
+
+
+class Ahead(SystemClock):
+    """The clock of a worker that is two hours ahead of its database."""
+
+    def time(self) -> float:
+        return time.time() + 7200
+
+
+async def test_the_past_is_the_databases(fleet: Fleet) -> None:
+    """A moment that is to come is waited for, whatever the worker's own clock says."""
+    fleet.workers[0].runtime.clock = Ahead()
+    run_id = fleet.create("timers-until", str(time.time() + 3600))
+    await until(lambda: fleet.record(run_id)["status"] in {"waiting", "failed"})
+    assert fleet.record(run_id)["status"] == "waiting", fleet.record(run_id)["error"]
