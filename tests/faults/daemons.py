@@ -145,11 +145,19 @@ class PostgresDaemon(Daemon):
 
 @contextmanager
 def postgres_daemon(
-    host: Host = HERE, *, settings: Mapping[str, Any] | None = None, home: Path | None = None
+    host: Host = HERE,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    home: Path | None = None,
+    prefix: Sequence[str] = (),
 ) -> Iterator[PostgresDaemon]:
     """Run such a server while the context lasts; `settings` are of its configuration, fsync is off.
 
-    `home`: Where its data are, to which every user must have the way.
+    Args:
+        host: Where it runs.
+        settings: Of its configuration.
+        home: Where its data are, to which every user must have the way.
+        prefix: What its command begins with.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns where there is no XDG_RUNTIME_DIR
@@ -173,7 +181,7 @@ def postgres_daemon(
         }
         options = [part for key, value in given.items() for part in ("-c", f"{key}={value}")]
         program = [str(files.bin_path / "postgres"), "-D", str(files.pgdata), *options]
-        server = PostgresDaemon([*_as_user(files.system_user), *program], folder, host, port)
+        server = PostgresDaemon([*_as_user(files.system_user), *prefix, *program], folder, host, port)
         server.user = files.system_user or getpass.getuser()
         os.chmod(folder, 0o755)
         try:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 WORKER = "FAULT_WORKER"  # variable that names the worker a process belongs to, where the harness gives one
 
+# Variable for processes whose clock is wrong: seconds since the epoch when the monotonic clock was zero.
+EPOCH = "FAULT_EPOCH"
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -31,7 +34,7 @@ class Ledger:
 
     def write(self, run: str, name: str, phase: str) -> None:
         """Append one line, in one write: it is there whole, or not at all."""
-        entry = [run, name, phase, os.getpid(), time.time(), os.environ.get(WORKER, "")]
+        entry = [run, name, phase, os.getpid(), _now(), os.environ.get(WORKER, "")]
         file = os.open(self._file_of(run), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(file, (json.dumps(entry) + "\n").encode())
@@ -49,6 +52,11 @@ class Ledger:
 
     def _file_of(self, run: str) -> Path:
         return self._path / f"{run}.run" if self._path.is_dir() else self._path
+
+
+def _now() -> float:
+    epoch = os.environ.get(EPOCH)
+    return time.time() if epoch is None else float(epoch) + time.monotonic()
 
 
 def _entries(file: Path) -> list[Entry]:

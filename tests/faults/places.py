@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from clocks import Clocks
 from daemons import HERE, postgres_daemon
 from disks import SmallDisk
 from holdback import Holdback
@@ -43,6 +44,7 @@ class Site:
         pooler: What stands in front of that PostgreSQL.
         holdback: What stands in front of the broker.
         disk: What the database is on, where that is a small one of its own.
+        clocks: Which workers go by, where each has its own.
         environment: Further settings.
     """
 
@@ -52,6 +54,7 @@ class Site:
     pooler: Pooler | None = None
     holdback: Holdback | None = None
     disk: SmallDisk | None = None
+    clocks: Clocks | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -65,6 +68,8 @@ class Site:
 
     def prefix_of(self, worker: str) -> Sequence[str]:
         """Return what the command of a worker begins with."""
+        if self.clocks is not None:
+            return self.clocks.prefix_of(worker)
         return () if self.hosts is None else self.hosts.of_worker(worker).prefix
 
 

@@ -13,6 +13,9 @@ from typing import Any
 from arena import Arena, ModelOf, Plan, Report, open_arena
 from broker_kinds import BROKERS, RABBITMQ, REDIS
 from broker_scenarios import broker_away, broker_frozen, delivery_limit
+from clock_skew import SETTINGS as SKEWED
+from clock_skew import clock_skew, clocks_apart
+from clocks import why_no_clocks
 from contention import contention
 from disks import why_no_disk
 from fuzz.model import scripted_model
@@ -190,6 +193,16 @@ SCENARIOS = {
         ),
         Scenario("f12 zombies", zombies, Plan(1, 0, 0.0), Plan(1, 0, 0.0)),
         Scenario("f14 blocked loop", blocked_loop, Plan(2, 8, 12.0), Plan(2, 40, 60.0)),
+        Scenario(
+            "f15 clock skew",
+            clock_skew,
+            Plan(3, 100_000, 30.0, at_once=6),
+            Plan(4, 100_000, 300.0),
+            SKEWED,
+            databases=("postgresql",),  # beside SQLite all have the clock of one machine
+            site=clocks_apart,
+            needs=why_no_clocks,
+        ),
         Scenario(
             "f16 pauses across downtime",
             pauses_across_downtime,

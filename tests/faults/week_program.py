@@ -195,7 +195,7 @@ def stamp(ctx: WorkflowContext, item: Item) -> str:
     return sync_effect(ctx.root_execution_id, f"stamp.{item.item}")
 
 
-def _agent(name: str, tools: list[Any], **options: Any) -> Agent:
+def agent_of(name: str, tools: list[Any], **options: Any) -> Agent:
     return Agent(
         id=name,
         provider="openai",
@@ -220,10 +220,10 @@ def watched(ctx: WorkflowContext, seen: HookContext) -> HookResult:
     return HookResult.continue_with()
 
 
-clerk = _agent("week-clerk", [charge, stamp])
-patient = _agent("week-patient", [])
-closer = _agent("week-closer", [charge], guardrails=[checked, "It is an answer."], on_tool_end=watched)
-sorter = _agent("week-sorter", [charge, stamp], handoffs=[closer], on_agent_step_start=watched)
+clerk = agent_of("week-clerk", [charge, stamp])
+patient = agent_of("week-patient", [])
+closer = agent_of("week-closer", [charge], guardrails=[checked, "It is an answer."], on_tool_end=watched)
+sorter = agent_of("week-sorter", [charge, stamp], handoffs=[closer], on_agent_step_start=watched)
 
 
 @workflow(id="week-desk")

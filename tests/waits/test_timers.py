@@ -181,5 +181,6 @@ async def test_the_past_is_the_databases(fleet: Fleet) -> None:
     """A moment that is to come is waited for, whatever the worker's own clock says."""
     fleet.workers[0].runtime.clock = Ahead()
     run_id = fleet.create("timers-until", str(time.time() + 3600))
+    fleet.sweep()
     await until(lambda: fleet.record(run_id)["status"] in {"waiting", "failed"})
     assert fleet.record(run_id)["status"] == "waiting", fleet.record(run_id)["error"]
