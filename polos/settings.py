@@ -59,6 +59,13 @@ def _count(text: str) -> int:
     return number
 
 
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError("must be a number from 0 to 1")
+    return value
+
+
 def _days(text: str) -> float | None:
     return _seconds(text)
 
@@ -126,6 +133,7 @@ class Settings:
     ring_again_seconds: float = _setting("POLOS_RING_AGAIN_SECONDS", _seconds, 5.0)
     ring_again_max_seconds: float = _setting("POLOS_RING_AGAIN_MAX_SECONDS", _seconds, 60.0)
     doorbells_per_route: int = _setting("POLOS_DOORBELLS_PER_ROUTE", _positive_int, 100)  # of new runs
+    local_delivery: float = _setting("POLOS_LOCAL_DELIVERY", _share, 0.5)  # of the slots; 0: none
     default_concurrency_limit: int = _setting("POLOS_DEFAULT_CONCURRENCY_LIMIT", _count, 0)  # 0: none
     drain_seconds: float = _setting("POLOS_DRAIN_SECONDS", _seconds, 25.0)
     resident_max: int = _setting("POLOS_RESIDENT_MAX", _positive_int, 5000)

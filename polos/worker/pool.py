@@ -159,6 +159,16 @@ class AsyncioPool(BasePool):  # type: ignore[misc]  # celery ships no types
         return 0 if self._is_draining else self.slots.free - (self._applied - self._admitted)
 
     @property
+    def is_draining(self) -> bool:
+        """Whether the worker begins to end: nothing more is begun here."""
+        return self._is_draining
+
+    @property
+    def is_polled(self) -> bool:
+        """Whether calls can be posted to the consumer's thread: not where its transport cannot be polled."""
+        return not self.options.get("threads")
+
+    @property
     def in_flight(self) -> int:
         """Jobs applied and not yet reported."""
         return len(self._jobs)

@@ -19,6 +19,7 @@ from polos.routes import Routes
 from polos.worker.consuming import consume_routes
 from polos.worker.definitions import import_modules, offers
 from polos.worker.forks import ForkedHosts
+from polos.worker.local_delivery import LocalDelivery
 from polos.worker.outages import ConsumerNews
 from polos.worker.pool_choice import STOCK_POOLS, path_of, pool_name
 from polos.worker.preloading import preload_now
@@ -97,7 +98,14 @@ def check_app(app: Any) -> None:
         )
 
 
-def _new_service(worker: Any, routes: set[str], *, concurrency: int, drain_seconds: float) -> WorkerService:
+def _new_service(
+    worker: Any,
+    routes: set[str],
+    *,
+    concurrency: int,
+    drain_seconds: float,
+    deliver_locally: Callable[..., LocalDelivery] | None = None,
+) -> WorkerService:
     settings, connections = worker.app.polos
     return WorkerService(
         worker.app,
@@ -108,6 +116,17 @@ def _new_service(worker: Any, routes: set[str], *, concurrency: int, drain_secon
         concurrency=concurrency,
         routes=routes,
         drain_seconds=drain_seconds,
+        deliver_locally=deliver_locally,
+    )
+
+
+def _local_delivery(worker: Any) -> Callable[..., LocalDelivery] | None:
+    """Return what makes a worker ring for itself, where it may and can."""
+    settings, _ = worker.app.polos
+    if not settings.local_delivery or not worker.pool.is_polled:
+        return None
+    return functools.partial(
+        LocalDelivery, worker, share=settings.local_delivery, deployment=settings.deployment_id
     )
 
 
@@ -129,10 +148,13 @@ def _host(worker: Any, routes: set[str]) -> Host:
         case "asyncio":
             embedded = not worker.pool.owns_process
             seconds = EMBEDDED_DRAIN_SECONDS if embedded else grace
-            limit = worker.pool.limit
-            return _AsyncioHost(
-                worker, functools.partial(new_service, concurrency=limit, drain_seconds=seconds)
+            made = functools.partial(
+                new_service,
+                concurrency=worker.pool.limit,
+                drain_seconds=seconds,
+                deliver_locally=_local_delivery(worker),
             )
+            return _AsyncioHost(worker, made)
         case "prefork":
             made = functools.partial(new_service, concurrency=1, drain_seconds=grace)
             return _PreforkHost(worker, made, offered=offers(Routes(worker.app), routes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Container, Coroutine
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from celery import Celery
 from polos.agents.rate_limits import PAUSES_CHANNEL, RateLimits
 from polos.clock import SYSTEM_CLOCK
 from polos.connections import Connections
-from polos.dispatch import DispatchThread, Sender
+from polos.dispatch import Dispatcher, DispatchThread, Sender
 from polos.engine.runtime import Runtime, worker_channel
 from polos.engine.tasks import install_task_factory, start_apart
 from polos.journal import schema
@@ -65,12 +65,14 @@ class WorkerService:
         concurrency: int,
         routes: Collection[str],
         drain_seconds: float,
+        deliver_locally: Callable[..., Dispatcher] | None = None,
     ) -> None:
         self._app = app
         self._connections = connections
         self._settings = settings
         self._routes = routes
         self._drain_seconds = drain_seconds
+        self._deliver_locally = deliver_locally
         self._routing = Routes(app)
         self._registration = Registration(
             settings, self._routing, hostname=hostname, kind=kind, concurrency=concurrency, served=routes
@@ -194,14 +196,15 @@ class WorkerService:
         )
         journal = Journal.open(self._connections.database)
         self._rate_limits = self._make_rate_limits(self._bus, journal)
+        serves = Consumed(self._app, self._routes)
         self.runtime = Runtime(
             settings=self._settings,
             journal=journal,
             nudges=self._bus,
             feed=self._feed,
-            dispatcher=self._dispatcher,
+            dispatcher=self._dispatcher_for(serves),
             routes=self._routing,
-            serves=Consumed(self._app, self._routes),
+            serves=serves,
             resolve=resolve,
             worker_id=self._heartbeat.worker_id,
             project=self._settings.project_id,
@@ -219,6 +222,12 @@ class WorkerService:
         self._audit.start()
         self._watch = LoopWatch(loop, limit_seconds=self._settings.blocked_loop_seconds)
         self._watch.start()
+
+    def _dispatcher_for(self, serves: Container[object]) -> Dispatcher:
+        """Return what rings for runs that this worker executes."""
+        if self._deliver_locally is None:
+            return self._dispatcher
+        return self._deliver_locally(serves=serves, elsewhere=self._dispatcher)
 
     def _make_rate_limits(self, bus: Bus, journal: Journal) -> RateLimits:
         shared = SharedAllowances(
