@@ -15,6 +15,7 @@ from polos.errors import ConfigurationError, ServiceUnavailableError
 from polos.routes import DEFAULT_ROUTE
 from polos.settings import Settings
 from polos.worker import pool_choice
+from polos.worker.event_batches import EventBatchesStep
 from polos.worker.intake import IntakeStep
 from polos.worker.logs import WorkerLogs
 from polos.worker.outages import ConnectedStep
@@ -86,4 +87,4 @@ def _serve_runs(app: Celery, settings: Settings, connections: Connections) -> No
     WorkerLogs(settings.log_format).connect()
     pool_choice.connect(app)
     app.steps["worker"].add(ServeRuns)
-    app.steps["consumer"].update({IntakeStep, ConnectedStep, UnreadableStep})
+    app.steps["consumer"].update({IntakeStep, EventBatchesStep, ConnectedStep, UnreadableStep})

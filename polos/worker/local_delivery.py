@@ -94,7 +94,15 @@ class _LocalMessage(Message):  # type: ignore[misc]  # kombu ships no types
     ) -> None:
         self._task_id = task_id
         self._on_answer = on_answer
-        made = app.amqp.as_task_v2(task_id, bell.task, bell.args, shadow=bell.label, ignore_result=True)
+        made = app.amqp.as_task_v2(
+            task_id,
+            bell.task,
+            bell.args,
+            shadow=bell.label,
+            ignore_result=True,
+            argsrepr=repr(bell.args),  # Celery's own way takes longer than all the rest
+            kwargsrepr="{}",
+        )
         queue = queue_name(bell.route, bell.deployment, begun=bell.begun)
         super().__init__(
             body=json.dumps(made.body),
