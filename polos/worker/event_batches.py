@@ -36,7 +36,8 @@ class EventBatchesStep(bootsteps.StartStopStep):  # type: ignore[misc]  # celery
     def start(self, c: Any) -> None:
         """Celery's hook, called for each broker connection."""
         self._is_due = False  # the timer of an earlier hub may never go off
-        c.event_dispatcher.buffer_limit = MAX_EVENTS
+        if c.event_dispatcher is not None:  # a worker without events has none
+            c.event_dispatcher.buffer_limit = MAX_EVENTS
 
     def stop(self, c: Any) -> None:
         """Celery's hook: the worker ends, or its connection is lost."""
