@@ -62,8 +62,11 @@ class Crew:
 
     def hire(self, **environment: str) -> Worker:
         """Start a worker that serves everything."""
-        name = f"w{next(self._numbers)}-{self._folder.name}"
-        mine = {**self._environment, **environment, WORKER: name}
+        number = next(self._numbers)
+        name = f"w{number}-{self._folder.name}"
+        # Every second one sends everything by way of the broker: each fleet does both.
+        delivery = {"POLOS_LOCAL_DELIVERY": "0.5" if number % 2 else "0"}
+        mine = {**delivery, **self._environment, **environment, WORKER: name}
         self.workers.append(
             Worker(
                 f"{name}@here",
