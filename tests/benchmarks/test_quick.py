@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 REPOSITORY = Path(__file__).parents[2]
 FIELDS = {"workload", "variant", "database", "quick", "unit", "units", "repeats", "machine", "figures"} | {

@@ -25,7 +25,7 @@ from polos import PolosClient
 from polos.errors import ConfigurationError, JournalUnavailableError
 from polos.settings import Settings
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 CELERY = str(Path(sys.executable).with_name("celery"))
 SECRET = "hunter2"
 

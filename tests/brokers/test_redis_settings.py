@@ -19,7 +19,7 @@ from broker_servers import (
 )
 from models.servers import ModelServer
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 PASSWORD = quote("s3cret/@:#", safe="")
 USER = f"worker:{quote('w0rker/@', safe='')}"
 

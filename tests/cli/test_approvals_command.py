@@ -15,7 +15,7 @@ from polos.journal.states import RunStatus
 from polos.journal.steps import READ_STEP_DETAILS, step_details
 from polos.journal.suspends import suspend
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 CALL = AllowedCall("default", "s1", "payer", "pay", {"to": "ada"})
 SIZE = {"_form": {"title": "Size?", "fields": [{"key": "size", "type": "number", "required": True}]}}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from written import Written, polos
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def done(*arguments: str) -> str:

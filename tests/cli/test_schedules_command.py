@@ -12,7 +12,7 @@ from polos.journal.events import NewEvent, publish
 from polos.journal.triggers import NewTrigger, declare_trigger
 from polos.journal.workers import WorkerRow, register_worker
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 DETAILS = json.dumps({"schedulable": True, "route": "polos"})
 
 

@@ -11,7 +11,7 @@ from polos.journal.ends import Ending, finish_run
 from polos.journal.memory import NewMessage, NewSummary, Remembered, SessionKey
 from polos.journal.states import RunStatus
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 ASKED = {"role": "user", "content": "How is Paris?"}
 CALLED = {"type": "function_call", "name": "look", "call_id": "c", "arguments": '{"city":"Paris"}'}
 FOUND = {"type": "function_call_output", "call_id": "c", "output": "mild"}

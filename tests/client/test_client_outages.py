@@ -23,7 +23,7 @@ from polos.events import EventData
 from polos.remote.connection import ServerConnection
 from polos.transport import RunRequest, ServerAddress
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 PROMPT = (b"retry: 1000", b"retry: 0005")  # the server's advice for readers that were cut off
 

@@ -24,7 +24,7 @@ from polos.errors import (
 from polos.events import EventData, StreamEvent
 from polos.transport import RunRequest
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 _numbers = count(1)
 
 

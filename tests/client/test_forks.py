@@ -14,7 +14,7 @@ import pytest
 from scripts import Script
 from sites import Site
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 FORKS = """
 client = PolosClient()

@@ -10,7 +10,7 @@ from offered import Gate, gated, steps
 from polos import PolosClient
 from polos.errors import IdempotencyError
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def open_gate(gate: Gate) -> None:

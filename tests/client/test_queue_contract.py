@@ -13,7 +13,7 @@ from offered import Gate
 from polos import PolosClient
 from polos.transport import RunRequest
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 _numbers = count(1)
 
 

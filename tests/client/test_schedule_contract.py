@@ -13,7 +13,7 @@ from sites import Site
 
 from polos import EventPayload, PolosClient, SchedulePayload, events, schedules
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 _numbers = count(1)
 
 

@@ -11,7 +11,7 @@ from sites import Site
 from polos import PolosClient
 from polos.memory import SessionMemory, get_session_memory, put_session_memory
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 SAID = [
     {"role": "user", "content": "How is Paris?"},
     {"type": "function_call", "name": "weather", "call_id": "call_1", "arguments": "{}"},

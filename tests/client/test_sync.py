@@ -25,7 +25,7 @@ from polos.current import current_context
 from polos.operations import RunOperations
 from polos.program import SyncPolos
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 _numbers = count(1)
 NOT_FORMED = {"close", "over", "sync"}  # close has a form of its own
 

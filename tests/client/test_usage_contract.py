@@ -20,7 +20,7 @@ from polos.journal.states import RunStatus, StepStatus
 from polos.journal.steps import Outcome, schedule_turn
 from polos.journal.turns import TurnClaim, claim_turn, complete_turn
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 WORKER, TURN = "nobody", "$turn:1"
 
 

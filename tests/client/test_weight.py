@@ -11,7 +11,7 @@ import pytest
 from scripts import ROOT
 from sites import Site
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 HEAVY = {
     *("litellm", "openai", "celery", "kombu", "billiard", "sqlalchemy", "sqlmodel", "alembic", "psycopg"),

@@ -20,7 +20,7 @@ from polos import testing
 from polos.testing import plugin
 
 pytest_plugins = ["pytester"]
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 PAGE = (ROOT / "docs" / "testing.md").read_text()
 EXAMPLE = ROOT / "examples" / "testing"
 BLOCKS = python_blocks(PAGE)

@@ -16,7 +16,7 @@ from polos import (
 )
 from polos.errors import RunFailedError
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 
 
 @on_both

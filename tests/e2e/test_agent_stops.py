@@ -23,7 +23,7 @@ from polos import (
 )
 from polos.errors import RunFailedError
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 LIMIT = 4  # POLOS_AGENT_MAX_STEPS of the program under test
 
 

@@ -12,7 +12,7 @@ from weather import City, agent, agent_of, call_of
 
 from polos import Agent, AgentResult, Polos, WorkflowContext, tool
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 
 
 async def test_tools_of_one_answer_run_at_the_same_time(polos: Polos, model: ModelServer) -> None:

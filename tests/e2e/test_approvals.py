@@ -16,7 +16,7 @@ from polos import Agent, HookContext, HookResult, Polos, Tool, ToolResult, Workf
 from polos.errors import AnswerError, RunFailedError
 from polos.handles import ExecutionHandle
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 class Payment(BaseModel):

@@ -23,7 +23,7 @@ from polos import (
 )
 from polos.errors import ConfigurationError, RunFailedError, SerializationError, ValueTooLargeError
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 TOO_LARGE = "x" * (1 << 20)  # with its quotes above POLOS_MAX_VALUE_BYTES
 
 

@@ -22,7 +22,7 @@ from polos import (
 )
 from polos.errors import AnswerError
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 FOUND = {
     "query": "polos",

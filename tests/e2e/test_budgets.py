@@ -16,7 +16,7 @@ from weather import agent_of, call_of, weather
 
 from polos import Agent, AgentResult, Polos, UsageLimits, max_cost
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 PRICE = (11 * 2.5 + 7 * 10.0) / 1e6  # of the recorder's answers, by LiteLLM's table for gpt-4o
 _numbers = count(1)
 

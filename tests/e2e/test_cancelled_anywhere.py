@@ -21,7 +21,7 @@ from polos.journal.runs import RUNS, R, run_record
 from polos.journal.statements import Statement
 from polos.journal.steps import STEPS, S, step_details
 
-pytestmark = [pytest.mark.timeout(60), on_both]
+pytestmark = [pytest.mark.timeout(120), on_both]
 CANCELLED_WITHIN_SECONDS = 5.0
 READ_RUNS = Statement(select(*RUNS.c).where(R.root_id == bindparam("root")).order_by(R.id))
 READ_STEPS = Statement(

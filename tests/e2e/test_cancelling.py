@@ -13,7 +13,7 @@ from gates import Gate, until
 from polos import Polos, StepExecutionError, WorkflowContext, WorkflowTimeoutError, workflow
 from polos.errors import RunFailedError
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 
 
 class Body:

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from polos import ExecutionHandle, Polos, StepExecutionError, WorkflowContext, workflow
 from polos.errors import RunFailedError
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 
 
 class Number(BaseModel):

@@ -22,7 +22,7 @@ from polos import (
 )
 from polos.errors import IdempotencyError
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 
 FIELDS = [
     "id",

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from polos import Agent, HookContext, HookResult, Polos, Workflow, WorkflowContext, tool, workflow
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 class Order(BaseModel):

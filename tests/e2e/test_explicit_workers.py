@@ -12,7 +12,7 @@ from polos import Agent, PolosClient, Worker, WorkflowContext, get_workflow, wor
 from polos.errors import ConfigurationError
 from polos.settings import Settings
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture

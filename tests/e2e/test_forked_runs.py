@@ -11,7 +11,7 @@ from backends import on_both
 
 from polos import Polos, WorkflowContext, workflow
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(120)
 calls: Counter[str] = Counter()
 
 

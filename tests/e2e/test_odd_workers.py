@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 from scripts import Folder
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 FLOWS = """
     real, skew = time.time, float(os.environ.get("SKEW", "0"))
     time.time = lambda: real() + skew  # libraries see the wrong time as well

@@ -22,7 +22,7 @@ from polos.errors import ConfigurationError, JournalUnavailableError, SchemaVers
 from polos.settings import Settings
 from polos.worker.definitions import import_modules
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 CELERY = str(Path(sys.executable).with_name("celery"))
 
 

@@ -24,7 +24,7 @@ from polos import (
 )
 from polos.engine.children import child_id_of
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(120)
 
 
 class Number(BaseModel):

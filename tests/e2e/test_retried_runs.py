@@ -13,7 +13,7 @@ from gates import Gate, until
 
 from polos import Polos, StepExecutionError, WorkflowContext, workflow
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(120)
 calls: Counter[str] = Counter()
 broken: set[str] = set()
 gates: dict[str, Gate] = {}

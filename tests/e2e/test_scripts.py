@@ -8,7 +8,7 @@ import pytest
 from models.servers import ModelServer
 from scripts import Folder, is_running, wait_until
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 AGENT = """
 class City(BaseModel):

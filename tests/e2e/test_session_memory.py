@@ -26,7 +26,7 @@ from polos.memory import (
 )
 from polos.memory.items import unpaired
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def shape(items: list[dict[str, Any]]) -> list[str]:

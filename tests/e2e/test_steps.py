@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from polos import Polos, StepExecutionError, WorkflowContext, workflow
 from polos.errors import RunFailedError
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 QUICK = {"base_delay": 0.01, "max_delay": 0.05}
 
 

@@ -10,7 +10,7 @@ from polos import Polos, StreamResult
 from polos.agents.sync_stream import SyncStreamResult
 from polos.errors import RunFailedError
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 
 
 def test_an_agent_is_run_by_a_plain_call(polos: Polos, model: ModelServer) -> None:

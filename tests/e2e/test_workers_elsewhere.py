@@ -7,7 +7,7 @@ import time
 import pytest
 from scripts import Folder
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 DEFINITIONS = """
 class Where(BaseModel):

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from polos import Polos, StepExecutionError, WorkflowContext, WorkflowState, tool, workflow
 from polos.errors import RunFailedError
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 
 
 class Number(BaseModel):

@@ -17,7 +17,7 @@ import redis.asyncio
 from celery import Celery
 from redis import Redis
 
-pytestmark = pytest.mark.timeout(40)
+pytestmark = pytest.mark.timeout(120)
 
 ROOT = Path(__file__).parents[2]
 

@@ -20,7 +20,7 @@ from redis import AuthenticationError, Redis
 from polos.embedded.valkey import EmbeddedValkey, server_program
 from polos.errors import ConfigurationError, ServiceUnavailableError
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = pytest.mark.timeout(120)
 
 
 def pid_of(url: str) -> int:

@@ -13,7 +13,7 @@ from polos import WorkflowContext, workflow
 from polos.journal.database import Database
 from polos.journal.runs import unblock_run
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 program: list[str] = []
 calls: list[str] = []
 gates: dict[str, asyncio.Event] = {}

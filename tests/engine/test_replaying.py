@@ -15,7 +15,7 @@ from polos.settings import Settings
 from polos.worker import replays
 from polos.worker.replays import replay_runs
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 program: list[str] = []
 calls: list[str] = []
 

@@ -14,7 +14,7 @@ from polos.journal.database import Database
 from polos.journal.queues import Limits, ensure_queue
 from polos.retrying import retrying
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 broken: set[str] = set()
 calls: list[str] = []
 

@@ -16,7 +16,7 @@ from polos.journal.states import StepStatus
 from polos.journal.steps import Outcome, schedule_turn
 from polos.journal.turns import TurnClaim, claim_turn, complete_turn
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 HERE = {"project": "default", "deployment": "default"}
 
 

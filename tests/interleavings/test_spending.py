@@ -271,7 +271,7 @@ def test_what_removed_runs_used_is_kept_by_day_agent_and_model(scene: Scene) -> 
     assert (unknown["of"], unknown["calls"], unknown["cost"]) == (None, 4, 0.75)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(120)
 def test_a_remover_killed_before_its_commit_has_kept_nothing_twice(scene: Scene) -> None:
     run = ended_days_ago(scene, 9, ONE, ONE)
     url = scene.database.url.render_as_string(hide_password=False)

@@ -25,7 +25,7 @@ from polos.streaming.allowances import SharedAllowances
 from polos.streaming.server import RedisServer
 
 WORKERS = 8
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def request(model: str = "gpt-4o", **values: Any) -> ModelRequest:

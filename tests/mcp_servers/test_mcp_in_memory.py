@@ -11,7 +11,7 @@ from polos import Agent, MCPServer, WorkflowContext, get_workflow, workflow
 from polos.errors import RunFailedError
 from polos.testing import ScriptedModel, runtime, tool_call
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 async def test_an_agent_uses_a_server_and_the_program_ends_with_the_runtime(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from polos.testing import MovableClock, Verdict, answer, approve, replay, runtim
 
 JOURNALS = sorted((Path(__file__).parent / "journals").glob("*.jsonl.gz"))
 STARTS: dict[str, list[Start]] = {module: importlib.import_module(module).STARTS for module in MODULES}
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 EVERYWHERE = os.environ.get("REPLAY_EVERYWHERE") == "1"
 RELEASED = JOURNALS[0]
 FEW = [path for path in JOURNALS if path.name.startswith(("schema-0001", "schema-0007"))]

@@ -24,7 +24,7 @@ from polos.journal.exports import export, read_export, restore
 
 OLDEST = Path(__file__).parent / "journals" / "schema-0001.jsonl.gz"
 MIDDLE = "0005"
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

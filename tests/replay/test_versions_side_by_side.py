@@ -25,7 +25,7 @@ from polos.worker.unreadable import _problem, doorbell_ids
 HERE = Path(__file__).parent
 MESSAGES = sorted((HERE / "messages").glob("*.jsonl"))
 LATER = {"later": {"than": "this version"}}
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def recorded_messages(path: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import pytest
 
 from polos.cron import CronSchedule, cron_schedule, last_tick, next_tick
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 DAYS = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"]
 # A zone, and the day before its clock is changed.

@@ -11,7 +11,7 @@ from polos.cron import CronSchedule
 from polos.journal.workers import remove_worker
 from polos.workflows import Workflow, register
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def define(name: str, **options: Any) -> None:

@@ -14,7 +14,7 @@ from polos.journal.schedules import READ_DUE_SCHEDULES, due_schedule, fire_sched
 from polos.schedules import SchedulePayload
 from polos.worker.duties.schedules import FireSchedules, _move, _new_run, _Served
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def test_a_tick_starts_a_run_with_what_it_must_know(clockwork: Clockwork) -> None:

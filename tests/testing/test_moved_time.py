@@ -22,7 +22,7 @@ from polos import (
 from polos.events import EventData
 from polos.testing import MovableClock, ScriptedModel, answer, next_question, runtime, tool_call
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 START = datetime(2030, 1, 1, 7, 30, tzinfo=UTC)
 
 

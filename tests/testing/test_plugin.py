@@ -16,7 +16,7 @@ import polos.tools.tool  # noqa: F401
 
 pytest_plugins = ["pytester"]
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 AGENT = """
 import asyncio

@@ -24,7 +24,7 @@ from polos.testing import (
     tool_call,
 )
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 class Place(BaseModel):

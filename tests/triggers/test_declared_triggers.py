@@ -9,7 +9,7 @@ from post import Post
 
 from polos.workflows import Workflow, register, workflow
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def define(name: str, **options: Any) -> None:

@@ -14,7 +14,7 @@ from polos.journal.statements import Unit
 from polos.journal.triggers import withdraw_triggers
 from polos.triggers import fire_triggers
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def test_an_event_starts_a_run_with_the_event(post: Post) -> None:

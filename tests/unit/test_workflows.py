@@ -497,7 +497,7 @@ async def test_a_default_payload_is_used_when_there_is_none():
     assert await body.call(None, None) == 7
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(120)
 async def test_stop_iteration_in_a_sync_function_does_not_hang():
     with pytest.raises(RuntimeError, match="StopIteration"):
         await call_function(lambda: next(iter([])))

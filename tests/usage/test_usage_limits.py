@@ -28,7 +28,7 @@ from polos.guardrails import GuardrailContext, GuardrailResult
 from polos.testing import MovableClock, ScriptedModel, answer, error, runtime, tool_call
 from polos.types import Step, Usage
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 class Nothing(BaseModel):

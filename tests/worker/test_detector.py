@@ -28,7 +28,7 @@ from polos.settings import Settings
 from polos.worker.duties.desk import Desk
 from polos.worker.duties.detector import FindStuckRuns
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 HERE = {"project": "p", "deployment": "d"}
 
 

@@ -32,7 +32,7 @@ from polos.worker.duties.desk import Desk, Duty
 from polos.worker.duties.retention import RemoveOldRuns
 from polos.worker.duties.sessions import RemoveOldSessions
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(120)
 DAY = 86400.0
 STATES = ("completed", "failed", "cancelled", "queued", "waiting", "blocked")
 ENDED = {"completed", "failed", "cancelled"}
