@@ -96,6 +96,7 @@ class WorkerService:
             revive=connections.revive,
             nudge=self._nudge,
             admit=self._doorman.look,
+            is_heard_of=lambda: self._heartbeat.is_fresh,
         )
         self._run_coroutine: Callable[..., Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

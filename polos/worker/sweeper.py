@@ -39,6 +39,10 @@ REVIVE_EVERY_SWEEPS = 5  # looks after the embedded server, if there is one
 SHORTEST_PAUSE_SECONDS = 0.02
 
 
+def _always() -> bool:
+    return True
+
+
 def all_duties(settings: Settings) -> list[Duty]:
     """Return what every sweeper looks after."""
     return [
@@ -54,7 +58,11 @@ def all_duties(settings: Settings) -> list[Duty]:
 
 
 class Sweeper:
-    """Sweeps about once a second. Several sweepers on one journal share the work row by row."""
+    """Sweeps about once a second. Several sweepers on one journal share the work row by row.
+
+    `is_heard_of`: Whether the beats of its own worker arrive. A database that is read and cannot be written
+    to shows everybody silent.
+    """
 
     def __init__(
         self,
@@ -67,6 +75,7 @@ class Sweeper:
         revive: Callable[[], None],
         nudge: Nudge = no_nudge,
         admit: Admit = no_admit,
+        is_heard_of: Callable[[], bool] = _always,
         duties: Sequence[Duty] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -79,6 +88,7 @@ class Sweeper:
         self._wanted_after = settings.sweep_seconds
         self._settings = settings
         self._revive = revive
+        self._is_heard_of = is_heard_of
         self._coroner = Coroner(silence_limit_seconds=settings.silence_limit_seconds)
         self._connection: Connection | None = None
         self._sweeps = 0
@@ -158,6 +168,9 @@ class Sweeper:
         self._do_duties()
 
     def _dead_workers(self) -> Sequence[SeenWorker]:
+        if not self._is_heard_of():
+            self._coroner.lost_contact()
+            return []
         workers = [seen_from(row) for row in self._desk.read(READ_WORKERS)]
         [(now, _)] = self._desk.read(READ_CLOCK)
         connection = self._connect()

@@ -128,6 +128,29 @@ def test_a_worker_that_was_heard_of_since_it_was_judged_is_not_buried(scene):
     assert scene.do(beat(worker)), "it goes on under its id"
 
 
+def test_who_is_not_heard_of_itself_judges_nobody(database):
+    """A full disk is read as before, and shows everybody silent: they get the time to beat again."""
+    scene, heard_of = Scene(database), []
+    sweeper = Sweeper(
+        database,
+        liveness_for(database),
+        scene.bells,
+        plain_routes(),
+        Settings(silence_limit_seconds=0.3),
+        revive=lambda: None,
+        is_heard_of=lambda: bool(heard_of),
+    )
+    scene.worker()
+    workers = lambda: [seen_from(row) for row in scene.connection.read(READ_WORKERS, {})]  # noqa: E731
+    while workers()[0].silent_seconds < 1.0:
+        sweeper.sweep()
+    heard_of.append("a beat")
+    sweeper.sweep()
+    assert workers()
+    while workers():
+        sweeper.sweep()
+
+
 def test_what_a_sweeper_left_that_died_behind_its_verdict_is_put_back(scene):
     worker = scene.worker()
     run_id = scene.run()
