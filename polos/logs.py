@@ -12,7 +12,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from polos.current import current_place
-from polos.redacting import redacted
+from polos.redacting import hide_sent, redacted
+
+LIBRARIES = {
+    "httpcore",
+    "httpcore2",
+    "httpx",
+    "httpx2",
+    "mcp",
+}  # tell in their logs whom they ask, and what they get
 
 
 class RunFilter(logging.Filter):
@@ -58,6 +66,9 @@ class JsonFormatter(logging.Formatter):
             told["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             told["stack"] = self.formatStack(record.stack_info)
+        for name in ("message", "exception", "stack"):
+            if name in told:
+                told[name] = _clean(record, told[name])
         return redacted(json.dumps(told, default=str))
 
 
@@ -72,13 +83,13 @@ class TextFormatter(logging.Formatter):
         """Return what the other formatter makes of the record."""
         run_id, step = getattr(record, "run_id", None), getattr(record, "step", None)
         if run_id is None:
-            return redacted(self._inner.format(record))
+            return _clean(record, self._inner.format(record))
         message = record.getMessage()
         where = "" if run_id in message else f" run={run_id}"
         where += f" step={step}" if step is not None else ""
         placed = copy.copy(record)  # other handlers have formats of their own
         placed.msg, placed.args = message + where, ()
-        return redacted(self._inner.format(placed))
+        return _clean(record, self._inner.format(placed))
 
 
 def tell_runs(handler: logging.Handler, log_format: str, run_filter: RunFilter) -> None:
@@ -86,6 +97,10 @@ def tell_runs(handler: logging.Handler, log_format: str, run_filter: RunFilter) 
     inner = handler.formatter or logging.Formatter()
     handler.addFilter(run_filter)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter(inner))
+
+
+def _clean(record: logging.LogRecord, text: str) -> str:
+    return redacted(hide_sent(text) if record.name.partition(".")[0] in LIBRARIES else text)
 
 
 def _iso(seconds: float) -> str:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
 from polos.errors import ConfigurationError, ToolServerError
+from polos.redacting import hide, keep_from_libraries
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SHORTEST_SECRET = 6  # characters: shorter values are words of any text
-HIDDEN = "***"
 
 
 @dataclass(frozen=True)
@@ -52,16 +51,15 @@ class Expanded:
 
     def secret(self, given: Value) -> str:
         """Return what `value` does, and keep all of it out of texts: a header may hold a literal key."""
-        self._secrets.add(expanded := self.value(given))
-        self._secrets.update(expanded.split()[1:])  # "Bearer …": the key alone, too
+        expanded = self.value(given)
+        self._keep(expanded, *expanded.split()[1:])  # "Bearer …": the key alone, too
         return expanded
 
     def address(self, given: str) -> str:
         """Return a URL expanded; its password and the values of its query are kept out of texts."""
         expanded = self.value(given)
         parts = urlsplit(expanded)
-        self._secrets.update(value for _, value in parse_qsl(parts.query))
-        self._secrets.update({parts.query, parts.password or ""})
+        self._keep(parts.query, parts.password or "", *(value for _, value in parse_qsl(parts.query)))
         return expanded
 
     def hidden(self, text: str) -> str:
@@ -75,13 +73,9 @@ class Expanded:
                 f"MCP server {self._server!r} needs the environment variable {name}, which is not set on "
                 "this worker; set it where workers start"
             )
-        self._secrets.add(value)
+        self._keep(value)
         return value
 
-
-def hide(text: str, secrets: Iterable[str]) -> str:
-    """Return `text` with each of `secrets` replaced by ``***``, the longest first."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= _SHORTEST_SECRET:
-            text = text.replace(secret, HIDDEN)
-    return text
+    def _keep(self, *secrets: str) -> None:
+        self._secrets.update(secrets)
+        keep_from_libraries(secrets)

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import signal
 import sys
 import time
 import uuid
@@ -43,7 +44,9 @@ class Crowd:
         self.folder = folder
         self.environment = environment
         self.worker = worker
-        self.broker = redis.Redis.from_url(environment["POLOS_BROKER_URL"])
+        self.broker = redis.Redis.from_url(
+            environment.get("POLOS_REDIS_URL") or environment["POLOS_BROKER_URL"]
+        )
         self._journal = Database(environment["POLOS_DATABASE_URL"]).connect()
         settings = Settings.from_environment(environment).with_values(embedded_worker="0")
         self.client = PolosClient(settings=settings).sync
@@ -132,7 +135,9 @@ class Crowd:
 
 
 @contextmanager
-def crowd_in(folder: Path, valkey_url: str, **settings: str) -> Iterator[Crowd]:
+def crowd_in(
+    folder: Path, valkey_url: str, *options: str, crowd_of: type[Crowd] = Crowd, **settings: str
+) -> Iterator[Crowd]:
     """Run a worker that offers what `secured` defines, on SQLite, while the context lasts."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("POLOS_")}
     environment = {
@@ -146,14 +151,15 @@ def crowd_in(folder: Path, valkey_url: str, **settings: str) -> Iterator[Crowd]:
         "LEDGER": str(folder / "ledger"),
         **settings,
     }
-    command = [sys.executable, "-m", "polos.cli.main", "worker", "secured", "--loglevel", "info"]
+    command = [sys.executable, "-m", "polos.cli.main", "worker", "secured", "--loglevel", "info", *options]
     with (folder / "log").open("w") as log:
         worker = nursery.start(command, cwd=folder, env=environment, stdout=log, stderr=log)
-    crowd = Crowd(folder, environment, worker)
+    crowd = crowd_of(folder, environment, worker)
     try:
         crowd.wait_for(" ready.")
         yield crowd
     finally:
         crowd.close()
-        worker.kill()
+        if worker.poll() is None:
+            os.killpg(worker.pid, signal.SIGKILL)  # with the processes of a prefork pool
         worker.wait()

@@ -5,9 +5,30 @@ import logging
 import os
 from pathlib import Path
 
-from polos import Agent, WorkflowContext, workflow
+from polos import Agent, EnvironmentVariable, MCPServer, WorkflowContext, workflow
 
 agent = Agent(id="clerk", provider="openai", model="gpt-4o", system_prompt="Answer.")
+ELSEWHERE = os.environ.get("ELSEWHERE", "http://127.0.0.1:9")  # a server that tells all it is sent
+MODELS = {"openai": "gpt-4o", "anthropic": "claude-sonnet-4-5", "groq": "llama-3.3-70b-versatile"}
+keyed = {
+    name: Agent(id=f"keyed-{name}", provider=name, model=model, provider_base_url=ELSEWHERE)
+    for name, model in MODELS.items()
+}
+SERVERS = {
+    "header": MCPServer("header", url=f"{ELSEWHERE}/mcp", headers={"Authorization": "Bearer ${MCP_TOKEN}"}),
+    "own": MCPServer("own", url=f"{ELSEWHERE}/mcp", headers={"X-Own": EnvironmentVariable("MCP_TOKEN")}),
+    "url": MCPServer("url", url=f"{ELSEWHERE}/mcp/${{MCP_TOKEN}}/x"),
+    "env": MCPServer(
+        "env",
+        command=["/bin/sh", "-c", 'echo "no such token: $TOKEN" >&2; echo "$TOKEN"; exit 3'],
+        env={"TOKEN": EnvironmentVariable("MCP_TOKEN")},
+    ),
+    "command": MCPServer("command", command=["/nowhere/${MCP_TOKEN}", "--token", "${MCP_TOKEN}"]),
+}
+served = {
+    name: Agent(id=f"served-{name}", provider="openai", model="gpt-4o", tools=[server])
+    for name, server in SERVERS.items()
+}
 
 
 def note(word: str) -> str:
