@@ -46,7 +46,7 @@ from queue_scenarios import SETTINGS as QUEUED
 from queue_scenarios import fair_shares, killed_holders
 from rates import SETTINGS as LIMITED
 from rates import shared_rate
-from scarcity import on_small_disk, scarcity
+from scarcity import QUIET, on_small_disk, quiet_scarcity, scarcity
 from scenarios import (
     DRAIN_SECONDS,
     blocked_loop,
@@ -271,6 +271,15 @@ SCENARIOS = {
             Plan(1, 0, 0.0, pace_seconds=0.01),
             HELD,
             model_of=held_model,
+        ),
+        Scenario(
+            "f30-quiet scarcity",
+            quiet_scarcity,
+            Plan(2, 100_000, 60.0, at_once=4, pace_seconds=12.0),
+            Plan(3, 100_000, 300.0, at_once=8, pace_seconds=12.0),
+            QUIET,
+            site=on_small_disk,
+            needs=why_no_disk,
         ),
         Scenario("f37 soak", soak, Plan(1, 0, 60.0, at_once=4), Plan(2, 0, 600.0, at_once=4), SOAKED),
         Scenario(

@@ -29,6 +29,8 @@ SQLITE_MEGABYTES, POSTGRES_MEGABYTES = 48, 256
 POSTGRES_SETTINGS = {"min_wal_size": "32MB", "max_wal_size": "64MB", "checkpoint_timeout": "30s"}
 REST_SECONDS = 3.0  # between shortages
 LENGTHS = (0.4, 1.6)  # of a shortage, in silence limits
+ABOUT = (0.9, 1.1)
+QUIET = {"POLOS_SILENCE_LIMIT_SECONDS": "4"}
 WHY = re.compile(r"(database|beat).*(disk|[Nn]o space|full|read-?only|closed the connection|refused)")
 SEGMENTS = 30  # of PostgreSQL's log: more than it keeps for use again
 Change = Callable[[], None]
@@ -67,6 +69,25 @@ async def scarcity(arena: Arena) -> None:
     arena.notes["works again after"] = f"{statistics.median(took):.1f} s, at most {max(took):.1f} s"
     _is_whole(arena)
     _nobody_is_at_a_loss(arena)
+
+
+async def quiet_scarcity(arena: Arena) -> None:
+    """Refuse writes for about as long as nobody may be silent, while nothing is due: nobody is judged."""
+    plan, chance = arena.plan, random.Random(arena.plan.seed)
+    limit = arena.client.settings.silence_limit_seconds
+    begin, end = _shortages(arena)[-1]
+    await arena.hire(plan.workers)
+    ends = time.monotonic() + plan.seconds
+    async with arena.load(["week-plain"]):
+        while time.monotonic() < ends:
+            await asyncio.sleep(limit + REST_SECONDS)  # everybody watches for long enough to judge
+            await asyncio.to_thread(begin)
+            await asyncio.sleep(chance.uniform(*ABOUT) * limit)
+            await asyncio.to_thread(end)
+            arena.faults += 1
+    await arena.all_ended()
+    await arena.nobody_else_is_listed(arena.crew.living)
+    only_the_struck_are_dead(arena)
 
 
 async def _shortage(arena: Arena, begin: Change, end: Change, seconds: float) -> float:

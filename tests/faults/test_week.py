@@ -14,7 +14,20 @@ BY_COMMAND_ONLY = {
     *("hosts-cut", "hosts-vanish", "hosts-latency", "hosts-slow"),
     *("pooler-session", "pooler-transaction", "pooler-direct", "f10"),
     *("f7", "f8", "f13", "f15", "f33"),
-    *("f20", "f22", "f23", "f24", "f25", "f29", "f30", "f37", "outage", "deploy", "deploy-hasty"),
+    *(
+        "f20",
+        "f22",
+        "f23",
+        "f24",
+        "f25",
+        "f29",
+        "f30",
+        "f30-quiet",
+        "f37",
+        "outage",
+        "deploy",
+        "deploy-hasty",
+    ),
 }
 # In short form, most on one database: what differs is its kind of death. The long forms play all on both.
 SHORT = {
