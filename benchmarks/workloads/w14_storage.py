@@ -58,9 +58,9 @@ async def run(bench: Bench) -> list[Result]:
 
 
 async def _ours(bench: Bench, client: PolosClient, runs: int) -> Figures:
-    """Begin with what a removal leaves behind, so that both measurements of runs begin alike."""
+    """Begin with tables that are empty and have no room left over from the repeat before."""
     site = bench.site
-    await _collect(site)
+    await _collect(site, vacuum="VACUUM FULL")
     loads: dict[str, tuple[Load, int]] = {
         "run_bytes": (lambda: _runs(site, client, runs), runs),
         "step_bytes": (lambda: _steps(client, runs), runs),
@@ -70,7 +70,7 @@ async def _ours(bench: Bench, client: PolosClient, runs: int) -> Figures:
     empty = journal_bytes(site.journal_url)
     figures = {name: await _grown(site.journal_url, load, units) for name, (load, units) in loads.items()}
     full = journal_bytes(site.journal_url)
-    await _collect(site)
+    await _collect(site, vacuum="VACUUM")
     for load, _ in loads.values():
         await load()
     again = journal_bytes(site.journal_url)
@@ -147,12 +147,12 @@ def _raw_steps(url: str, steps: int) -> None:
             journal.commit(journal.step(run, f"step{number}", json.dumps(NOTHING)))
 
 
-async def _collect(site: Site) -> None:
-    """Remove all that has ended, as `polos gc` does; PostgreSQL takes the room back as autovacuum would."""
+async def _collect(site: Site, *, vacuum: str) -> None:
+    """Remove all that has ended, as `polos gc` does; what autovacuum does on PostgreSQL is not waited for."""
     await asyncio.to_thread(_gc, site)
     with connection(site.journal_url) as driver:
         if site.database == "postgres":
-            driver.execute("VACUUM")
+            driver.execute(vacuum)
     await until(site.journal_url, "SELECT CASE WHEN count(*) = 0 THEN 1 ELSE 0 END FROM run", 1)
 
 

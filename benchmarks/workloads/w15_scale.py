@@ -8,8 +8,9 @@ import time
 from contextlib import closing
 
 import redis
+from sqlalchemy import make_url
 
-from benchmarks.counts import Meter
+from benchmarks.counts import POSTGRES_CPU, Meter, difference
 from benchmarks.floors.agents import run_agents
 from benchmarks.floors.queue import FloorClient, floor_client
 from benchmarks.measuring import Bench, Figures, Goal, Result, measure
@@ -26,6 +27,8 @@ WORKERS = (1, 2, 4)
 BATCH = 100
 AT_ONCE = 50
 CONNECTIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+COMMITS = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = %s"
+SETTLE_SECONDS = 2.0  # the server tells of its statistics a second later
 RUNS, AGENTS = "runs_per_second", "agents_per_second"
 FLOORS = {RUNS: "celery + raw commits", AGENTS: "raw http + raw commits, one process"}
 
@@ -42,7 +45,8 @@ async def run(bench: Bench) -> list[Result]:
                 await _warm_up(client, plain, workers)
                 runs.append(await _runs(bench, client, meter, plain, workers))
                 agents.append(await _agents(bench, client, meter, workers))
-                runs[-1].notes = {name: number - idle[name] for name, number in _connections(bench).items()}
+                found = {name: number - idle[name] for name, number in _connections(bench).items()}
+                runs[-1].notes = {**found, **await _idle(bench, meter)}
     for results, figure in ((runs, RUNS), (agents, AGENTS)):
         results[-1].axis = "worker processes"
         results[-1].curves = _curves(results, figure)
@@ -115,6 +119,30 @@ def _connections(bench: Bench) -> dict[str, int]:
         with connection(bench.site.journal_url) as driver:
             [found["postgres_connections"]] = driver.execute(CONNECTIONS).fetchone()
     return found
+
+
+async def _idle(bench: Bench, meter: Meter) -> dict[str, float]:
+    """Return what all workers together cost in a second in which they have nothing to do."""
+    await asyncio.sleep(SETTLE_SECONDS)
+    before, commits, began = meter.read(), _commits(bench), time.perf_counter()
+    await asyncio.sleep(bench.size(20, 5))
+    seconds = time.perf_counter() - began
+    used, commits = difference(meter.read(), before), _commits(bench) - commits
+    return {
+        "idle_worker_cpu_ms_a_s": round(1000 * used["cpu_seconds"] / seconds, 2),
+        "idle_postgres_cpu_ms_a_s": round(1000 * used[POSTGRES_CPU] / seconds, 2),
+        "idle_postgres_commits_a_s": round(commits / seconds, 1),
+    }
+
+
+def _commits(bench: Bench) -> int:
+    """Return how many transactions polos' database has seen, asked from another one."""
+    if bench.site.database == "sqlite":
+        return 0
+    name = make_url(bench.site.journal_url).database
+    with connection(bench.site.floor_url) as driver:
+        [found] = driver.execute(COMMITS, (name,)).fetchone()
+    return int(found)
 
 
 def _curves(results: list[Result], figure: str) -> dict[str, list[tuple[float, float]]]:
