@@ -18,6 +18,8 @@ from clock_skew import clock_skew, clocks_apart
 from clocks import why_no_clocks
 from contention import contention
 from disks import why_no_disk
+from event_scenario import SETTINGS as READ
+from event_scenario import event_races
 from fuzz.model import scripted_model
 from fuzz.scenario import random_programs
 from hold_scenario import SETTINGS as HELD
@@ -225,6 +227,7 @@ SCENARIOS = {
             Plan(1, 999, 120.0, slots=1100, pace_seconds=5.0),
             POISONED,
         ),
+        Scenario("f18 event races", event_races, Plan(2, 800, 10.0), Plan(3, 10_000, 200.0), READ),
         Scenario("f22 fair shares", fair_shares, Plan(2, 5000, 0.0), Plan(2, 100_000, 0.0), QUEUED),
         Scenario(
             "f23 killed holders",

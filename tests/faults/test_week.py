@@ -15,6 +15,7 @@ BY_COMMAND_ONLY = {
     *("pooler-session", "pooler-transaction", "pooler-direct", "f10"),
     *("f7", "f8", "f13", "f15", "f33"),
     *(
+        "f18",
         "f20",
         "f22",
         "f23",
