@@ -22,10 +22,10 @@ from polos.engine.tasks import DurableFuture, Task, only_waits, run_tasks, settl
 from polos.errors import NonDeterminismError
 from polos.journal.batches import READ_CHILD_NAMES
 from polos.journal.memory import Remembered
-from polos.journal.runs import READ_FENCE, Claim
+from polos.journal.runs import Claim
 from polos.journal.statements import Row, Rows, Statement, Unit
 from polos.journal.states import RunStatus, StepStatus
-from polos.journal.steps import READ_OUTCOMES_SINCE, READ_STEPS, StepRow, step_from
+from polos.journal.steps import READ_NEWS, READ_STEPS, StepRow, news_from, step_from
 from polos.journal.waits import READ_REMAINING
 from polos.journal.writer import Journal
 from polos.step_names import shown
@@ -211,20 +211,20 @@ class Execution(StepBook):
             Fenced: The run is no longer ours.
         """
         self.is_stale, restarts = False, self.journal.restarts
-        rows = await self.journal.read(READ_FENCE, run=self.run_id)
-        attempt, seq, wakes, status, owner = rows[0] if rows else (0, 0, 0, "", None)
-        if (attempt, status, owner) != (self.claim.attempt, RunStatus.RUNNING.value, self.worker_id):
-            raise Fenced(self.run_id, cancelled=status == RunStatus.CANCELLED)
-        found = await self.journal.read(
-            READ_OUTCOMES_SINCE, run=self.run_id, after=self._complete_until, until=seq
-        )
+        news = news_from(await self.journal.read(READ_NEWS, run=self.run_id, after=self._complete_until))
+        if (news.attempt, news.status, news.owner) != (
+            self.claim.attempt,
+            RunStatus.RUNNING.value,
+            self.worker_id,
+        ):
+            raise Fenced(self.run_id, cancelled=news.status == RunStatus.CANCELLED)
         if restarts != self.journal.restarts:
-            self.look_again()  # what the first read saw may be lost
+            self.look_again()  # what was read may be lost
             return
-        for row in found:
-            self.record(step_from(row))
-        self.seen_wakes = max(self.seen_wakes, wakes)
-        self._complete_until = max(self._complete_until, seq)
+        for step in news.outcomes:
+            self.record(step)
+        self.seen_wakes = max(self.seen_wakes, news.wakes)
+        self._complete_until = max(self._complete_until, news.seq)
         self._ahead = {known for known in self._ahead if known > self._complete_until}
         if self._pausing:
             await self._end_pauses()

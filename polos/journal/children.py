@@ -5,10 +5,10 @@ Lock order: parents before children. A child's completion and its parent's step 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Float, bindparam, case, exists, literal, select, update
+from sqlalchemy import Float, bindparam, case, exists, literal, literal_column, select, true, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from polos.journal.closing import closing_parts
@@ -17,11 +17,12 @@ from polos.journal.ends import ENDING_VALUES, FINISHED, NUMBER_END, Ending, ende
 from polos.journal.memory import Remembered, parts_of_end, sessions_of
 from polos.journal.runs import FENCE, RUNS, WAKE_VALUES, NewRun, Q, R, fence, ringing_from_now
 from polos.journal.spending import SUMS
-from polos.journal.statements import Part, Row, Statement, Unit, now, one_of
+from polos.journal.statements import Part, Row, Statement, Unit, lists, now, one_of
 from polos.journal.states import LIVE, QueueSlot, RunStatus, StepStatus
-from polos.journal.steps import STEPS, S, param
+from polos.journal.steps import STEPS, S
 
 P = bindparam
+ColumnsOf = Callable[[Any, Mapping[str, Any]], dict[str, Any]]
 
 _INHERITED = ("project", "deployment", "root_id", "root_name", "hops")
 _GIVEN = (
@@ -41,45 +42,95 @@ _GIVEN = (
     "parent_step",
     "awaited",
 )
-_limited = exists().where(
-    Q.project == R.project, Q.deployment == R.deployment, Q.name == P("queue"), has_limits()
-)
-_child_columns: dict[str, Any] = {
-    "id": P("child", type_=R.id.type),
-    "parent_id": R.id,
-    "depth": R.depth + 1,
-    "status": literal(RunStatus.QUEUED.value),
-    "created_at": now() + P("place", type_=Float) * literal(PLACE_SECONDS, Float),
-    "ring_at": case((_limited, None), else_=ringing_from_now()),
-    "slot": case((_limited, literal(QueueSlot.WANTED.value)), else_=None),
-    **{name: R[name] for name in _INHERITED},
-    **{name: P(name, type_=R[name].type) for name in _GIVEN},
-    **{name: literal(0) for name in COUNTERS},
+# What is told of each child and of its step, by the name of the parameter.
+_TOLD_OF_CHILD: dict[str, Any] = {
+    **{name: R[name].type for name in _GIVEN},
+    "child": R.id.type,
+    "place": Float(),
 }
-_INSERT_CHILD = Statement(
-    upsert(RUNS)
-    .from_select(list(_child_columns), select(*_child_columns.values()).where(*fence()))
-    .on_conflict_do_nothing()
-)
-_step_columns: dict[str, Any] = {
-    "run_id": R.id,
-    "name": P("parent_step", type_=S.name.type),
-    "kind": P("step_kind", type_=S.kind.type),
-    "position": param("position"),
-    "status": P("step_status", type_=S.status.type),
-    "seq": case((P("awaited", type_=R.awaited.type) == 1, None), else_=R.seq),
-    "output": P("step_output", type_=S.output.type),
-    "child_id": P("child", type_=R.id.type),
-    "attempt": literal(0),
-    "tries": literal(0),
-    "crashes": literal(0),
-    "rings": literal(0),
-    "started_at": now(),
+_TOLD_OF_STEP: dict[str, Any] = {
+    "child": R.id.type,
+    "parent_step": S.name.type,
+    "awaited": R.awaited.type,
+    "step_kind": S.kind.type,
+    "position": S.position.type,
+    "step_status": S.status.type,
+    "step_output": S.output.type,
 }
-_INSERT_CHILD_STEP = Statement(
-    upsert(STEPS)
-    .from_select(list(_step_columns), select(*_step_columns.values()).where(*fence()))
-    .on_conflict_do_nothing()
+_ZERO: Any = literal_column("0")  # in the text, which is short enough so for psycopg to keep it
+
+
+def _child_columns(parent: Any, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a child is made of."""
+    is_limited = exists().where(
+        Q.project == parent.project,
+        Q.deployment == parent.deployment,
+        Q.name == told["queue"],
+        has_limits(),
+    )
+    return {
+        "id": told["child"],
+        "parent_id": parent.id,
+        "depth": parent.depth + 1,
+        "status": literal(RunStatus.QUEUED.value),
+        "created_at": now() + told["place"] * literal(PLACE_SECONDS, Float),
+        "ring_at": case((is_limited, None), else_=ringing_from_now()),
+        "slot": case((is_limited, literal(QueueSlot.WANTED.value)), else_=None),
+        **{name: parent[name] for name in _INHERITED},
+        **{name: told[name] for name in _GIVEN},
+        **dict.fromkeys(COUNTERS, _ZERO),
+    }
+
+
+def _step_columns(parent: Any, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the parent's step is made of that stands for the child."""
+    return {
+        "run_id": parent.id,
+        "name": told["parent_step"],
+        "kind": told["step_kind"],
+        "position": told["position"],
+        "status": told["step_status"],
+        "seq": case((told["awaited"] == 1, None), else_=parent.seq),
+        "output": told["step_output"],
+        "child_id": told["child"],
+        **dict.fromkeys(("attempt", "tries", "crashes", "rings"), _ZERO),
+        "started_at": now(),
+    }
+
+
+def _inserted(table: Any, columns: dict[str, Any], made: Any) -> Any:
+    return upsert(table).from_select(list(columns), made).on_conflict_do_nothing()
+
+
+def _one(table: Any, columns_of: ColumnsOf, told: dict[str, Any]) -> Statement:
+    """Return the INSERT of one row, under the parent's fence."""
+    columns = columns_of(R, {name: P(name, type_=kind) for name, kind in told.items()})
+    return Statement(_inserted(table, columns, select(*columns.values()).where(*fence())))
+
+
+_INSERT_CHILD = _one(RUNS, _child_columns, _TOLD_OF_CHILD)
+_INSERT_CHILD_STEP = _one(STEPS, _step_columns, _TOLD_OF_STEP)
+_held = (
+    update(RUNS)
+    .where(*fence())
+    .values(seq=R.seq + 1)
+    .returning(R.id, R.seq, R.depth, *(R[name] for name in _INHERITED))
+    .cte("held")
+)
+
+
+def _many(table: Any, columns_of: ColumnsOf, told: dict[str, Any]) -> Any:
+    """Return the INSERT of any number of rows, for the parent that the CTE `held` fenced."""
+    rows = lists(told)
+    columns = columns_of(_held.c, rows.c)
+    made = select(*columns.values()).select_from(_held.join(rows, true()))
+    return _inserted(table, columns, made).cte(f"new_{table.name}")
+
+
+_CREATE_FUSED = Statement(
+    select(_held.c.seq).add_cte(
+        _many(RUNS, _child_columns, _TOLD_OF_CHILD), _many(STEPS, _step_columns, _TOLD_OF_STEP)
+    )
 )
 
 
@@ -92,11 +143,17 @@ def create_children(
     awaited gives its step an outcome at once: the id of the run it started.
     """
     params: dict[str, Any] = {"run": parent_id, "attempt": attempt, "ring_again": ring_again}
+    told = [
+        {**child.columns(), **_step_values(child, position), "place": float(place)}
+        for place, (child, position) in enumerate(zip(children, positions, strict=True))
+    ]
     parts = [Part(FENCE, params)]
-    for place, (child, position) in enumerate(zip(children, positions, strict=True)):
-        values = {**params, **child.columns(), **_step_values(child, position), "place": place}
-        parts += [Part(statement, values, guard=False) for statement in (_INSERT_CHILD, _INSERT_CHILD_STEP)]
-    return Unit(tuple(parts), (parent_id,), order=(parent_id,))
+    for values in told:
+        each = {**params, **values}
+        parts += [Part(statement, each, guard=False) for statement in (_INSERT_CHILD, _INSERT_CHILD_STEP)]
+    names = _TOLD_OF_CHILD | _TOLD_OF_STEP
+    together = {**params, **{name: [values[name] for values in told] for name in names}}
+    return Unit(tuple(parts), (parent_id,), fused=Part(_CREATE_FUSED, together), order=(parent_id,))
 
 
 def _step_values(child: NewRun, position: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from sqlalchemy import Dialect
 
 from polos.encryption import PLAIN, Codec
 from polos.errors import JournalUnavailableError
+from polos.journal.pipelines import Command, hold_much, run_together, run_together_async
 from polos.journal.postgres_sessions import Session, begin, begin_async
 from polos.journal.statements import Answer, Params, Rows, Statement, Unit, certain, opened_answers
 
@@ -30,7 +31,6 @@ _LOST = (
     sql_errors.ReadOnlySqlTransaction,
 )
 _LIMIT_EXCEEDED = "54"  # class of errors of content, such as a value too long for an index; no outage
-Command = tuple[str, Any]
 
 
 class TransientConflictError(Exception):
@@ -129,8 +129,7 @@ class PostgresConnection:
     def _commit(self, wanted: Sequence[Command], answers: Sequence[int]) -> list[Rows]:
         if len(wanted) == 1:
             return [_rows(self.driver.execute(*wanted[0]))]
-        with self.driver.pipeline():
-            cursors = [self.driver.execute(*command) for command in wanted]
+        cursors = run_together(self.driver, wanted)
         return [_rows(cursors[place]) for place in answers]
 
     def _rollback(self) -> None:
@@ -187,6 +186,7 @@ class AsyncPostgresConnection:
         if self._driver is None or self._driver.closed:
             driver = await psycopg.AsyncConnection.connect(self._info, autocommit=True)
             try:
+                hold_much(driver)
                 session = await begin_async(driver)
             except BaseException:
                 await driver.close()
@@ -204,8 +204,7 @@ class AsyncPostgresConnection:
         if len(wanted) == 1:
             cursor = await driver.execute(*wanted[0])
             return [await cursor.fetchall() if cursor.description else []]
-        async with driver.pipeline():
-            cursors = [await driver.execute(*command) for command in wanted]
+        cursors = await run_together_async(driver, wanted)
         return [await cursors[place].fetchall() if cursors[place].description else [] for place in answers]
 
     async def _rollback(self) -> None:

@@ -390,7 +390,6 @@ READ_RUN_AND_CLOCK = Statement(select(now(), *RUN_COLUMNS).where(R.id == P("run"
 READ_RUN_BY_KEY = Statement(
     select(*RUN_COLUMNS).where(R.project == P("project"), R.idempotency_key == P("idempotency_key"))
 )
-READ_FENCE = Statement(select(R.attempt, R.seq, R.wakes, R.status, R.owner).where(R.id == P("run")))
 READ_OWNED = Statement(
     select(R.id, R.attempt, R.wakes, R.status).where(
         R.owner == P("worker"), R.status == RunStatus.RUNNING.value

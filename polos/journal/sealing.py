@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from polos.encryption import PREFIX, Codec, sealed_texts
 
 Row = tuple[Any, ...]
-TEXT, TEXTS = "text", "texts"
+TEXT, TEXTS, LIST = "text", "texts", "list"
 
 
 class Sealed(Text):
@@ -28,9 +29,14 @@ class SealedTexts(Text):
 
 def sealed_params(compiled: SQLCompiler) -> tuple[tuple[str, str], ...]:
     """Return names of the parameters of a statement that are sealed, each with its kind."""
-    kinds: dict[type[Any], str] = {Sealed: TEXT, SealedTexts: TEXTS}
-    found = ((name, kinds.get(type(bind.type))) for name, bind in compiled.binds.items())
+    found = ((name, _kind(bind.type)) for name, bind in compiled.binds.items())
     return tuple((name, kind) for name, kind in found if kind is not None)
+
+
+def _kind(of: Any) -> str | None:
+    if isinstance(of, ARRAY):
+        return LIST if type(of.item_type) is Sealed else None
+    return {Sealed: TEXT, SealedTexts: TEXTS}.get(type(of))
 
 
 def sealed_columns(compiled: SQLCompiler) -> tuple[int, ...]:
@@ -47,8 +53,16 @@ def seal_params(
     changed = dict(params)
     for name, kind in sealed:
         if (value := changed.get(name)) is not None:
-            changed[name] = codec.seal(value) if kind == TEXT else sealed_texts(value, codec)
+            changed[name] = _sealed(value, kind, codec)
     return changed
+
+
+def _sealed(value: Any, kind: str, codec: Codec) -> Any:
+    if kind == TEXT:
+        return codec.seal(value)
+    if kind == TEXTS:
+        return sealed_texts(value, codec)
+    return [None if text is None else codec.seal(text) for text in value]
 
 
 def open_rows(rows: Sequence[Row], columns: Sequence[int], codec: Codec) -> list[Row]:

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Dialect, Executable, Float, Text, literal_column
+from sqlalchemy import ColumnElement, Dialect, Executable, Float, Text, bindparam, func, literal_column
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeEngine
 
 from polos.encryption import PLAIN, Codec
 from polos.errors import EncryptionError
@@ -92,6 +94,12 @@ _written(
         " FROM json_array_elements(CAST({} AS json)) WITH ORDINALITY AS given (v, n))"
     ),
 )
+
+
+def lists(kinds: Mapping[str, TypeEngine[Any]]) -> Any:
+    """Return a table whose columns are parameters, lists of equal length; for PostgreSQL alone."""
+    columns = [bindparam(name, type_=ARRAY(kind)) for name, kind in kinds.items()]
+    return func.unnest(*columns).table_valued(*kinds).render_derived(name="told")
 
 
 def one_of(column: ColumnElement[Any], words: Iterable[str]) -> ColumnElement[bool]:

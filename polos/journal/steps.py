@@ -16,7 +16,7 @@ from polos.journal.runs import (
     fence,
     ringing_from_now,
 )
-from polos.journal.statements import Part, Row, Statement, Unit, now
+from polos.journal.statements import Part, Row, Rows, Statement, Unit, now
 from polos.journal.states import RunStatus, StepStatus
 from polos.journal.tables import Step
 
@@ -324,9 +324,42 @@ def schedule_turn(
 
 
 READ_STEPS = Statement(select(*STEP_COLUMNS).where(S.run_id == P("run")).order_by(S.seq, S.position))
-READ_OUTCOMES_SINCE = Statement(
-    select(*STEP_COLUMNS).where(S.run_id == P("run"), S.seq > P("after"), S.seq <= P("until")).order_by(S.seq)
+_FENCE_COLUMNS = (R.attempt, R.seq, R.wakes, R.status, R.owner)
+# One statement: a second one might see outcomes of which the first did not know, and is a round trip more.
+READ_NEWS = Statement(
+    select(*_FENCE_COLUMNS, *STEP_COLUMNS)
+    .join_from(RUNS, STEPS, and_(S.run_id == R.id, S.seq > P("after"), S.seq <= R.seq), isouter=True)
+    .where(R.id == P("run"))
+    .order_by(S.seq)
 )
+
+
+@dataclass(frozen=True)
+class News:
+    """A run as it is now, and what of it has got an outcome since."""
+
+    attempt: int
+    seq: int
+    wakes: int
+    status: str
+    owner: str | None
+    outcomes: tuple[StepRow, ...] = ()
+
+
+NO_RUN = News(0, 0, 0, "", None)
+
+
+def news_from(rows: Rows) -> News:
+    """Return what the rows of READ_NEWS say; `NO_RUN` when the run is gone."""
+    if not rows:
+        return NO_RUN
+    fence = len(_FENCE_COLUMNS)
+    steps = (row[fence:] for row in rows)  # without any, one row in which the step is all NULL
+    attempt, seq, wakes, status, owner = rows[0][:fence]
+    outcomes = tuple(StepRow(*step) for step in steps if step[0] is not None)
+    return News(attempt, seq, wakes, status, owner, outcomes)
+
+
 STEP_DETAILS = list(STEPS.c)
 READ_STEP_DETAILS = Statement(select(*STEP_DETAILS).where(S.run_id == P("run")).order_by(S.position, S.name))
 
@@ -337,5 +370,5 @@ def step_details(row: Row) -> dict[str, Any]:
 
 
 def step_from(row: Row) -> StepRow:
-    """Return a row of READ_STEPS or READ_OUTCOMES_SINCE."""
+    """Return a row of READ_STEPS."""
     return StepRow(*row)

@@ -137,8 +137,8 @@ async def test_a_run_that_only_waits_is_dropped_too(
 async def test_what_is_read_across_a_crash_is_read_again(
     scene: Scene, server: CrashingBackend, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A turn's outcome is seen in the run's row, lost before it is read itself, and comes again later."""
-    run = scene.running("a")
+    """What was read before a crash that the writer notices meanwhile may be lost, and counts not."""
+    run, other = scene.running("a"), scene.running("a")
     turn = scene.turn(run, TURN, worker="b")
     execution = Execution(run, journal, worker_id="a")
     wakes, seq = run.wakes, scene.run(run.id)["seq"]
@@ -152,6 +152,7 @@ async def test_what_is_read_across_a_crash_is_read_again(
             admin.execute("UPDATE step SET seq = NULL, status = 'running' WHERE run_id = %s", (run.id,))
             admin.execute("UPDATE run SET seq = %s, wakes = %s WHERE id = %s", (seq, wakes, run.id))
         await server.crash()
+        assert await journal.do(recording(other, "a"))  # the writer finds the server restarted
         return rows
 
     monkeypatch.setattr(server, "read", crash_between)

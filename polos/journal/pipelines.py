@@ -1,0 +1,80 @@
+"""All commands of a transaction in one write to the server.
+
+The driver writes each command of a pipeline by itself and may let the loop run in between: a loop that then
+blocks holds the rows that the server has locked so far, and each write gives threads the interpreter.
+Here commands are made first and queued without a pause, so the server gets BEGIN and COMMIT together.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import psycopg
+
+Command = tuple[str, Any]
+Blocking = psycopg.Connection[Any]
+OnLoop = psycopg.AsyncConnection[Any]
+AnyCursor = psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]
+
+# The steps of `execute`, of which the driver makes no public API. A driver without them writes one by one.
+_STEPS = ("_start_query", "_convert_query", "_maybe_prepare_gen")
+_queues = all(hasattr(psycopg.Cursor, name) for name in _STEPS)
+
+_KERNEL_BYTES = 1 << 18  # what is longer than the kernel takes at once waits for the loop after all
+
+
+def hold_much(driver: OnLoop) -> None:
+    """Let the kernel take most transactions whole, however fast the server reads."""
+    with socket.socket(fileno=os.dup(driver.fileno())) as connected:
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
+
+
+def run_together(driver: Blocking, wanted: Sequence[Command]) -> list[psycopg.Cursor[Any]]:
+    """Run commands in one pipeline; return their cursors, one for each.
+
+    Raises:
+        psycopg.Error: A command failed; what came after it was not run.
+    """
+    with driver.pipeline():
+        if not _queues:
+            return [driver.execute(*command) for command in wanted]
+        cursors = [driver.cursor() for _ in wanted]
+        _queue(driver, cursors, wanted)
+    return cursors
+
+
+async def run_together_async(driver: OnLoop, wanted: Sequence[Command]) -> list[psycopg.AsyncCursor[Any]]:
+    """Do the same on an event loop, which goes on only when everything is with the server.
+
+    Raises:
+        psycopg.Error: A command failed; what came after it was not run.
+    """
+    async with driver.pipeline():
+        if not _queues:
+            return [await driver.execute(*command) for command in wanted]
+        cursors = [driver.cursor() for _ in wanted]
+        _queue(driver, cursors, wanted)
+    return cursors
+
+
+def _queue(driver: Blocking | OnLoop, cursors: Sequence[AnyCursor], wanted: Sequence[Command]) -> None:
+    """Make all messages, then write them. What cannot be made is found before anything is sent."""
+    queries = [_made(cursor, *command) for cursor, command in zip(cursors, wanted, strict=True)]
+    for cursor, query in zip(cursors, queries, strict=True):
+        _at_once(cursor._maybe_prepare_gen(query))
+    _at_once(driver._prepared.maintain_gen(driver))
+    driver.pgconn.flush()  # what the socket does not take at once follows when the pipeline ends
+
+
+def _made(cursor: AnyCursor, text: str, params: Any) -> Any:
+    _at_once(cursor._start_query(text))
+    return cursor._convert_query(text, params)
+
+
+def _at_once(steps: Generator[Any, Any, Any]) -> None:
+    """Run steps of the driver that do not wait in a pipeline."""
+    for _ in steps:
+        raise RuntimeError("The driver waits for the server in the middle of a pipeline")
