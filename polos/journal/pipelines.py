@@ -2,7 +2,7 @@
 
 The driver writes each command of a pipeline by itself and may let the loop run in between: a loop that then
 blocks holds the rows that the server has locked so far, and each write gives threads the interpreter.
-Here commands are made first and queued without a pause, so the server gets BEGIN and COMMIT together.
+Here commands are made first and written without a pause, so the server gets BEGIN and COMMIT together.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ Command = tuple[str, Any]
 Blocking = psycopg.Connection[Any]
 OnLoop = psycopg.AsyncConnection[Any]
 AnyCursor = psycopg.Cursor[Any] | psycopg.AsyncCursor[Any]
+AnyPipeline = psycopg.Pipeline | psycopg.AsyncPipeline
 
 # The steps of `execute`, of which the driver makes no public API. A driver without them writes one by one.
 _STEPS = ("_start_query", "_convert_query", "_maybe_prepare_gen")
-_queues = all(hasattr(psycopg.Cursor, name) for name in _STEPS)
+_knows_driver = all(hasattr(psycopg.Cursor, name) for name in _STEPS)
 
 _KERNEL_BYTES = 1 << 18  # what is longer than the kernel takes at once waits for the loop after all
 
@@ -38,11 +39,11 @@ def run_together(driver: Blocking, wanted: Sequence[Command]) -> list[psycopg.Cu
     Raises:
         psycopg.Error: A command failed; what came after it was not run.
     """
-    with driver.pipeline():
-        if not _queues:
+    with driver.pipeline() as pipeline:
+        if not _knows_driver:
             return [driver.execute(*command) for command in wanted]
         cursors = [driver.cursor() for _ in wanted]
-        _queue(driver, cursors, wanted)
+        _send(driver, pipeline, cursors, wanted)
     return cursors
 
 
@@ -52,21 +53,26 @@ async def run_together_async(driver: OnLoop, wanted: Sequence[Command]) -> list[
     Raises:
         psycopg.Error: A command failed; what came after it was not run.
     """
-    async with driver.pipeline():
-        if not _queues:
+    async with driver.pipeline() as pipeline:
+        if not _knows_driver:
             return [await driver.execute(*command) for command in wanted]
         cursors = [driver.cursor() for _ in wanted]
-        _queue(driver, cursors, wanted)
+        _send(driver, pipeline, cursors, wanted)
     return cursors
 
 
-def _queue(driver: Blocking | OnLoop, cursors: Sequence[AnyCursor], wanted: Sequence[Command]) -> None:
+def _send(
+    driver: Blocking | OnLoop, pipeline: AnyPipeline, cursors: Sequence[AnyCursor], wanted: Sequence[Command]
+) -> None:
     """Make all messages, then write them. What cannot be made is found before anything is sent."""
     queries = [_made(cursor, *command) for cursor, command in zip(cursors, wanted, strict=True)]
     for cursor, query in zip(cursors, queries, strict=True):
         _at_once(cursor._maybe_prepare_gen(query))
     _at_once(driver._prepared.maintain_gen(driver))
-    driver.pgconn.flush()  # what the socket does not take at once follows when the pipeline ends
+    messages = pipeline.command_queue
+    while messages:
+        messages.popleft()()
+    driver.pgconn.flush()  # what the kernel does not take at once follows when the pipeline ends
 
 
 def _made(cursor: AnyCursor, text: str, params: Any) -> Any:

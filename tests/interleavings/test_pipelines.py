@@ -63,7 +63,7 @@ async def test_a_driver_of_other_insides_is_given_one_command_after_the_other(
     scene: Scene, connection: AsyncPostgresConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [scene.running("a") for _ in range(3)]
-    monkeypatch.setattr(pipelines, "_queues", False)
+    monkeypatch.setattr(pipelines, "_knows_driver", False)
     assert all(await connection.commit([recording(run, "a") for run in runs]))
     assert all(scene.first.commit(*(recording(run, "a", "more") for run in runs)))
     assert {name for run in runs for name in scene.steps(run.id)} == {"step", "more"}
