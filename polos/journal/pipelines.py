@@ -7,8 +7,6 @@ Here commands are made first and written without a pause, so the server gets BEG
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -23,14 +21,6 @@ AnyPipeline = psycopg.Pipeline | psycopg.AsyncPipeline
 # The steps of `execute`, of which the driver makes no public API. A driver without them writes one by one.
 _STEPS = ("_start_query", "_convert_query", "_maybe_prepare_gen")
 _knows_driver = all(hasattr(psycopg.Cursor, name) for name in _STEPS)
-
-_KERNEL_BYTES = 1 << 18  # what is longer than the kernel takes at once waits for the loop after all
-
-
-def hold_much(driver: OnLoop) -> None:
-    """Let the kernel take most transactions whole, however fast the server reads."""
-    with socket.socket(fileno=os.dup(driver.fileno())) as connected:
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BYTES)
 
 
 def run_together(driver: Blocking, wanted: Sequence[Command]) -> list[psycopg.Cursor[Any]]:

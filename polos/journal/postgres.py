@@ -11,7 +11,7 @@ from sqlalchemy import Dialect
 
 from polos.encryption import PLAIN, Codec
 from polos.errors import JournalUnavailableError
-from polos.journal.pipelines import Command, hold_much, run_together, run_together_async
+from polos.journal.pipelines import Command, run_together, run_together_async
 from polos.journal.postgres_sessions import Session, begin, begin_async
 from polos.journal.statements import Answer, Params, Rows, Statement, Unit, certain, opened_answers
 
@@ -186,7 +186,6 @@ class AsyncPostgresConnection:
         if self._driver is None or self._driver.closed:
             driver = await psycopg.AsyncConnection.connect(self._info, autocommit=True)
             try:
-                hold_much(driver)
                 session = await begin_async(driver)
             except BaseException:
                 await driver.close()
