@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from sqlalchemy import bindparam, literal, select
 
 from polos.journal.runs import R
@@ -21,7 +19,7 @@ _BATCH = Statement(
 def in_batch(creation: Unit, name: str, *, position: int) -> Unit:
     """Return a unit that creates children with one more step: the one that stands for all of them."""
     params = {**creation.parts[0].params, "name": name, "kind": "batch", "position": position}
-    return replace(creation, parts=(*creation.parts, Part(_BATCH, params, guard=False)))
+    return creation.followed_by(Part(_BATCH, params, guard=False))
 
 
 READ_CREATED = Statement(

@@ -153,7 +153,7 @@ def create_children(
         parts += [Part(statement, each, guard=False) for statement in (_INSERT_CHILD, _INSERT_CHILD_STEP)]
     names = _TOLD_OF_CHILD | _TOLD_OF_STEP
     together = {**params, **{name: [values[name] for values in told] for name in names}}
-    return Unit(tuple(parts), (parent_id,), fused=Part(_CREATE_FUSED, together), order=(parent_id,))
+    return Unit(tuple(parts), (parent_id,), fused=(Part(_CREATE_FUSED, together),), order=(parent_id,))
 
 
 def _step_values(child: NewRun, position: int) -> dict[str, Any]:

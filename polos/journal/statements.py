@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Dialect, Executable, Float, Text, bindparam, func, literal_column
@@ -182,7 +182,8 @@ class Unit:
 
     Attributes:
         parts: In order. The answer is what the part at `answer` returns.
-        fused: The same in one statement with data-modifying CTEs, where the database has them (PostgreSQL).
+        fused: The same in fewer statements with data-modifying CTEs, which PostgreSQL has.
+            The first of them answers.
         locks: Ids of the run rows written. With more than one, PostgreSQL locks them first, in the one
             order all writers use (root, depth, id), so that guards are exact and nothing deadlocks.
         locks_first: Lock even a single row first: a guard looks at other tables, and a statement that waited
@@ -197,7 +198,7 @@ class Unit:
 
     parts: tuple[Part, ...]
     locks: tuple[str, ...]
-    fused: Part | None = None
+    fused: tuple[Part, ...] = ()
     order: tuple[str, ...] = ()
     answer: int = 0
     check: Part | None = None
@@ -207,9 +208,13 @@ class Unit:
 
     def for_dialect(self, dialect: Dialect) -> tuple[tuple[Part, ...], int]:
         """Return the parts to run, and which of them answers."""
-        if self.fused is not None and dialect.name == "postgresql":
-            return (self.fused,), 0
+        if self.fused and dialect.name == "postgresql":
+            return self.fused, 0
         return self.parts, self.answer
+
+    def followed_by(self, *parts: Part) -> Unit:
+        """Return the unit with more to do, in whichever form it is run."""
+        return replace(self, parts=(*self.parts, *parts), fused=(*self.fused, *parts) if self.fused else ())
 
 
 def opened_answers(

@@ -234,7 +234,7 @@ def record_step(
     return Unit(
         (Part(PROGRESS, params), Part(write, params)),
         (run_id,),
-        fused=None if has_row else Part(_RECORD_FUSED, params),
+        fused=() if has_row else (Part(_RECORD_FUSED, params),),
         order=(run_id, name),
         answer=1,
         check=Part(_RECORDED, params),
@@ -318,7 +318,7 @@ def schedule_turn(
     return Unit(
         (Part(FENCE, params), Part(_INSERT_TURN, params, guard=False)),
         (run_id,),
-        fused=Part(_SCHEDULE_FUSED, params),
+        fused=(Part(_SCHEDULE_FUSED, params),),
         order=(run_id, name),
     )
 

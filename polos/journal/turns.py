@@ -192,7 +192,7 @@ def complete_turn(
         return Unit(
             (Part(_WAKE_ROOT_ALONE, params), complete),
             (root_id,),
-            fused=Part(_COMPLETE_FUSED, params),
+            fused=(Part(_COMPLETE_FUSED, params),),
             order=(root_id, claim.name),
             check=done,
         )

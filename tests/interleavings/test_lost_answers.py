@@ -28,7 +28,7 @@ from polos.journal.database import Database
 from polos.journal.ends import Ending, finish_run
 from polos.journal.memory import M, NewMessage, Remembered, SessionKey
 from polos.journal.runs import Claim, claim_from
-from polos.journal.statements import Params, Rows, Statement, Unit
+from polos.journal.statements import Params, Part, Rows, Statement, Unit
 from polos.journal.states import RunStatus
 from polos.journal.turns import complete_turn, settle_turn
 from polos.journal.writer import Backend, Journal, PostgresBackend, SqliteBackend
@@ -255,9 +255,10 @@ def with_nul(unit: Unit) -> Unit:
 
 
 def _with(unit: Unit, **values: Any) -> Unit:
-    parts = tuple(replace(part, params={**part.params, **values}) for part in unit.parts)
-    fused = unit.fused and replace(unit.fused, params={**unit.fused.params, **values})
-    return replace(unit, parts=parts, fused=fused)
+    def spoilt(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+        return tuple(replace(part, params={**part.params, **values}) for part in parts)
+
+    return replace(unit, parts=spoilt(unit.parts), fused=spoilt(unit.fused))
 
 
 @pytest.mark.parametrize("spoil", [too_big, with_nul])

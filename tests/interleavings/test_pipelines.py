@@ -77,9 +77,8 @@ async def test_what_a_failed_batch_would_have_prepared_is_prepared_by_the_next(
 
     def batch(number: int, **spoilt: Any) -> list[Unit]:
         units = [recording(run, "a", f"step {number}") for run in runs]
-        fused = units[0].fused
-        assert fused
-        return [replace(units[0], fused=replace(fused, params={**fused.params, **spoilt})), units[1]]
+        [fused] = units[0].fused
+        return [replace(units[0], fused=(replace(fused, params={**fused.params, **spoilt}),)), units[1]]
 
     for number in range(PREPARED_AFTER * 2):
         with pytest.raises(psycopg.Error):
@@ -134,7 +133,7 @@ def _made(scene: Scene, parent: Claim) -> list[dict[str, Any]]:
 def test_children_are_the_same_however_they_are_created(scene: Scene) -> None:
     together, apart = scene.running("a"), scene.running("a")
     [first] = scene.do(_children(scene, together))
-    [second] = scene.do(replace(_children(scene, apart), fused=None))
+    [second] = scene.do(replace(_children(scene, apart), fused=()))
     assert first == second == (1,)
     made = _made(scene, together)
     assert len(made) == 6
