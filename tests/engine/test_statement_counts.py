@@ -19,7 +19,7 @@ from polos.engine.runtime import NoSlot
 from polos.engine.tasks import start_apart
 from polos.journal.database import Database
 from polos.journal.memory import READ_WATERMARK
-from polos.journal.runs import READ_RUN
+from polos.journal.runs import READ_RUN_AND_CLOCK
 from polos.journal.statements import Params, Rows, Statement, Unit
 from polos.journal.steps import READ_NEWS
 from polos.journal.turns import READ_TURNS
@@ -164,7 +164,7 @@ async def test_a_turn_is_three_commits(counted: CountedFleet) -> None:
     counts = await counted.completed("counts-agent", ASK, kind="agent")
     assert counts.commits == 3 + 3
     assert counts.statements == turns(counted.database, 1) + agent_alone(counted.database)
-    assert counts.reads == {READ_RUN: 1, READ_TURNS: 1, READ_WATERMARK: 1}
+    assert counts.reads == {READ_RUN_AND_CLOCK: 1, READ_TURNS: 1, READ_WATERMARK: 1}
 
 
 async def test_tool_calls_of_a_turn_are_created_at_once(counted: CountedFleet) -> None:
