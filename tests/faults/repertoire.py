@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from answer_scenario import SETTINGS as ASKING
+from answer_scenario import answers_while_down
 from arena import Arena, ModelOf, Plan, Report, open_arena
 from broker_kinds import BROKERS, RABBITMQ, REDIS
 from broker_scenarios import broker_away, broker_frozen, delivery_limit
@@ -64,6 +66,8 @@ from soak import SETTINGS as SOAKED
 from soak import soak
 from storms import SETTINGS as CANCELLED
 from storms import cancel_storm
+from tick_scenario import SETTINGS as TICKING
+from tick_scenario import missed_ticks
 from week_model import paced_model
 from week_program import CHAINS
 
@@ -227,6 +231,7 @@ SCENARIOS = {
             Plan(1, 999, 120.0, slots=1100, pace_seconds=5.0),
             POISONED,
         ),
+        Scenario("f17 answers while down", answers_while_down, Plan(2, 40, 0.0), Plan(3, 1000, 0.0), ASKING),
         Scenario("f18 event races", event_races, Plan(2, 800, 10.0), Plan(3, 10_000, 200.0), READ),
         Scenario("f22 fair shares", fair_shares, Plan(2, 5000, 0.0), Plan(2, 100_000, 0.0), QUEUED),
         Scenario(
@@ -284,6 +289,7 @@ SCENARIOS = {
             site=on_small_disk,
             needs=why_no_disk,
         ),
+        Scenario("f32 missed ticks", missed_ticks, Plan(3, 160, 0.0), Plan(3, 1600, 0.0), TICKING),
         Scenario("f37 soak", soak, Plan(1, 0, 60.0, at_once=4), Plan(2, 0, 600.0, at_once=4), SOAKED),
         Scenario(
             "outage of long turns",

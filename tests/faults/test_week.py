@@ -15,11 +15,13 @@ BY_COMMAND_ONLY = {
     *("pooler-session", "pooler-transaction", "pooler-direct", "f10"),
     *("f7", "f8", "f13", "f15", "f33"),
     *(
+        "f17",
         "f18",
         "f20",
         "f22",
         "f23",
         "f24",
+        "f32",
         "f25",
         "f29",
         "f30",
