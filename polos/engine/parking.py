@@ -56,6 +56,8 @@ async def _park(runtime: Runtime, execution: Execution) -> bool:
     claim = execution.claim
     if not execution.only_waits() or execution.closing is not None:
         return False
+    if execution.is_stale:
+        return False  # a pause may be over whose end was seen before the pause was known of: nobody wakes it
     execution.closing = Parked()
     rows = await runtime.journal.do(
         park_run(

@@ -209,9 +209,29 @@ def _spans(evidence: Evidence, root: str) -> dict[str, Span]:
     forgets = any(strike.kind == FORGOTTEN for strike in evidence.strikes)
     spans: dict[str, Span] = {}
     for name, entries in _starts(evidence, root).items():
-        ends = (entry.at for entry in evidence.entries[root] if (entry.name, entry.phase) == (name, "end"))
+        ends = (entry.at for entry in _ends(evidence, root, name))
         spans[name] = Span(entries[-1 if forgets else 0].at, max(next(ends, 0.0), entries[-1].at))
     return spans
+
+
+def _ends(evidence: Evidence, root: str, name: str) -> Iterator[Entry]:
+    """Return the ends of a step's executions, but for those of executors that were struck in between.
+
+    What they had begun is for others to decide, who do not wait for it.
+    """
+    for entry in evidence.entries[root]:
+        if (entry.name, entry.phase) == (name, "end") and not _was_struck_before(evidence, root, entry):
+            yield entry
+
+
+def _was_struck_before(evidence: Evidence, root: str, end: Entry) -> bool:
+    starts = (
+        entry.at
+        for entry in evidence.entries[root]
+        if (entry.name, entry.phase, entry.pid) == (end.name, "start", end.pid) and entry.at <= end.at
+    )
+    begun = max(starts, default=end.at)
+    return any(strike.worker == end.worker and begun <= strike.at <= end.at for strike in evidence.strikes)
 
 
 def _nothing_left(evidence: Evidence, root: str, wanted: Promise) -> Iterator[Miss]:

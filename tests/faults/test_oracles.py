@@ -100,6 +100,18 @@ def test_what_must_not_be_is_a_miss(oracle: str, tamper: Callable[[Evidence], ob
     assert oracle in {miss.oracle for miss in check(evidence)}
 
 
+@pytest.mark.parametrize("is_struck", [True, False])
+def test_nobody_waits_for_what_a_stopped_executor_ends_later(is_struck: bool) -> None:
+    evidence = plain_run()
+    entries = [entry for entry in evidence.entries[ROOT] if (entry.name, entry.at) != ("second", 21.0)]
+    entries = [entry for entry in entries if (entry.name, entry.worker) != ("second", "w2")]
+    evidence.entries[ROOT] = sorted(
+        [*entries, Entry(ROOT, "second", "end", 1, 35.0, "w1")], key=lambda e: e.at
+    )
+    evidence.strikes[:] = [Strike("w1", "stop", 22.0, until=34.0)] if is_struck else []
+    assert ("O4" in {miss.oracle for miss in check(evidence)}) == (not is_struck)
+
+
 @pytest.mark.parametrize(
     "calls",
     [

@@ -11,6 +11,7 @@ from engine.fleet import Fleet, until
 from sqlalchemy import bindparam, select, update
 
 from polos import StepExecutionError, WorkflowContext, workflow
+from polos.engine.parking import park
 from polos.journal.statements import Part, Statement, Unit
 from polos.journal.steps import READ_STEPS, STEPS, S, step_from
 
@@ -87,6 +88,26 @@ async def test_a_pause_that_is_over_by_the_databases_clock_is_over(fleet: Fleet)
     gates[run_id].set()
     run = await fleet.until_ended(run_id)
     assert json.loads(run["output"]) == "charged"
+
+
+@workflow(id="retries-asking")
+async def asking(ctx: WorkflowContext) -> None:
+    await ctx.step.suspend("approve", {})
+
+
+async def test_a_run_that_has_not_looked_at_its_news_is_not_put_away(fleet: Fleet) -> None:
+    """It may be the end of a pause that was seen before the pause: put away now, nobody would wake it."""
+    run_id = fleet.create("retries-asking")
+    fleet.sweep()
+    [worker] = fleet.workers
+    executions = worker.runtime.executions
+    await until(lambda: run_id in executions and executions[run_id].waiting_since is not None)
+    execution = executions[run_id]
+    execution.is_stale = True
+    assert not await park(worker.runtime, execution)
+    execution.is_stale = False
+    assert await park(worker.runtime, execution)
+    assert fleet.record(run_id)["status"] == "waiting"
 
 
 @workflow(id="retries-once")
