@@ -47,7 +47,7 @@ class ProgramRun:
 
     @property
     def absent(self) -> Set[str]:
-        return self.reference.once
+        return self.reference.once | self.reference.overdue
 
     @property
     def unended(self) -> Set[str]:

@@ -50,6 +50,7 @@ class Reference:
         refused: Paths of agents whose model refuses each call once.
         statuses: How runs below it end that do not complete, by path.
         unended: Side effects that begin and never end.
+        overdue: Those of runs whose time is used up: on a slow machine before they begin.
         once: Side effects that may be left out, if a fault strikes them.
         texts: What streamed agents say, by path.
         told: Paths of events for whoever follows.
@@ -64,6 +65,7 @@ class Reference:
     refused: set[Path] = field(default_factory=set)
     statuses: dict[Path, str] = field(default_factory=dict)
     unended: set[str] = field(default_factory=set)
+    overdue: set[str] = field(default_factory=set)
     once: set[str] = field(default_factory=set)
     texts: dict[Path, str] = field(default_factory=dict)
     told: set[Path] = field(default_factory=set)
@@ -203,6 +205,7 @@ class _Reading:
     def _overdue(self, node: Overdue, path: Path) -> tuple[Any, Order]:
         self._found.statuses[path] = FAILED
         self._found.unended.add(path)
+        self._found.overdue.add(path)
         return "overdue", path
 
 
