@@ -163,12 +163,21 @@ class Made:
     strikes: list[Strike] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     events: list[StreamEvent] = field(default_factory=list)
+    published: list[dict[str, Any]] = field(default_factory=list)
     cancelled_after: float | None = None
 
     def misses(self) -> set[str]:
         promise = ProgramRun(self.source, reference_of(self.source), self.cancelled_after)
         evidence = Evidence(
-            {ROOT: promise}, {}, self.runs, self.steps, self.ledger, self.calls, self.strikes, self.messages
+            accepted={ROOT: promise},
+            references={},
+            runs=self.runs,
+            steps=self.steps,
+            ledger=self.ledger,
+            calls=self.calls,
+            strikes=self.strikes,
+            messages=self.messages,
+            events=self.published,
         )
         return {miss.oracle for miss in judged(evidence, {ROOT: self.events})}
 
@@ -204,7 +213,7 @@ def _run(run_id: str, kind: str, name: str, given: Any, output: Any) -> dict[str
     texts = {"input": json.dumps(given), "output": json.dumps(output)}
     parent = None if run_id == ROOT else ROOT
     fixed = {"id": run_id, "root_id": ROOT, "parent_id": parent, "kind": kind, "name": name}
-    return {**fixed, "status": "completed", **nothing, **times, **texts}
+    return {**fixed, "status": "completed", "ended_event": 9, **nothing, **times, **texts}
 
 
 def _step(name: str, seq: int, kind: str = "run", *, run: str = ROOT) -> dict[str, Any]:
@@ -244,6 +253,15 @@ def test_a_step_that_happens_once_may_be_interrupted_by_a_strike() -> None:
     given = _interrupted(made())
     given.strikes = [Strike("w1", "kill9", 12.5)]
     assert given.misses() == set()
+
+
+@pytest.mark.parametrize(("number", "is_missed"), [(8, True), (10, False)])
+def test_a_reader_has_gone_when_the_root_has_ended(number: int, is_missed: bool) -> None:
+    given = made()
+    told = given.events.pop(1)
+    row = {"topic": f"workflow/fuzz/{ROOT}", "type": "progress", "number": number}
+    given.published = [{**row, "data": json.dumps({"path": told.data["path"]})}]
+    assert ("O6" in given.misses()) == is_missed
 
 
 def _interrupted(given: Made) -> Made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -101,7 +102,7 @@ def _told(evidence: Evidence, root: str, events: list[StreamEvent], *, is_whole:
     promise: ProgramRun = evidence.accepted[root]  # type: ignore[assignment]
     told = Counter(event.data.get("path") for event in events if event.event_type == "progress")
     wanted = Counter(promise.reference.told)
-    if told - wanted or (wanted - told and not promise.reference.fails):  # what it spawned may outlive it
+    if told - wanted or (wanted - told - _told_too_late(evidence, root) and not promise.reference.fails):
         yield Miss("O6", root, f"progress was told {told}, of all events {said}")
     texts = _texts(events)
     [end] = [run["finished_at"] for run in evidence.tree(root) if run["id"] == root]
@@ -112,6 +113,14 @@ def _told(evidence: Evidence, root: str, events: list[StreamEvent], *, is_whole:
             text, answer = texts.get(run["id"], ""), promise.reference.texts[path]
             if text != answer:
                 yield Miss("O6", root, f"{path} said {text!r} to its reader, {answer!r} in the end")
+
+
+def _told_too_late(evidence: Evidence, root: str) -> Counter[str]:
+    """Return what runs told that outlived the root: its readers had gone."""
+    [end] = [run["ended_event"] or 0 for run in evidence.tree(root) if run["id"] == root]
+    told = (event for event in evidence.events if event["type"] == "progress")
+    late = (event for event in told if event["topic"].endswith(f"/{root}") and event["number"] > end)
+    return Counter(json.loads(event["data"]).get("path") for event in late)
 
 
 def _starts_and_ends(evidence: Evidence, root: str, events: list[StreamEvent]) -> Iterator[Miss]:
