@@ -103,6 +103,7 @@ def _environment(
         "POLOS_REDIS_PREFIX": f"{name}:",
         "POLOS_IMPORTS": "fault_program",
         "POLOS_EMBEDDED_WORKER": "0",
+        "POLOS_LOCAL_DELIVERY": "0",  # a case says which of the workers consumes what is rung
         "FAULT_LEDGER": str(place / "ledger"),
         "OPENAI_API_KEY": "sk-test-0123456789",
         "PYTHONPATH": PATHS,
