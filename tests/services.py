@@ -74,8 +74,23 @@ def postgres() -> Iterator[Postgres]:
 @contextmanager
 def valkey() -> Iterator[str]:
     """Run a Valkey while the context lasts; its Redis URL, without a database number."""
-    with ValkeyServer(port=_free_port()) as server:  # several processes of tests may start one at a time
+    server = _started_valkey()
+    try:
         yield f"redis://127.0.0.1:{server.port}"
+    finally:
+        server.stop()
+
+
+def _started_valkey(tries: int = 5) -> ValkeyServer:
+    """Start one; a free port may be somebody else's before it listens there."""
+    server = ValkeyServer(port=_free_port())
+    try:
+        server.start()
+    except Exception:
+        if tries == 1:
+            raise
+        return _started_valkey(tries - 1)
+    return server
 
 
 @contextmanager
