@@ -20,7 +20,7 @@ from orders import Beside, Order, Series
 from places import Ground, Site
 from promises import Wanted
 from scenarios import FIRES_SECONDS, note_longest_standstill, only_the_struck_are_dead
-from skew_program import HASTY, TICK, UNTIL
+from skew_names import HASTY, TICK, UNTIL
 from week_program import CHAINS, MIXED, TURNS
 
 from polos import serialization

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from pydantic import BaseModel
+from skew_names import HASTY, TICK, UNTIL
 from week_program import agent_of, charge, effect, stamp
 
 from polos import SchedulePayload, UsageLimits, WorkflowContext, deadline, workflow
 
 DEADLINE_SECONDS = 240.0  # more than a run takes; less than clocks are wrong by
-UNTIL, HASTY, TICK = "skew-until", "skew-hasty", "skew-tick"
 
 
 class Moment(BaseModel):

@@ -192,7 +192,7 @@ async def test_a_delayed_run_starts_at_its_time(client: PolosClient, clock: Mova
 
     await clock.advance(minutes=2)
     began = (await client.get_execution(run.id))["result"] / 1000 - START.timestamp()
-    assert 7200 <= began < 7290  # it is two hours and a minute by now, and the machine may be slow
+    assert 7200 <= began < 7260
 
 
 paced = queue("moved-paced", rate_limit=1, rate_seconds=60)
